@@ -1,0 +1,11 @@
+"""The one exception that means "the input is wrong, not the program"."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from outside: a file, a key, an utterance.
+
+    The message is one line that names the culprit and says what to do. The command line prints it
+    and exits with code 2; nothing else is caught there.
+    """

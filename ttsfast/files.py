@@ -1,0 +1,58 @@
+"""Files that are either absent, old or complete, and paths that stay inside their folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ttsfast.errors import InputError
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside ``path`` and publish it only when the block succeeds.
+
+    Written, flushed to disk, renamed over ``path``; then the folder is flushed. When the block
+    raises, the temporary file is removed and ``path`` keeps what it held.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        # mkstemp creates 0600; what is published is as readable as any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def inside(root: Path, relative: str, what: str) -> Path:
+    """Join ``relative`` to ``root``; raise InputError when the result would leave ``root``.
+
+    ``what`` names the file and entry that the path came from, for the message.
+    """
+    candidate = Path(relative)
+    resolved = (root / candidate).resolve()
+    if candidate.is_absolute() or not resolved.is_relative_to(root.resolve()):
+        raise InputError(f"{what}: the path {relative!r} leaves {root}; use a path inside that folder")
+    return root / candidate

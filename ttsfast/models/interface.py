@@ -1,0 +1,59 @@
+"""What the trainer asks of an acoustic model, and what a model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class AcousticOutput:
+    """The named outputs of a teacher-forced pass; any ``nn.Module`` that returns them can be trained.
+
+    B utterances, T mel frames, C bins, S decoder steps (S = T / r), N text symbols.
+    """
+
+    mel: Tensor | tuple[Tensor, Tensor]
+    """(B, T, C) in normalised units; a pair for a model with a post-net: (before, after)."""
+    stop_logits: Tensor | None = None
+    """(B, S)"""
+    step_lengths: Tensor | None = None
+    """(B,) valid decoder steps, ceil(mel_lengths / r); None means r = 1."""
+    attention: Tensor | None = None
+    """(B, S, N) or (B, H, S, N), rows that sum to 1 over the valid text."""
+    posterior: tuple[Tensor, Tensor] | None = None
+    """(mu, logvar), each (B, Z) or (B, T, Z)."""
+
+    @classmethod
+    def of(cls, output: AcousticOutput | Mapping[str, Any]) -> AcousticOutput:
+        """Accept a mapping with the same names; raise TypeError for anything else."""
+        if isinstance(output, AcousticOutput):
+            return output
+        if isinstance(output, Mapping):
+            return cls(**output)
+        raise TypeError(
+            f"the model returned {type(output).__name__}; return an AcousticOutput or a dict with the keys "
+            "mel, stop_logits, step_lengths, attention, posterior"
+        )
+
+    @property
+    def final_mel(self) -> Tensor:
+        """(B, T, C): the prediction after the post-net, where there is one."""
+        return self.mel[1] if isinstance(self.mel, tuple) else self.mel
+
+
+@dataclass
+class FreeRunning:
+    """What free-running synthesis gives: the model fed with its own frames only."""
+
+    mel: Tensor
+    """(B, T, C) in normalised units; frames beyond an utterance's length hold no meaning."""
+    mel_lengths: Tensor
+    """(B,) frames up to and including the one that stopped."""
+    attention: Tensor
+    """(B, S, N)"""
+    stopped: Tensor
+    """(B,) bool: whether the stop token fired before the frame limit."""

@@ -1,0 +1,33 @@
+"""Progress bars on stderr, so that stdout stays readable by programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+T = TypeVar("T")
+
+
+def progress_bar(*columns: str) -> Progress:
+    """A bar with a count and the time left; ``columns`` are further rich task fields to show."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *(TextColumn(f"{{task.fields[{name}]}}") for name in columns),
+        console=console,
+    )
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Iterate with a progress bar."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task)
