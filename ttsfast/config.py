@@ -1,0 +1,350 @@
+"""The configuration: typed, strict, with its defaults and its documentation in one place.
+
+The defaults below *are* the preset ``fast_convergence``; the other presets in ``configs/`` state only
+what differs. A value comes from, in rising precedence: the defaults, a preset, the YAML file, the
+command line (``training.learning_rate=1e-3``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ttsfast.errors import InputError
+
+DEFAULT_PRESET = "fast_convergence"
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A field with its documentation and range: ``low <= value <= high``, ``value > above``."""
+    limits = {"low": low, "high": high, "above": above, "choices": choices}
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The acoustic model."""
+
+    size: str = option(
+        "base", "ConvTTS size: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
+    )
+    reduction_factor: int = option(4, "mel frames made per decoder step", low=1, high=16)
+    dropout: float = option(0.05, "dropout in the convolution blocks", low=0.0, high=0.9)
+    prenet_dropout: float = option(
+        0.2, "dropout on the fed-back frames, so that the decoder cannot just copy them", low=0.0, high=0.9
+    )
+    posterior: bool = option(
+        True, "posterior encoder (a latent per utterance); without it the KL term is off"
+    )
+    latent_dim: int = option(16, "size of that latent", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Losses, optimiser, schedule and what is watched."""
+
+    run_folder: str = option("runs/voice", "checkpoints, logs and reports go here")
+    seed: int = option(0, "seed of the weights, dropout and batch order", low=0, high=2**31 - 1)
+    device: str = option("auto", "auto takes the GPU where there is one", choices=("auto", "cpu", "cuda"))
+    max_steps: int = option(100_000, "optimiser steps", low=1)
+
+    mel_loss_weight: float = option(22.0, "weight of the mel distance", low=0.0)
+    kl_loss_weight: float = option(1.8, "weight of the KL of the posterior", low=0.0)
+    stop_loss_weight: float = option(1.5, "weight of the stop-token BCE", low=0.0)
+    attention_loss_weight: float = option(0.3, "weight of guided attention", low=0.0)
+    attention_sigma: float = option(0.2, "width of guided attention's diagonal band", above=0.0)
+    attention_fade_steps: int = option(0, "steps over which guided attention fades to 0; 0: never", low=0)
+    use_huber_loss: bool = option(True, "Huber for the mel distance; false: L1")
+    huber_delta: float = option(0.6, "where Huber turns from quadratic to linear", above=0.0)
+    use_label_smoothing: bool = option(True, "smooth the mel and stop targets")
+    mel_label_smoothing: float = option(
+        0.025, "mel targets move this far toward the corpus mean", low=0.0, high=0.5
+    )
+    mel_smoothing: str = option(
+        "mean", "kind of mel smoothing: toward the mean, or seeded noise", choices=("mean", "noise")
+    )
+    stop_label_smoothing: float = option(0.06, "label smoothing of the stop target", low=0.0, high=0.5)
+    stop_token_positive_weight: float = option(4.0, "weight of the positive stop targets", above=0.0)
+    stop_tail_frames: int = option(8, "frames after the end that still teach the stop token", low=0)
+    kl_normalization: str = option(
+        "elbo", "elbo: nats per mel element; vector: nats per latent vector", choices=("elbo", "vector")
+    )
+    kl_free_bits: float = option(0.0, "nats per latent vector below which the KL does not press", low=0.0)
+    loss_normalization: str = option(
+        "frame", "average over frames, or over utterances' own averages", choices=("frame", "utterance")
+    )
+    loss_backend: str = option(
+        "auto", "implementation of the loss", choices=("auto", "triton", "cpp", "torch")
+    )
+    use_adaptive_loss_weights: bool = option(True, "let adaptive_weighting move the weights; false: fixed")
+    adaptive_weighting: str = option(
+        "dwa", "dynamic weight averaging, or learned uncertainty", choices=("dwa", "uncertainty", "origin")
+    )
+    loss_smoothing_factor: float = option(
+        0.08, "moving average of the loss, for reports and the spike guard only", above=0.0, high=1.0
+    )
+    max_loss_spike_threshold: float = option(
+        1.3, "a loss above this multiple of its average has its gradient scaled down", above=1.0
+    )
+
+    optimizer: str = option("adamw", "optimiser", choices=("adamw", "adam"))
+    learning_rate: float = option(8e-5, "peak rate; a small model wants ten times this", above=0.0, high=1.0)
+    beta1: float = option(0.9, "Adam's first moment", low=0.0, high=0.9999)
+    beta2: float = option(0.999, "Adam's second moment", low=0.0, high=0.999999)
+    eps: float = option(1e-8, "Adam's epsilon", above=0.0)
+    weight_decay: float = option(5e-7, "weight decay (decoupled for adamw)", low=0.0)
+    scheduler: str = option(
+        "cosine_with_restarts",
+        "learning-rate schedule after warm-up",
+        choices=("cosine_with_restarts", "constant"),
+    )
+    warmup_steps: int = option(1500, "linear warm-up", low=0)
+    min_learning_rate: float = option(1e-7, "the rate never falls below this", above=0.0)
+    restart_period: int = option(8000, "steps from one cosine restart to the next", low=1)
+    restart_mult: float = option(0.8, "factor on the peak rate at each restart", above=0.0, high=1.0)
+    auto_lr_reduction: bool = option(True, "reduce the rate when validation stalls")
+    lr_reduction_factor: float = option(0.7, "factor of each such reduction", above=0.0, high=1.0)
+    lr_reduction_patience: int = option(15, "validations without improvement before it", low=1)
+    gradient_clip_norm: float = option(0.8, "clip the gradient to this norm", above=0.0)
+    gradient_norm_threshold: float = option(2.5, "warn about and count norms above this", above=0.0)
+    gradient_accumulation_steps: int = option(2, "micro-batches per optimiser step", low=1)
+    amp_dtype: str = option(
+        "auto",
+        "precision under data.mixed_precision; auto: bf16 where the GPU has it, else fp16; fp32 on a CPU",
+        choices=("auto", "bf16", "fp16"),
+    )
+
+    early_stopping: bool = option(True, "stop when validation no longer improves")
+    early_stopping_patience: int = option(40, "validations without improvement before stopping", low=1)
+    early_stopping_min_delta: float = option(5e-5, "what counts as improvement", low=0.0)
+    early_stopping_restore_best_weights: bool = option(True, "finish with the best weights, not the last")
+    monitor: str = option(
+        "mel_l1", "held-out metric to watch; never a weighted total", choices=("mel_l1", "duration_error")
+    )
+    convergence_window: int = option(200, "steps over which convergence is judged", low=4)
+    convergence_threshold: float = option(
+        0.95, "second half of the window over first half below this: improving", above=0.0, high=1.0
+    )
+    val_step: int = option(1000, "steps between validations", low=1)
+    val_utterances: int = option(16, "utterances spoken free-running at each validation", low=1)
+    save_step: int = option(2000, "steps between checkpoints", low=1)
+    keep_checkpoints: int = option(3, "checkpoints kept beside the best one", low=1)
+    log_step: int = option(50, "steps between log lines", low=1)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The feature store and how batches are made from it."""
+
+    store: str = option("data/store", "folder written by `ttsfast prepare`")
+    batch_size: int = option(48, "utterances per micro-batch", low=1)
+    frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
+    num_workers: int = option(12, "batcher threads, capped at the cores there are", low=1)
+    max_mel_frames: int = option(800, "longer utterances are left out, and listed", low=1)
+    max_text_length: int = option(180, "utterances with more symbols are left out, and listed", low=1)
+    pad_to_multiple: int = option(8, "batches are padded to whole multiples of this", low=1)
+    preprocessing_mode: str = option(
+        "precompute",
+        "precompute: features from the store; on_the_fly: computed again from the audio (slow)",
+        choices=("precompute", "on_the_fly"),
+    )
+    enable_memory_mapping: bool = option(True, "map the store; false: read it into memory at the start")
+    cache_verification: bool = option(True, "check each utterance's checksum when it is first read")
+    pin_memory: bool = option(True, "page-locked batches (GPU only)")
+    prefetch_to_gpu: bool = option(True, "copy the next batch while this one is computed (GPU only)")
+    mixed_precision: bool = option(True, "train in training.amp_dtype")
+    sample_rate: int = option(22050, "must be the store's", low=8000, high=192_000)
+    n_mels: int = option(80, "must be the store's", low=1, high=512)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration, one attribute per section of the YAML file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def __post_init__(self) -> None:
+        training = self.training
+        if training.min_learning_rate > training.learning_rate:
+            raise InputError(
+                f"training.min_learning_rate {training.min_learning_rate:g} is above training.learning_rate "
+                f"{training.learning_rate:g}: lower it"
+            )
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain nested values, as the YAML file holds them."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig, "data": DataConfig}
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package."""
+    files = resources.files("ttsfast.configs").iterdir()
+    return sorted([DEFAULT_PRESET, *(Path(f.name).stem for f in files if f.name.endswith(".yaml"))])
+
+
+def load_config(
+    path: Path | None = None, overrides: Iterable[str] = (), preset: str = DEFAULT_PRESET
+) -> Config:
+    """Read a configuration.
+
+    Args:
+        path: a YAML file; what it does not name comes from ``preset``.
+        overrides: ``section.key=value`` strings, as on the command line.
+        preset: one of :func:`preset_names`.
+
+    Raises:
+        InputError: an unknown section or key (with the nearest valid name), a duplicate key, a value of
+            the wrong type or out of range; always with the file and key.
+    """
+    values: dict[str, Any] = {}
+    if preset not in preset_names():
+        raise InputError(f"no preset {preset!r}: there are {', '.join(preset_names())}")
+    if preset != DEFAULT_PRESET:
+        text = (resources.files("ttsfast.configs") / f"{preset}.yaml").read_text(encoding="utf-8")
+        _merge(values, _parse(text, f"preset {preset}"), f"preset {preset}")
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as a configuration ({error})") from error
+        _merge(values, _parse(text, str(path)), str(path))
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot):
+            raise InputError(f"{override!r} on the command line: write section.key=value")
+        parsed = _parse(value, f"{name} on the command line") if value else ""
+        _merge(values, {section: {key: parsed}}, "the command line")
+    return config_from_dict(values)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Build a :class:`Config` from nested values; raise InputError as :func:`load_config` does."""
+    checked: dict[str, Any] = {}
+    _merge(checked, values, "configuration")
+    return Config(**{name: section(**checked.get(name, {})) for name, section in SECTIONS.items()})
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys in silence; here that is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{where}: not valid YAML: {reason}") from error
+
+
+def _merge(values: dict[str, Any], new: Any, where: str) -> None:
+    """Check every entry of ``new`` and add it to ``values``."""
+    if new is None:
+        return
+    if not isinstance(new, Mapping):
+        raise InputError(f"{where}: expected the sections {', '.join(SECTIONS)}, found {type(new).__name__}")
+    for section, entries in new.items():
+        if section not in SECTIONS:
+            raise InputError(f"{where}: unknown section {section!r}{_nearest(section, SECTIONS)}")
+        if entries is None:
+            continue
+        if not isinstance(entries, Mapping):
+            raise InputError(f"{where}: section {section!r} must hold keys and values")
+        options = {f.name: f for f in dataclasses.fields(SECTIONS[section])}
+        kinds = typing.get_type_hints(SECTIONS[section])
+        for key, value in entries.items():
+            if key not in options:
+                raise InputError(f"{where}: unknown key {section}.{key}{_nearest(str(key), options)}")
+            name = f"{where}: {section}.{key}"
+            values.setdefault(section, {})[key] = _checked(name, value, kinds[key], options[key].metadata)
+
+
+def _nearest(name: object, valid: Iterable[str]) -> str:
+    match = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else f"; valid are {', '.join(sorted(valid))}"
+
+
+def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
+    """``value`` as ``kind`` and within its limits, or an InputError that names the key."""
+    converted = _converted(value, kind)
+    if converted is None:
+        wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
+        raise InputError(f"{name}: expected {wanted}, found {value!r}")
+    if limits["choices"] and converted not in limits["choices"]:
+        hint = _nearest(converted, limits["choices"])
+        raise InputError(f"{name}: {converted!r} is not one of {', '.join(limits['choices'])}{hint}")
+    if limits["low"] is not None and converted < limits["low"]:
+        raise InputError(f"{name}: {converted:g} is below the least value {limits['low']:g}")
+    if limits["above"] is not None and converted <= limits["above"]:
+        raise InputError(f"{name}: {converted:g} must be above {limits['above']:g}")
+    if limits["high"] is not None and converted > limits["high"]:
+        raise InputError(f"{name}: {converted:g} is above the greatest value {limits['high']:g}")
+    return converted
+
+
+def _converted(value: Any, kind: type) -> Any:
+    """``value`` as ``kind``, or None where it is not one."""
+    if kind is bool or isinstance(value, bool):
+        return value if kind is bool and isinstance(value, bool) else None
+    if kind is int:
+        return value if isinstance(value, int) else None
+    if kind is float:
+        # YAML 1.1 reads "8e-5" as text: a number there needs a dot.
+        try:
+            number = float(value) if isinstance(value, (int, float, str)) else math.nan
+        except (ValueError, OverflowError):
+            return None
+        return number if math.isfinite(number) else None
+    return value if isinstance(value, str) and value else None
+
+
+def render(config: Config, *, title: str) -> str:
+    """The configuration as a commented YAML file that :func:`load_config` reads back."""
+    lines = [f"# {line}" for line in title.splitlines()]
+    for section, cls in SECTIONS.items():
+        lines += ["", f"{section}:  # {(cls.__doc__ or '').strip()}"]
+        values = getattr(config, section)
+        for item in dataclasses.fields(cls):
+            rendered = yaml.safe_dump(getattr(values, item.name), default_flow_style=True, allow_unicode=True)
+            value = rendered.removesuffix("\n").removesuffix("\n...")
+            lines.append(f"  {item.name}: {value}  # {item.metadata['help']}{_limits_text(item.metadata)}")
+    return "\n".join(lines) + "\n"
+
+
+def _limits_text(limits: Mapping[str, Any]) -> str:
+    if limits["choices"]:
+        return f" ({', '.join(limits['choices'])})"
+    return ""

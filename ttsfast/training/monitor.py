@@ -1,0 +1,150 @@
+"""What is watched while training: spikes, norms, convergence, early stopping.
+
+Everything a step records stays a device tensor; the host reads them together at log points, so that a
+step never waits for the device.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class SpikeGuard:
+    """Scales down the gradient of a step whose loss leaps above its moving average.
+
+    The average is exponential with weight ``factor`` on the newest loss, bias-corrected, and takes in a
+    spike only at the threshold's height, so that one outlier neither trains the model nor lifts the bar.
+    A non-finite loss leaves the average alone and the gradient as it is: others must see it.
+    """
+
+    def __init__(self, factor: float, threshold: float, device: torch.device) -> None:
+        self.factor, self.threshold = factor, threshold
+        self.sum = torch.zeros((), device=device)
+        self.weight = torch.zeros((), device=device)
+        self.spikes = torch.zeros((), dtype=torch.int64, device=device)
+
+    def update(self, loss: Tensor) -> Tensor:
+        """Take one step's loss, a scalar tensor; return the factor (0, 1] for its gradient."""
+        loss = loss.detach().float()
+        average = torch.where(self.weight > 0, self.sum / self.weight.clamp(min=1e-12), loss)
+        ceiling = self.threshold * average
+        spiked = (loss > ceiling) & torch.isfinite(loss) & (average > 0)
+        scale = torch.where(spiked, ceiling / loss, torch.ones_like(loss))
+        known = torch.isfinite(loss)
+        taken = torch.where(spiked, ceiling, loss)
+        self.sum = torch.where(known, (1 - self.factor) * self.sum + self.factor * taken, self.sum)
+        self.weight = torch.where(known, (1 - self.factor) * self.weight + self.factor, self.weight)
+        self.spikes = self.spikes + spiked
+        return scale
+
+    @property
+    def average(self) -> Tensor:
+        """The smoothed loss, for reports."""
+        return self.sum / self.weight.clamp(min=1e-12)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {"sum": self.sum, "weight": self.weight, "spikes": self.spikes}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.sum = state["sum"].to(self.sum.device)
+        self.weight = state["weight"].to(self.weight.device)
+        self.spikes = state["spikes"].to(self.spikes.device)
+
+
+@dataclass
+class ConvergenceWindow:
+    """Judges the last ``size`` losses.
+
+    With ``ratio`` = mean of the newer half over mean of the older half: ``improving`` below
+    ``threshold``; ``diverging`` above 1 / threshold; in between ``oscillating`` when the standard
+    deviation exceeds (1 - threshold) of the mean, else ``plateau``. ``warming`` until the window is full.
+    """
+
+    size: int
+    threshold: float
+    losses: deque[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = deque(maxlen=self.size)
+
+    def verdict(self) -> str:
+        """One word on the window."""
+        if len(self.losses) < self.size:
+            return "warming"
+        values = list(self.losses)
+        older = statistics.fmean(values[: self.size // 2])
+        newer = statistics.fmean(values[self.size // 2 :])
+        if not math.isfinite(newer) or newer * self.threshold > older:
+            return "diverging"
+        if newer < self.threshold * older:
+            return "improving"
+        spread = statistics.pstdev(values)
+        return "oscillating" if spread > (1 - self.threshold) * abs(newer) else "plateau"
+
+
+@dataclass
+class EarlyStopping:
+    """Stops after ``patience`` validations without the watched metric falling by ``min_delta``.
+
+    It watches an unweighted held-out metric: a weighted total moves with the weights, so its minimum
+    says nothing about the model.
+    """
+
+    patience: int
+    min_delta: float
+    best: float = math.inf
+    best_step: int = -1
+    stalled: int = 0
+
+    def update(self, metric: float, step: int) -> bool:
+        """Take a validation's metric (lower is better); tell whether it is the best so far."""
+        if metric < self.best - self.min_delta:
+            self.best, self.best_step, self.stalled = metric, step, 0
+            return True
+        self.stalled += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience has run out."""
+        return self.stalled >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "best_step": self.best_step, "stalled": self.stalled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.best, self.best_step, self.stalled = state["best"], state["best_step"], state["stalled"]
+
+
+class StepRecords:
+    """Device scalars of the steps since the last log point, read by the host in one transfer."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: dict[str, Tensor]) -> None:
+        """Keep one step's scalars; every row has the same names."""
+        self._rows.append({name: value.detach().float() for name, value in row.items()})
+
+    def drain(self) -> list[dict[str, float]]:
+        """Read and forget all rows: the one synchronisation of a log point."""
+        if not self._rows:
+            return []
+        names = list(self._rows[0])
+        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows]).tolist()
+        self._rows.clear()
+        return [dict(zip(names, row, strict=True)) for row in table]
