@@ -6,14 +6,17 @@ from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 
 sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
+headers = sorted(str(path) for path in Path("csrc").glob("*.h"))
 
 setup(
     ext_modules=[
         Pybind11Extension(
             "ttsfast._C",
             sources,
+            depends=headers,
             cxx_std=17,
-            extra_compile_args=["-O3", "-fvisibility=hidden", "-Wall", "-Wextra"],
+            # No -march: one build runs on every processor; faster instructions are chosen at run time.
+            extra_compile_args=["-O3", "-Wall", "-Wextra"],
             # Without a compiler the package still installs; `ttsfast env` says what that costs.
             optional=True,
         )

@@ -1,0 +1,11 @@
+// The module ttsfast._C. A new part is a pair of files (x.cpp without Python, x_binding.cpp with it)
+// and one line below; ttsfast/native.py is the one place that imports the module.
+#include "bindings.h"
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "C++ core of ttsfast; built without torch, optional.";
+  // Raised together with INTERFACE in ttsfast/native.py whenever a function here is added or changes.
+  module.attr("INTERFACE") = 1;
+  bind_crc32c(module);
+  bind_gather(module);
+}

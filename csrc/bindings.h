@@ -1,0 +1,7 @@
+// One function per part of the extension; each adds its own functions to the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void bind_crc32c(pybind11::module_& module);
+void bind_gather(pybind11::module_& module);

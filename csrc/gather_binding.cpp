@@ -1,0 +1,73 @@
+#include <pybind11/numpy.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "gather.h"
+
+namespace py = pybind11;
+
+namespace {
+
+bool is_float(const py::array& array, py::ssize_t itemsize) {
+  return array.dtype().kind() == 'f' && array.itemsize() == itemsize && array.dtype().byteorder() != '>';
+}
+
+bool is_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
+
+// Everything is checked before the interpreter lock is released; the list keeps the arrays alive.
+void gather(const py::list& sources, const py::array& out, const py::array& pad) {
+  if (out.ndim() != 3 || !is_float(out, 4) || !is_contiguous(out) || !out.writeable())
+    throw std::invalid_argument("out must be a writeable contiguous float32 array (B, T, C)");
+  const auto padded = out.shape(1), bins = out.shape(2);
+  if (pad.ndim() != 1 || !is_float(pad, 4) || !is_contiguous(pad) || pad.shape(0) != bins)
+    throw std::invalid_argument("pad must be a contiguous float32 array (C,) of out's width");
+  if (static_cast<py::ssize_t>(sources.size()) != out.shape(0))
+    throw std::invalid_argument("out has " + std::to_string(out.shape(0)) + " rows for " +
+                                std::to_string(sources.size()) + " utterances");
+  // Own references: another thread may change the list while the lock is released.
+  std::vector<py::array> held;
+  std::vector<ttsfast::Frames> batch;
+  held.reserve(sources.size());
+  batch.reserve(sources.size());
+  for (const py::handle& source : sources) {
+    const std::string where = "utterance " + std::to_string(held.size()) + ": ";
+    if (!py::isinstance<py::array>(source)) throw std::invalid_argument(where + "not a numpy array");
+    auto array = py::reinterpret_borrow<py::array>(source);
+    const bool half = is_float(array, 2);
+    if (array.ndim() != 2 || !(half || is_float(array, 4)) || !is_contiguous(array))
+      throw std::invalid_argument(where + "must be a contiguous float16 or float32 array (T, C)");
+    if (array.shape(1) != bins || array.shape(0) > padded)
+      throw std::invalid_argument(where + "(" + std::to_string(array.shape(0)) + ", " +
+                                  std::to_string(array.shape(1)) + ") does not fit into (" +
+                                  std::to_string(padded) + ", " + std::to_string(bins) + ")");
+    batch.push_back({array.data(), static_cast<std::size_t>(array.shape(0)), half});
+    held.push_back(std::move(array));
+  }
+  auto* to = static_cast<float*>(const_cast<void*>(out.data()));
+  const auto* silence = static_cast<const float*>(pad.data());
+  py::gil_scoped_release unlocked;
+  ttsfast::gather_frames(batch, static_cast<std::size_t>(padded), static_cast<std::size_t>(bins), silence, to);
+}
+
+py::array widen_scalar(const py::array& half) {
+  if (half.ndim() != 1 || !is_float(half, 2) || !is_contiguous(half))
+    throw std::invalid_argument("half must be a contiguous float16 array (n,)");
+  py::array_t<float> wide(half.shape(0));
+  ttsfast::half_to_float_scalar(static_cast<const std::uint16_t*>(half.data()), wide.mutable_data(),
+                                static_cast<std::size_t>(half.shape(0)));
+  return std::move(wide);
+}
+
+}  // namespace
+
+void bind_gather(py::module_& module) {
+  module.def("gather_frames", &gather, py::arg("sources"), py::arg("out").noconvert(), py::arg("pad").noconvert(),
+             "Copy float16 or float32 arrays (T_b, C) into out (B, T, C) float32; frames after T_b become pad (C,).");
+  module.def("half_to_float_scalar", &widen_scalar, py::arg("half"),
+             "float16 (n,) to float32 without vector instructions.");
+  module.def("half_implementation", &ttsfast::half_implementation,
+             "What gather_frames converts float16 with on this processor: 'f16c', 'neon' or 'scalar'.");
+}

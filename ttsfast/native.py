@@ -1,0 +1,46 @@
+"""The one place that imports the C++ extension, and that says why it is missing where it is."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+INTERFACE = 1
+"""What this version of the Python code expects of ``ttsfast._C.INTERFACE``."""
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        from ttsfast import _C
+    except ModuleNotFoundError:
+        return None, (
+            "the C++ extension was not built: install a C++17 compiler (g++), then `pip install -e .` again"
+        )
+    except ImportError as error:
+        return None, f"the C++ extension does not load ({error}): run `pip install -e .` again"
+    found = getattr(_C, "INTERFACE", 0)
+    if found != INTERFACE:
+        return None, (
+            f"the C++ extension is of another version (interface {found}, needed {INTERFACE}): "
+            "run `pip install -e .` again"
+        )
+    return _C, ""
+
+
+core, why_missing = _load()
+"""``core`` is the extension or None; ``why_missing`` is then one line with the remedy."""
+
+
+def describe() -> dict[str, str | bool]:
+    """What ``ttsfast env`` prints: whether the extension is there, what it uses, what its absence costs."""
+    if core is None:
+        return {
+            "available": False,
+            "reason": why_missing,
+            "cost": "checksums and batches go through Python: same bytes, several times slower",
+        }
+    return {
+        "available": True,
+        "file": str(core.__file__),
+        "crc32c": core.crc32c_implementation(),
+        "float16": core.half_implementation(),
+    }
