@@ -1,0 +1,115 @@
+"""Reading and writing recordings. Nothing is mixed, resampled or trimmed unless it was asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ttsfast.errors import InputError
+from ttsfast.files import atomic_write
+
+
+def read_audio(
+    path: Path | str,
+    sample_rate: int,
+    *,
+    resample: bool = False,
+    mixdown: bool = False,
+    trim: bool = False,
+    trim_db: float = 40.0,
+) -> np.ndarray:
+    """Read a recording (wav, flac, ogg, mp3) as float32 mono samples in about [-1, 1], shape (samples,).
+
+    ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
+    cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
+    remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
+    the option that allows it, that holds NaN or Inf, or that is silent throughout when it is to be trimmed.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the corpus listing")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"
+        ) from error
+    if samples.shape[0] == 0:
+        raise InputError(f"{path}: holds no samples; replace or remove it")
+    if samples.shape[1] != 1 and not mixdown:
+        raise InputError(
+            f"{path}: has {samples.shape[1]} channels, expected mono; convert it or use --mixdown"
+        )
+    wave = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    bad = np.flatnonzero(~np.isfinite(wave))
+    if bad.size:
+        first = f"{bad[0] / rate:.3f} s"
+        raise InputError(f"{path}: {bad.size} samples are NaN or Inf, first at {first}; replace or remove it")
+    if rate != sample_rate:
+        if not resample:
+            raise InputError(
+                f"{path}: the sample rate is {rate} Hz, expected {sample_rate} Hz; use --resample"
+            )
+        wave = resample_audio(wave, rate, sample_rate)
+    if trim:
+        wave = trim_silence(wave, sample_rate, trim_db)
+        if wave.size == 0:
+            raise InputError(f"{path}: is silent throughout; replace or remove it")
+    return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def resample_audio(wave: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Convert samples (samples,) from one rate to another with soxr's high-quality filter."""
+    import librosa
+
+    return librosa.resample(wave, orig_sr=source_rate, target_sr=target_rate, res_type="soxr_hq")
+
+
+def trim_silence(
+    wave: np.ndarray, sample_rate: int, threshold_db: float = 40.0, margin_seconds: float = 0.02
+) -> np.ndarray:
+    """Cut what lies before the first and after the last sound.
+
+    A 5 ms block is sound when its RMS is within ``threshold_db`` of the loudest block's. ``margin_seconds``
+    are kept on both sides, so that a soft first consonant survives. Digital silence throughout gives (0,).
+    """
+    block = max(1, sample_rate // 200)
+    blocks = -(-len(wave) // block)
+    padded = np.zeros(blocks * block, dtype=np.float64)
+    padded[: len(wave)] = wave
+    level = np.sqrt(np.mean(padded.reshape(blocks, block) ** 2, axis=1))
+    loudest = level.max(initial=0.0)
+    if loudest == 0.0:
+        return wave[:0]
+    sound = np.flatnonzero(level >= loudest * 10 ** (-threshold_db / 20))
+    margin = round(margin_seconds * sample_rate)
+    return wave[max(0, sound[0] * block - margin) : (sound[-1] + 1) * block + margin]
+
+
+def write_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
+    """Write samples (samples,) in [-1, 1] as 16-bit mono PCM, atomically.
+
+    What exceeds the range is clipped at full scale and never wraps around. Raises ValueError for samples that
+    are not one-dimensional, floating-point and finite.
+    """
+    import soundfile
+
+    samples = np.asarray(wave)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"expected floating-point samples (samples,), got {samples.dtype} {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{os.fspath(path)}: the samples hold NaN or Inf")
+    pcm = np.clip(np.rint(samples.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format="WAV", subtype="PCM_16")
+    with atomic_write(Path(path)) as handle:
+        handle.write(buffer.getbuffer())
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

