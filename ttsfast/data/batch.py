@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ttsfast import native
+from ttsfast.errors import InputError
+
 
 @dataclass
 class Utterance:
@@ -46,7 +49,9 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy every tensor to ``device``."""
-        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()})
+        return replace(
+            self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()}
+        )
 
     def pin_memory(self) -> Batch:
         """Copy every tensor to page-locked memory (also what ``DataLoader(pin_memory=True)`` calls)."""
@@ -77,26 +82,66 @@ def collate(
 ) -> Batch:
     """Pad utterances into one :class:`Batch`; usable as ``DataLoader(collate_fn=ttsfast.collate)``.
 
-    ``pad_value`` is silence in normalised units, one value or one per bin (C,).
+    ``pad_value`` is silence in normalised units, one value or one per bin (C,). The frames T are the longest
+    utterance's, as :func:`padded_length` rounds them; the symbols N are the longest text's.
+
+    Raises InputError, naming the utterance, for arrays that are not (T, C) and (N,), for another number of
+    bins than the first utterance's, or for no utterances at all.
     """
-    longest = max(u.mel.shape[0] for u in utterances)
-    frames = padded_length(longest, tail_frames, pad_to_multiple)
-    bins = utterances[0].mel.shape[1]
-    mel = np.empty((len(utterances), frames, bins), dtype=np.float32)
-    text = np.zeros((len(utterances), max(len(u.text) for u in utterances)), dtype=np.int64)
-    for row, utterance in enumerate(utterances):
-        valid = utterance.mel.shape[0]
-        mel[row, :valid] = utterance.mel
-        mel[row, valid:] = pad_value
-        text[row, : len(utterance.text)] = utterance.text
+    if not utterances:
+        raise InputError("collate: no utterances to make a batch of; check the sampler for empty batches")
+    bins = _checked_bins(utterances)
     mel_lengths = [u.mel.shape[0] for u in utterances]
+    text_lengths = [len(u.text) for u in utterances]
+    frames = padded_length(max(mel_lengths), tail_frames, pad_to_multiple)
+    mel = torch.empty(len(utterances), frames, bins)
+    silence = np.ascontiguousarray(np.broadcast_to(np.asarray(pad_value, dtype=np.float32), (bins,)))
+    pad_frames([u.mel for u in utterances], mel.numpy(), silence)
+    text = np.zeros((len(utterances), max(text_lengths)), dtype=np.int64)
+    for row, utterance in zip(text, utterances, strict=True):
+        row[: len(utterance.text)] = utterance.text
     return Batch(
         ids=tuple(u.id for u in utterances),
         text=torch.from_numpy(text),
-        text_lengths=torch.tensor([len(u.text) for u in utterances]),
-        mel=torch.from_numpy(mel).to(dtype),
+        text_lengths=torch.tensor(text_lengths),
+        mel=mel.to(dtype),
         mel_lengths=torch.tensor(mel_lengths),
         speaker=torch.tensor([u.speaker for u in utterances]),
         truncated=torch.tensor([u.truncated for u in utterances]),
         frames=sum(mel_lengths),
     )
+
+
+def pad_frames(sources: Sequence[np.ndarray], out: np.ndarray, pad: np.ndarray) -> None:
+    """Copy ragged (T_b, C) float arrays into ``out`` (B, T, C) float32; frames after T_b become ``pad`` (C,).
+
+    One pass of the C++ extension without the interpreter lock, or numpy: the same bytes.
+    """
+    if native.core is not None:
+        native.core.gather_frames([_gatherable(source) for source in sources], out, pad)
+        return
+    for row, source in zip(out, sources, strict=True):
+        row[: len(source)] = source
+        row[len(source) :] = pad
+
+
+def _gatherable(source: np.ndarray) -> np.ndarray:
+    """float16 and float32 go as they are; anything else, and any strided array, is copied first."""
+    dtype = source.dtype if source.dtype in (np.float16, np.float32) else np.dtype(np.float32)
+    return np.ascontiguousarray(source, dtype=dtype)
+
+
+def _checked_bins(utterances: Sequence[Utterance]) -> int:
+    bins = utterances[0].mel.shape[-1] if utterances[0].mel.ndim else 0
+    for utterance in utterances:
+        if utterance.mel.ndim != 2 or utterance.mel.shape[1] != bins or bins == 0:
+            raise InputError(
+                f"utterance {utterance.id!r}: mel has shape {utterance.mel.shape}, expected (T, {bins}) "
+                f"as in {utterances[0].id!r}; prepare all features with one mel contract"
+            )
+        if np.ndim(utterance.text) != 1:
+            raise InputError(
+                f"utterance {utterance.id!r}: text has shape {np.shape(utterance.text)}, expected (N,) "
+                "symbol ids; encode the text first"
+            )
+    return bins
