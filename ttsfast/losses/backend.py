@@ -1,0 +1,113 @@
+"""Which implementation computes the loss: the plain torch reference, or a fused one behind the same call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ttsfast.losses import reference
+from ttsfast.losses.counts import Counts
+from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
+
+NAMES = ("auto", "torch", "cpp", "triton")
+
+
+class Backend(Protocol):
+    """One implementation of all terms, values and gradients."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why it cannot run on this installation, and the remedy; None when it can."""
+
+    def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
+        """Why it cannot serve these tensors; None when it can. Must not wait for a device."""
+
+    def run(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        weights: Tensor,
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+        step: Tensor,
+    ) -> BackendResult:
+        """Compute all terms present.
+
+        Args:
+            spec: resolved options.
+            inputs: checked tensors; lengths off the host are not checked and must be clamped.
+            weights: (4,) weight of each term in the compute dtype, adaptive factors included.
+            normalizer: as in :meth:`ttsfast.losses.module.TTSLoss.forward`.
+            grad_scale: the gradient expected to arrive at the total; a hint that changes no result.
+            step: () int64 on the inputs' device, second word of the Philox key.
+        """
+
+
+class TorchBackend:
+    """The reference: any device, any dtype, differentiable as often as autograd allows."""
+
+    name = "torch"
+
+    def missing(self) -> str | None:
+        return None
+
+    def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
+        return None
+
+    def run(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        weights: Tensor,
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+        step: Tensor,
+    ) -> BackendResult:
+        # Autograd multiplies by whatever arrives at the total, so there is nothing to anticipate.
+        return reference.run(spec, inputs, weights, normalizer, step)
+
+
+_registered: dict[str, Backend] = {"torch": TorchBackend()}
+
+
+def register(backend: Backend) -> None:
+    """Offer an implementation under its name; ``"auto"`` prefers the latest one that can serve."""
+    if backend.name not in NAMES[1:]:
+        raise ValueError(f"backend name must be one of {', '.join(NAMES[1:])}, got {backend.name!r}")
+    _registered[backend.name] = backend
+
+
+def unavailable(name: str) -> str | None:
+    """Why the backend ``name`` cannot run here, None when it can; what ``ttsfast env`` prints."""
+    if name not in _registered:
+        return f"this build of ttsfast contains no {name} loss kernels; use backend='auto' or 'torch'"
+    return _registered[name].missing()
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for an unknown name, RuntimeError for a backend asked for by name that cannot run."""
+    if name not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+    reason = None if name == "auto" else unavailable(name)
+    if reason is not None:
+        raise RuntimeError(f"loss backend {name!r} is not available: {reason}")
+
+
+def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:
+    """The backend for one call.
+
+    Raises:
+        RuntimeError: a backend asked for by name cannot serve these tensors; it never falls back.
+    """
+    if name != "auto":
+        backend = _registered[name]
+        reason = backend.declines(spec, inputs)
+        if reason is not None:
+            raise RuntimeError(f"loss backend {name!r} cannot serve this call: {reason}")
+        return backend
+    for backend in reversed(_registered.values()):
+        if backend.missing() is None and backend.declines(spec, inputs) is None:
+            return backend
+    raise AssertionError("the torch backend serves every call")

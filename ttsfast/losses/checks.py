@@ -1,0 +1,202 @@
+"""Checks of shapes, dtypes, devices and lengths before anything is computed: one clear line each.
+
+None of them waits for a device: the values of lengths are looked at only where they lie on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ttsfast.losses.spec import LossInputs
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_real(name: str, tensor: object, shape: Sequence[int | str], like: Tensor | None = None) -> Tensor:
+    """A dense tensor of real numbers of the given shape, on the device of ``like``.
+
+    ``shape`` names a free axis by a string.
+
+    Raises:
+        TypeError: not a dense tensor of real numbers.
+        ValueError: another shape or device.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor {_shape(shape)}, got {type(tensor).__name__}")
+    if tensor.dtype not in _REALS:
+        raise TypeError(f"{name} must hold float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}; call .to_dense()")
+    fits = tensor.dim() == len(shape) and all(
+        isinstance(want, str) or have == want for have, want in zip(tensor.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} must have shape {_shape(shape)}, got {_shape(tensor.shape)}")
+    _check_device(name, tensor, like)
+    return tensor
+
+
+def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: str) -> Tensor:
+    """Integer lengths (B,) on the device of ``like``, on the host also within 0..``limit``.
+
+    Raises:
+        TypeError: not an integer tensor.
+        ValueError: another shape or device, or a length that the axis cannot hold.
+    """
+    batch = like.shape[0]
+    if not isinstance(lengths, Tensor) or lengths.dtype not in _INTEGERS:
+        have = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"{name} must be an integer tensor ({batch},), got {have}")
+    if lengths.shape != (batch,):
+        raise ValueError(f"{name} must have shape ({batch},), got {_shape(lengths.shape)}")
+    _check_device(name, lengths, like)
+    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+        for row, length in enumerate(lengths.tolist()):
+            if not 0 <= length <= limit:
+                raise ValueError(f"{name}[{row}] is {length}, outside 0..{limit}, the size of {axis}")
+    return lengths
+
+
+def check_flags(name: str, flags: object, like: Tensor) -> Tensor:
+    """Boolean flags (B,) on the device of ``like``; raises as :func:`check_lengths`."""
+    batch = like.shape[0]
+    if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
+        have = flags.dtype if isinstance(flags, Tensor) else type(flags).__name__
+        raise TypeError(f"{name} must be a boolean tensor ({batch},), got {have}")
+    if flags.shape != (batch,):
+        raise ValueError(f"{name} must have shape ({batch},), got {_shape(flags.shape)}")
+    _check_device(name, flags, like)
+    return flags
+
+
+def check_attention(name: str, attention: object, like: Tensor | None, batch: int | str) -> Tensor:
+    """One layer (B, S, N) or (B, H, S, N); raises as :func:`check_real`."""
+    heads = isinstance(attention, Tensor) and attention.dim() == 4
+    return check_real(name, attention, (batch, "H", "S", "N") if heads else (batch, "S", "N"), like)
+
+
+def check_inputs(
+    mel_pred: Tensor | Sequence[Tensor],
+    mel_target: Tensor,
+    mel_lengths: Tensor,
+    *,
+    stop_logits: Tensor | None,
+    step_lengths: Tensor | None,
+    posterior: tuple[Tensor, Tensor] | None,
+    prior: tuple[Tensor, Tensor] | None,
+    attention: Tensor | Sequence[Tensor] | None,
+    text_lengths: Tensor | None,
+    truncated: Tensor | None,
+    mel_mean: Tensor | None,
+    mel_std: Tensor | None,
+) -> LossInputs:
+    """The arguments of one call, checked against each other.
+
+    Raises:
+        TypeError: an argument of the wrong kind or dtype.
+        ValueError: shapes, devices or lengths that do not fit, or an argument whose partner is missing.
+    """
+    target = check_real("mel_target", mel_target, ("B", "T", "C"))
+    batch, frames, bins = target.shape
+    if bins == 0:
+        raise ValueError("mel_target must have at least one mel bin, got shape " + _shape(target.shape))
+    predictions = (mel_pred,) if isinstance(mel_pred, Tensor) else tuple(mel_pred)
+    if len(predictions) not in (1, 2):
+        raise ValueError(f"mel_pred must be one prediction or a pair, got {len(predictions)}")
+    mel = tuple(check_real("mel_pred", prediction, target.shape, target) for prediction in predictions)
+    check_lengths("mel_lengths", mel_lengths, target, frames, "mel_target's axis T")
+    if truncated is not None:
+        check_flags("truncated", truncated, target)
+
+    if stop_logits is not None:
+        check_real("stop_logits", stop_logits, (batch, "S"), target)
+    layers = _layers(attention, target)
+    sizes = {"stop_logits": stop_logits.shape[1]} if stop_logits is not None else {}
+    if layers:
+        sizes["attention"] = layers[0].shape[-2]
+        if text_lengths is None:
+            raise ValueError("attention needs text_lengths (B,): pass them")
+        check_lengths("text_lengths", text_lengths, target, layers[0].shape[-1], "attention's axis N")
+    for name, size in sizes.items():
+        if step_lengths is not None:
+            check_lengths("step_lengths", step_lengths, target, size, f"{name}'s axis S")
+        elif size < frames:
+            raise ValueError(
+                f"{name} has {size} steps for {frames} mel frames: pass step_lengths, the valid decoder steps"
+            )
+
+    if prior is not None and posterior is None:
+        raise ValueError("prior is given without posterior: pass posterior=(mu, logvar)")
+    if posterior is not None:
+        posterior = _gaussian("posterior", posterior, target)
+    if prior is not None and posterior is not None:
+        prior = _gaussian("prior", prior, target)
+        if prior[0].shape != posterior[0].shape:
+            raise ValueError(
+                f"prior must have the posterior's shape {_shape(posterior[0].shape)}, "
+                f"got {_shape(prior[0].shape)}"
+            )
+    for name, statistic in (("mel_mean", mel_mean), ("mel_std", mel_std)):
+        if statistic is not None and statistic.shape != (bins,):
+            raise ValueError(f"{name} holds {len(statistic)} bins, mel_target {bins}")
+        if statistic is not None and statistic.device != target.device:
+            raise ValueError(
+                f"the loss is on {statistic.device}, its inputs on {target.device}: move the loss"
+            )
+    return LossInputs(
+        mel=mel,
+        target=target,
+        mel_lengths=mel_lengths,
+        step_lengths=mel_lengths if step_lengths is None else step_lengths,
+        text_lengths=text_lengths,
+        truncated=truncated,
+        stop_logits=stop_logits,
+        posterior=posterior,
+        prior=prior,
+        attention=layers,
+        mel_mean=mel_mean,
+        mel_std=mel_std,
+    )
+
+
+def _layers(attention: Tensor | Sequence[Tensor] | None, like: Tensor) -> tuple[Tensor, ...]:
+    if attention is None:
+        return ()
+    layers = (attention,) if isinstance(attention, Tensor) else tuple(attention)
+    if not layers:
+        raise ValueError("attention is an empty sequence: pass at least one layer, or None")
+    for layer in layers:
+        check_attention("attention", layer, like, like.shape[0])
+        if layer.shape[-2:] != layers[0].shape[-2:]:
+            raise ValueError(
+                f"attention's layers must agree in (S, N), got {_shape(layers[0].shape[-2:])} "
+                f"and {_shape(layer.shape[-2:])}"
+            )
+    return layers
+
+
+def _gaussian(name: str, pair: object, like: Tensor) -> tuple[Tensor, Tensor]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"{name} must be a pair (mu, logvar)")
+    mu, logvar = pair
+    batch, frames = like.shape[:2]
+    per_frame = isinstance(mu, Tensor) and mu.dim() == 3
+    check_real(f"{name} mu", mu, (batch, frames, "Z") if per_frame else (batch, "Z"), like)
+    check_real(f"{name} logvar", logvar, mu.shape, like)
+    return mu, logvar
+
+
+def _check_device(name: str, tensor: Tensor, like: Tensor | None) -> None:
+    if like is not None and tensor.device != like.device:
+        raise ValueError(
+            f"{name} is on {tensor.device}, the other inputs on {like.device}: "
+            f"move it with .to({str(like.device)!r})"
+        )
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"

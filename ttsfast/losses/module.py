@@ -1,0 +1,329 @@
+"""``TTSLoss``: the composite loss as a module; state and options here, arithmetic in the backends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ttsfast.losses import backend as backends
+from ttsfast.losses import reference
+from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
+from ttsfast.losses.checks import check_inputs
+from ttsfast.losses.counts import Counts, count
+from ttsfast.losses.output import LossOutput
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
+
+__all__ = ["Counts", "LossOutput", "TTSLoss"]
+
+
+class TTSLoss(nn.Module):
+    """Masked mel loss, Gaussian KL, stop cross-entropy and guided attention under adaptive weights.
+
+    B utterances, T frames, C mel bins, S decoder steps, N symbols, Z latents, H heads. A padded element
+    never contributes, whatever it holds.
+
+    Args:
+        mel_weight, kl_weight, stop_weight, attention_weight: base weights, at least 0. A term whose inputs
+            are missing must have weight 0; a term of weight 0 with inputs is reported and sends no gradient.
+        mel_loss: ``"huber"`` (``torch.nn.HuberLoss``), ``"l1"`` or ``"mse"``. With two predictions the mel
+            term is the sum of both.
+        huber_delta: where Huber turns linear, in the units of the features.
+        mel_label_smoothing: e below, in 0..1.
+        mel_smoothing: ``"mean"``, target ``(1 - e) * y + e * mel_mean``; ``"noise"``, target
+            ``y + e * mel_std * xi`` with Philox noise; ``"none"``.
+        mel_mean, mel_std: (C,) corpus statistics; None for normalised features (0 and 1).
+        normalization: ``"frame"``, over all valid elements; ``"utterance"``, the mean over utterances that
+            are not empty of each one's own mean.
+        kl_normalization: ``"elbo"`` divides the nats as the mel term is divided, so that
+            ``kl_weight / mel_weight`` is a true beta; ``"vector"`` averages nats per latent vector.
+        kl_free_bits: nats per latent vector below which no gradient flows.
+        stop_label_smoothing: e in ``q = y (1 - e) + e / 2``.
+        stop_pos_weight: as in ``torch.nn.BCEWithLogitsLoss``.
+        stop_tail_frames: steps after the end that are trained as stops, where S has room for them.
+        attention_sigma: width of the guided diagonal (Tachibana et al., 2017).
+        weighting: see :class:`ttsfast.losses.adaptive.AdaptiveWeights`.
+        backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
+        seed: seed of the noise, one per rank.
+
+    In ``eval()`` the targets are not smoothed and all state is frozen. In ``train()`` every call, also one
+    without gradients, advances the noise and, unless :attr:`update_in_forward` is False, the weights.
+
+    Raises:
+        ValueError: an option out of its range.
+        RuntimeError: a backend asked for by name that cannot run here.
+    """
+
+    noise_step: Tensor
+    schedule: Tensor
+    mel_mean: Tensor | None
+    mel_std: Tensor | None
+
+    def __init__(
+        self,
+        mel_weight: float = 22.0,
+        kl_weight: float = 1.8,
+        stop_weight: float = 1.5,
+        attention_weight: float = 0.3,
+        mel_loss: str = "huber",
+        huber_delta: float = 0.6,
+        mel_label_smoothing: float = 0.025,
+        mel_smoothing: str = "mean",
+        mel_mean: Tensor | Sequence[float] | None = None,
+        mel_std: Tensor | Sequence[float] | None = None,
+        normalization: str = "frame",
+        kl_normalization: str = "elbo",
+        kl_free_bits: float = 0.0,
+        stop_label_smoothing: float = 0.06,
+        stop_pos_weight: float = 4.0,
+        stop_tail_frames: int = 8,
+        attention_sigma: float = 0.2,
+        weighting: str = "dwa",
+        backend: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        weights = (mel_weight, kl_weight, stop_weight, attention_weight)
+        for term, weight in zip(TERMS, weights, strict=True):
+            _in_range(f"{term}_weight", weight, 0, math.inf)
+        _one_of("mel_loss", mel_loss, ("huber", "l1", "mse"))
+        _one_of("mel_smoothing", mel_smoothing, ("none", "mean", "noise"))
+        _one_of("normalization", normalization, ("frame", "utterance"))
+        _one_of("kl_normalization", kl_normalization, ("elbo", "vector"))
+        _one_of("weighting", weighting, METHODS)
+        _in_range("huber_delta", huber_delta, 0, math.inf, open_low=True)
+        _in_range("mel_label_smoothing", mel_label_smoothing, 0, 1)
+        _in_range("kl_free_bits", kl_free_bits, 0, math.inf)
+        _in_range("stop_label_smoothing", stop_label_smoothing, 0, 1)
+        _in_range("stop_pos_weight", stop_pos_weight, 0, math.inf, open_low=True)
+        _in_range("stop_tail_frames", stop_tail_frames, 0, math.inf)
+        _in_range("attention_sigma", attention_sigma, 0, math.inf, open_low=True)
+        backends.check_name(backend)
+        self.register_buffer("mel_mean", _statistic("mel_mean", mel_mean), persistent=False)
+        self.register_buffer("mel_std", _statistic("mel_std", mel_std), persistent=False)
+
+        std = torch.ones(1) if self.mel_std is None else self.mel_std.cpu()
+        noise = mel_label_smoothing * std.double()
+        floor = (
+            reference.mel_noise_floor(mel_loss, huber_delta, noise).mean()
+            if mel_smoothing == "noise"
+            else 0.0
+        )
+        unsmoothed = mel_smoothing == "none"
+        self._training_spec = LossSpec(
+            base_weights=weights,
+            mel_loss=mel_loss,
+            huber_delta=float(huber_delta),
+            mel_smoothing=mel_smoothing,
+            mel_label_smoothing=0.0 if unsmoothed else float(mel_label_smoothing),
+            mel_floor=float(floor),
+            normalization=normalization,
+            kl_normalization=kl_normalization,
+            kl_free_bits=float(kl_free_bits),
+            stop_label_smoothing=float(stop_label_smoothing),
+            stop_pos_weight=float(stop_pos_weight),
+            stop_tail_frames=int(stop_tail_frames),
+            attention_sigma=float(attention_sigma),
+            seed=int(seed),
+        )
+        self._evaluation_spec = replace(
+            self._training_spec,
+            mel_smoothing="none",
+            mel_label_smoothing=0.0,
+            mel_floor=0.0,
+            stop_label_smoothing=0.0,
+        )
+        self.backend = backend
+        self.update_in_forward = True
+        """Whether a training call updates the adaptive weights; False leaves it to :meth:`update_weights`."""
+        self.adaptive = AdaptiveWeights(weighting, self._training_spec.active)
+        self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
+
+    @property
+    def spec(self) -> LossSpec:
+        """The resolved options of the current mode."""
+        return self._training_spec if self.training else self._evaluation_spec
+
+    def forward(
+        self,
+        mel_pred: Tensor | tuple[Tensor, Tensor],
+        mel_target: Tensor,
+        mel_lengths: Tensor,
+        *,
+        stop_logits: Tensor | None = None,
+        step_lengths: Tensor | None = None,
+        posterior: tuple[Tensor, Tensor] | None = None,
+        prior: tuple[Tensor, Tensor] | None = None,
+        attention: Tensor | Sequence[Tensor] | None = None,
+        text_lengths: Tensor | None = None,
+        truncated: Tensor | None = None,
+        normalizer: Counts | Tensor | float | None = None,
+        grad_scale: Tensor | float | None = None,
+    ) -> LossOutput:
+        """Compute every term whose inputs are given.
+
+        Args:
+            mel_pred: (B, T, C) in any strides, or the pair before and after a post-net.
+            mel_target: (B, T, C)
+            mel_lengths: (B,) any integer type.
+            stop_logits: (B, S)
+            step_lengths: (B,) valid decoder steps; ``mel_lengths`` when None (r = 1).
+            posterior: (mu, logvar), each (B, Z) or (B, T, Z).
+            prior: (mu, logvar) of the posterior's shape, with gradients; N(0, I) when None.
+            attention: (B, S, N) or (B, H, S, N), or a sequence of such layers.
+            text_lengths: (B,), with ``attention``.
+            truncated: (B,) bool, clips cut before their end: no positive stop target, no tail.
+            normalizer: what to divide by: None, this call's own counts; :class:`Counts` summed over all
+                micro-batches and ranks, so that their losses add up to that of the whole batch; or a scalar,
+                the global number of valid frames (utterances with ``normalization="utterance"``), by which
+                each term's own average is scaled with ``own / global``: exact for what is counted in frames
+                (mel, KL), and for stop and attention where steps are proportional to frames.
+            grad_scale: the gradient that will arrive at ``total``, where it is not 1: the loss scaler's scale
+                divided by the accumulation. A hint that saves a fused backend a rescaling pass; no result
+                depends on it, ``total`` included.
+
+        Raises:
+            TypeError, ValueError: inputs that do not fit, naming the argument.
+            RuntimeError: a backend asked for by name that cannot serve these tensors.
+        """
+        inputs = check_inputs(
+            mel_pred,
+            mel_target,
+            mel_lengths,
+            stop_logits=stop_logits,
+            step_lengths=step_lengths,
+            posterior=posterior,
+            prior=prior,
+            attention=attention,
+            text_lengths=text_lengths,
+            truncated=truncated,
+            mel_mean=self.mel_mean,
+            mel_std=self.mel_std,
+        )
+        self._check_call(inputs, normalizer, grad_scale)
+        spec = self.spec
+        weights = self.current_weights(inputs.compute_dtype)
+        backend = backends.choose(self.backend, spec, inputs)
+        result = backend.run(spec, inputs, weights, normalizer, grad_scale, self.noise_step)
+        if self.training:
+            self.noise_step.add_(1)
+            if self.update_in_forward:
+                self.adaptive.observe(result.values, result.floors)
+        return LossOutput(
+            total=result.total,
+            values=result.values,
+            floor_values=result.floors,
+            weight_values=weights,
+            frames=result.frames,
+            present=inputs.present,
+        )
+
+    def current_weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(4,) weight of each term: base times schedule times adaptive factor."""
+        factors = (self.adaptive.factors * self.schedule).to(dtype)
+        return torch.stack([f * b for f, b in zip(factors.unbind(), self.spec.base_weights, strict=True)])
+
+    def schedule_weight(self, term: str, factor: float) -> None:
+        """Scale a term's base weight from now on, as a schedule that fades the attention term does.
+
+        A device tensor holds the factor, so a captured graph follows it. It is not in ``state_dict``: a
+        schedule is a function of the step.
+        """
+        _one_of("term", term, TERMS)
+        _in_range("factor", factor, 0, math.inf)
+        self.schedule[TERMS.index(term)] = factor
+
+    def counts(
+        self,
+        mel_lengths: Tensor,
+        step_lengths: Tensor | None = None,
+        truncated: Tensor | None = None,
+        *,
+        steps: int | None = None,
+    ) -> Counts:
+        """This batch's part of a ``normalizer``; arguments as in :func:`ttsfast.losses.counts.count`."""
+        tail = self.spec.stop_tail_frames
+        return count(mel_lengths, step_lengths, truncated, stop_tail_frames=tail, steps=steps)
+
+    def update_weights(self, values: Tensor, floors: Tensor) -> None:
+        """Update the adaptive weights once from several calls, with ``update_in_forward = False``.
+
+        Args:
+            values, floors: (4,) sums of ``out.values`` and ``out.floor_values`` over the micro-batches and
+                ranks of one optimizer step, so that all of them used, and will use, the same weights.
+        """
+        if self.training:
+            self.adaptive.observe(values, floors)
+
+    def extra_repr(self) -> str:
+        spec = self._training_spec
+        weights = ", ".join(f"{t}_weight={w:g}" for t, w in zip(TERMS, spec.base_weights, strict=True))
+        return (
+            f"{weights}, mel_loss={spec.mel_loss}, weighting={self.adaptive.method}, backend={self.backend}"
+        )
+
+    def _check_call(self, inputs: LossInputs, normalizer: object, grad_scale: object) -> None:
+        arguments = ("mel_pred", "posterior", "stop_logits", "attention")
+        for i, weight in enumerate(self.spec.base_weights):
+            if weight != 0 and not inputs.present[i]:
+                raise ValueError(
+                    f"{arguments[i]} is missing while {TERMS[i]}_weight is {weight:g}: "
+                    f"pass it, or set {TERMS[i]}_weight=0"
+                )
+        if inputs.target.device != self.noise_step.device:
+            raise ValueError(
+                f"the loss is on {self.noise_step.device}, its inputs on {inputs.target.device}: "
+                f"call .to({str(inputs.target.device)!r}) on the loss"
+            )
+        if isinstance(normalizer, tuple):
+            if len(normalizer) != len(Counts._fields):
+                raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
+        else:
+            _scalar("normalizer", normalizer)
+        _scalar("grad_scale", grad_scale)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TTSLoss:
+        """Move with the model, but keep the dtypes: averages in half precision would stand still."""
+        held = [(m, name, buffer) for m in self.modules() for name, buffer in m.named_buffers(recurse=False)]
+        super()._apply(fn, recurse)
+        for module, name, before in held:
+            moved = getattr(module, name)
+            if moved.dtype != before.dtype:
+                setattr(module, name, before.to(moved.device))
+        return self
+
+
+def _scalar(name: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
+    elif value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a scalar tensor, got {type(value).__name__}")
+
+
+def _statistic(name: str, values: Tensor | Sequence[float] | None) -> Tensor | None:
+    if values is None:
+        return None
+    statistic = torch.as_tensor(values).detach().clone()
+    if statistic.dim() != 1 or not statistic.is_floating_point():
+        raise ValueError(f"{name} must hold real numbers of shape (C,), got {tuple(statistic.shape)}")
+    if not bool(statistic.isfinite().all()) or (name == "mel_std" and bool((statistic < 0).any())):
+        raise ValueError(f"{name} must be finite{' and at least 0' if name == 'mel_std' else ''}")
+    return statistic
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    above = value > low if open_low else value >= low
+    if not (above and value <= high and math.isfinite(value)):
+        bound = "more than" if open_low else "at least"
+        limit = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{name} must be {bound} {low:g}{limit}, got {value!r}")

@@ -1,0 +1,72 @@
+"""What a loss call returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ttsfast.losses.spec import TERMS
+
+
+@dataclass
+class LossOutput:
+    """The total, to differentiate, and what it is made of.
+
+    The terms are kept as vectors of four (mel, kl, stop, attention), which is what one reduction over
+    ranks or micro-batches wants; the named views are cut from them on demand.
+    """
+
+    total: Tensor
+    """() weighted sum of the active terms, connected to the inputs."""
+    values: Tensor
+    """(4,) detached and unweighted; 0 for an absent term."""
+    floor_values: Tensor
+    """(4,) least possible value of each term."""
+    weight_values: Tensor
+    """(4,) weight of each term in ``total``."""
+    frames: Tensor
+    """() int64, valid frames of this call."""
+    present: tuple[bool, ...]
+    """Which terms had inputs."""
+
+    @property
+    def mel(self) -> Tensor:
+        """() mel term, the sum over both predictions where there are two."""
+        return self.values[0]
+
+    @property
+    def kl(self) -> Tensor | None:
+        """() KL term, None when absent."""
+        return self._term(1)
+
+    @property
+    def stop(self) -> Tensor | None:
+        """() stop term, None when absent."""
+        return self._term(2)
+
+    @property
+    def attention(self) -> Tensor | None:
+        """() guided attention term, None when absent."""
+        return self._term(3)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Weight of each present term by name, the adaptive factor included."""
+        return self._named(self.weight_values)
+
+    @property
+    def floors(self) -> dict[str, Tensor]:
+        """Floor of each present term by name."""
+        return self._named(self.floor_values)
+
+    @property
+    def excess(self) -> dict[str, Tensor]:
+        """Value above the floor of each present term by name: what to watch."""
+        return self._named(self.values - self.floor_values)
+
+    def _term(self, index: int) -> Tensor | None:
+        return self.values[index] if self.present[index] else None
+
+    def _named(self, vector: Tensor) -> dict[str, Tensor]:
+        return {name: vector[i] for i, name in enumerate(TERMS) if self.present[i]}
