@@ -167,7 +167,8 @@ def write_demo_corpus(
     (folder / "wavs").mkdir(exist_ok=True)
     missing = [name for name in texts if not (folder / "wavs" / f"{name}.wav").is_file()]
     for name in track(missing, f"speaking ({engine})", len(missing)) if missing else ():
-        wave = trim_silence(synthesise(texts[name]), SAMPLE_RATE)
+        # An engine may start and end in mid-sound; a short silence gives the stop token something to see.
+        wave = np.pad(trim_silence(synthesise(texts[name]), SAMPLE_RATE), SAMPLE_RATE // 50)
         write_wav(folder / "wavs" / f"{name}.wav", wave, SAMPLE_RATE)
     _write_once(folder / "validation.txt", "".join(f"{name}\n" for name in list(texts)[len(training) :]))
     _write_once(folder / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in texts.items()))

@@ -1,0 +1,295 @@
+"""The mel contract: every parameter that decides what a log-mel number means, and the features themselves.
+
+Two voices, a store and a vocoder can only work together when their contracts are equal, so the contract is
+written into every store, checkpoint and synthesised file. See docs/mel-contract.md.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ttsfast.errors import InputError
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "mel_norm": ("slaney", "none"),
+    "mel_scale": ("slaney", "htk"),
+    "power": (1.0, 2.0),
+    "log_base": ("e", "10"),
+    "padding": ("center_zero", "center_reflect", "hifigan"),
+}
+# Frames transformed at a time: what they take stays in a core's second-level cache.
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class MelContract:
+    """How a waveform becomes log-mel features. Raises InputError for values that cannot work."""
+
+    sample_rate: int
+    """Hz"""
+    n_fft: int
+    """Samples in a transform, even; the frame's window of ``win_length`` samples is centred in it."""
+    hop_length: int
+    """Samples from one frame to the next."""
+    win_length: int
+    """Samples of the periodic Hann window."""
+    n_mels: int
+    fmin: float
+    """Hz, lower edge of the first filter."""
+    fmax: float
+    """Hz, upper edge of the last filter, at most half the sample rate."""
+    mel_norm: str
+    """"slaney": each triangle has unit area in Hz; "none": unit height."""
+    mel_scale: str
+    """"slaney": linear below 1 kHz, logarithmic above; "htk": 2595 log10(1 + f/700)."""
+    power: float
+    """1.0: filters weigh magnitudes; 2.0: powers."""
+    magnitude_epsilon: float
+    """Added under the root: sqrt(re^2 + im^2 + magnitude_epsilon)."""
+    log_base: str
+    """"e" or "10"."""
+    floor: float
+    """Filter outputs below it are raised to it before the logarithm."""
+    padding: str
+    """"center_zero", "center_reflect": n_fft / 2 samples a side; "hifigan": (n_fft - hop) / 2 reflected."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                given = " or ".join(repr(choice) for choice in choices)
+                raise InputError(f"mel contract: {name} is {getattr(self, name)!r}, must be {given}")
+        for name, right, rule in (
+            ("sample_rate", self.sample_rate > 0, "positive"),
+            ("n_fft", self.n_fft > 0 and self.n_fft % 2 == 0, "positive and even"),
+            ("win_length", 0 < self.win_length <= self.n_fft, f"from 1 to n_fft ({self.n_fft})"),
+            (
+                "hop_length",
+                0 < self.hop_length <= self.win_length,
+                f"from 1 to win_length ({self.win_length})",
+            ),
+            ("n_mels", self.n_mels > 0, "positive"),
+            ("fmax", 0 < self.fmax <= self.sample_rate / 2, f"above 0, at most {self.sample_rate / 2:g} Hz"),
+            ("fmin", 0 <= self.fmin < self.fmax, f"from 0 to below fmax ({self.fmax:g})"),
+            ("magnitude_epsilon", 0 <= self.magnitude_epsilon < 1, "from 0 to below 1"),
+            ("floor", 0 < self.floor < math.inf, "positive"),
+        ):
+            if not right:
+                raise InputError(f"mel contract: {name} is {getattr(self, name)!r}, must be {rule}")
+        if self.padding == "hifigan" and (self.n_fft - self.hop_length) % 2:
+            raise InputError(
+                f"mel contract: hop_length is {self.hop_length}, must be even for the padding 'hifigan'"
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> MelContract:
+        """A contract by name; raises InputError, listing the names, for an unknown one."""
+        if name not in PRESETS:
+            raise InputError(f"unknown mel preset {name!r}; use one of {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a manifest or a checkpoint keeps them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MelContract:
+        """The inverse of :meth:`to_dict`; raises InputError for a missing, unknown or ill-typed key."""
+        names = {field.name: field.type for field in fields(cls)}
+        if unknown := sorted(set(values) - set(names)):
+            raise InputError(f"mel contract: unknown key {unknown[0]!r}; the keys are {', '.join(names)}")
+        if missing := [name for name in names if name not in values]:
+            raise InputError(f"mel contract: the key {missing[0]!r} is missing; prepare the corpus again")
+        return cls(**{name: _typed(name, kind, values[name]) for name, kind in names.items()})
+
+    @property
+    def pad(self) -> int:
+        """Samples added to each side of a waveform before it is cut into frames."""
+        return (self.n_fft - self.hop_length) // 2 if self.padding == "hifigan" else self.n_fft // 2
+
+    def frames(self, samples: int) -> int:
+        """Frames of a waveform: 1 + samples // hop when centred, samples // hop with HiFi-GAN's padding."""
+        return max(0, 1 + (samples + 2 * self.pad - self.n_fft) // self.hop_length)
+
+
+PRESETS: dict[str, MelContract] = {
+    # librosa.feature.melspectrogram(power=1.0), then the natural logarithm.
+    "librosa-22k": MelContract(
+        sample_rate=22050,
+        n_fft=1024,
+        hop_length=256,
+        win_length=1024,
+        n_mels=80,
+        fmin=0.0,
+        fmax=8000.0,
+        mel_norm="slaney",
+        mel_scale="slaney",
+        power=1.0,
+        magnitude_epsilon=0.0,
+        log_base="e",
+        floor=1e-5,
+        padding="center_zero",
+    ),
+    # Kong et al., 2020, "HiFi-GAN", the published 22 kHz configurations V1 to V3.
+    "hifigan-22k": MelContract(
+        sample_rate=22050,
+        n_fft=1024,
+        hop_length=256,
+        win_length=1024,
+        n_mels=80,
+        fmin=0.0,
+        fmax=8000.0,
+        mel_norm="slaney",
+        mel_scale="slaney",
+        power=1.0,
+        magnitude_epsilon=1e-9,
+        log_base="e",
+        floor=1e-5,
+        padding="hifigan",
+    ),
+}
+
+
+def log_mel(wave: np.ndarray, contract: MelContract) -> np.ndarray:
+    """Log-mel features (T, n_mels) float32 of float32 samples (samples,) at the contract's sample rate.
+
+    Raises InputError for a waveform too short for the contract's padding, ValueError for one that is not
+    one-dimensional floating-point samples.
+    """
+    from scipy.fft import rfft
+
+    if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
+        raise ValueError(f"expected floating-point samples (samples,), got {wave.dtype} {wave.shape}")
+    # The transform runs in float64: in float32 its rounding, relative to the loudest component, moves quiet
+    # bins of real speech by 1e-3 in the logarithm.
+    padded = _padded(wave.astype(np.float64), contract)
+    window = _window(contract)
+    filters = mel_filters(contract).T
+    frames = np.lib.stride_tricks.sliding_window_view(padded, contract.n_fft)[:: contract.hop_length]
+    mel = np.empty((frames.shape[0], contract.n_mels), dtype=np.float32)
+    for start in range(0, frames.shape[0], _BLOCK):
+        spectrum = rfft(frames[start : start + _BLOCK] * window, axis=1)
+        power = spectrum.real**2 + spectrum.imag**2 + contract.magnitude_epsilon
+        magnitude = np.sqrt(power) if contract.power == 1.0 else power
+        mel[start : start + _BLOCK] = magnitude.astype(np.float32) @ filters
+    np.maximum(mel, np.float32(contract.floor), out=mel)
+    return np.log(mel, out=mel) if contract.log_base == "e" else np.log10(mel, out=mel)
+
+
+def silence_level(contract: MelContract) -> float:
+    """The log of the floor: what digital silence gives, and the value to pad log-mels with."""
+    return math.log(contract.floor) if contract.log_base == "e" else math.log10(contract.floor)
+
+
+def griffin_lim(
+    features: np.ndarray, contract: MelContract, *, n_iter: int = 60, momentum: float = 0.99, seed: int = 0
+) -> np.ndarray:
+    """A waveform (samples,) float32 whose log-mels are about ``features`` (T, n_mels); the same every time.
+
+    Magnitudes come from the mels by non-negative least squares, phases from librosa's fast Griffin-Lim
+    (Perraudin et al., 2013). The length is a whole number of hops, at least one; ``log_mel`` makes T frames
+    of it again.
+    Raises ValueError when ``features`` has another number of bins than the contract, or no frame.
+    """
+    import librosa
+
+    if features.ndim != 2 or features.shape[1] != contract.n_mels or len(features) == 0:
+        raise ValueError(f"expected log-mels (T, {contract.n_mels}), got {features.shape}")
+    mel = (
+        np.exp(features.astype(np.float64))
+        if contract.log_base == "e"
+        else 10.0 ** features.astype(np.float64)
+    )
+    magnitude = _nonnegative_inverse(mel, mel_filters(contract).astype(np.float64)) ** (1.0 / contract.power)
+    # Run on the padded waveform, without centring: there every padding mode is the same, and the pad,
+    # whatever it was, is cut off at the end.
+    padded = librosa.griffinlim(
+        magnitude.T,
+        n_iter=n_iter,
+        hop_length=contract.hop_length,
+        win_length=contract.win_length,
+        n_fft=contract.n_fft,
+        center=False,
+        momentum=momentum,
+        random_state=seed,
+    )
+    hops = len(features) if contract.padding == "hifigan" else len(features) - 1
+    wave = np.zeros(max(1, hops) * contract.hop_length, dtype=np.float32)
+    part = padded[contract.pad : contract.pad + len(wave)]
+    wave[: len(part)] = part
+    return wave
+
+
+@lru_cache(maxsize=8)
+def mel_filters(contract: MelContract) -> np.ndarray:
+    """The filterbank (n_mels, n_fft / 2 + 1) float32; raises InputError when a filter covers no bin."""
+    import librosa
+
+    with warnings.catch_warnings():
+        # librosa warns of empty filters; they are an error here, below.
+        warnings.simplefilter("ignore", UserWarning)
+        filters = librosa.filters.mel(
+            sr=contract.sample_rate,
+            n_fft=contract.n_fft,
+            n_mels=contract.n_mels,
+            fmin=contract.fmin,
+            fmax=contract.fmax,
+            htk=contract.mel_scale == "htk",
+            norm="slaney" if contract.mel_norm == "slaney" else None,
+        )
+    empty = np.flatnonzero(filters.max(axis=1) == 0)
+    if empty.size:
+        raise InputError(
+            f"mel contract: filter {empty[0]} of n_mels = {contract.n_mels} covers no frequency bin; "
+            "use fewer n_mels or a larger n_fft"
+        )
+    filters.setflags(write=False)
+    return filters
+
+
+@lru_cache(maxsize=8)
+def _window(contract: MelContract) -> np.ndarray:
+    """The periodic Hann window, centred in n_fft samples (n_fft,) float64."""
+    phase = 2 * np.pi * np.arange(contract.win_length) / contract.win_length
+    window = np.zeros(contract.n_fft)
+    start = (contract.n_fft - contract.win_length) // 2
+    window[start : start + contract.win_length] = 0.5 - 0.5 * np.cos(phase)
+    window.setflags(write=False)
+    return window
+
+
+def _nonnegative_inverse(mel: np.ndarray, filters: np.ndarray, iterations: int = 50) -> np.ndarray:
+    """Spectra (T, bins) >= 0 with spectra @ filters.T about mel (T, n_mels); Lee and Seung, 2001."""
+    tiny = np.finfo(np.float64).tiny
+    spectra = np.maximum(mel @ np.linalg.pinv(filters).T, 0.0) + 1e-3 * mel @ filters
+    target = mel @ filters
+    for _ in range(iterations):
+        spectra *= target / (spectra @ filters.T @ filters + tiny)
+    return spectra
+
+
+def _padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
+    # Reflection takes its samples from inside the waveform, the edge sample itself not repeated.
+    least = 1 if contract.padding == "center_zero" else contract.pad + 1
+    least = max(least, contract.n_fft - 2 * contract.pad)
+    if len(wave) < least:
+        raise InputError(
+            f"the recording has {len(wave)} samples, the mel contract needs at least {least} "
+            f"({1000 * least / contract.sample_rate:.0f} ms); remove it from the corpus"
+        )
+    return np.pad(wave, contract.pad, mode="constant" if contract.padding == "center_zero" else "reflect")
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    # Under `from __future__ import annotations` a field's type is its name.
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, bool) or type(value).__name__ != kind:
+        raise InputError(f"mel contract: {name} is {value!r}, must be of type {kind}")
+    return value
