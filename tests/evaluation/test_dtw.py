@@ -1,0 +1,51 @@
+"""The vectorised warping against the plain recursion, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttsfast.evaluation.dtw import warp
+
+
+def recursion(cost: np.ndarray) -> tuple[float, int]:
+    """The same definition, cell by cell."""
+    rows, columns = cost.shape
+    best: dict[tuple[int, int], tuple[float, int]] = {(0, 0): (float(cost[0, 0]), 1)}
+    for i in range(rows):
+        for j in range(columns):
+            if (i, j) == (0, 0):
+                continue
+            ways = [(i - 1, j - 1), (i - 1, j), (i, j - 1)]
+            known = [best[way] for way in ways if way in best]
+            total, cells = min(known, key=lambda entry: entry[0])
+            best[i, j] = (total + float(cost[i, j]), cells + 1)
+    return best[rows - 1, columns - 1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1), st.sampled_from([0.5, 3.0, 1000.0]))
+def test_equals_the_recursion(rows: int, columns: int, seed: int, scale: float) -> None:
+    # Small whole numbers make ties frequent, so the order among equals is tested too.
+    cost = np.random.default_rng(seed).integers(0, 4, (rows, columns)) * scale
+    total, cells = warp(cost)
+    expected_total, expected_cells = recursion(cost)
+    assert total == pytest.approx(expected_total)
+    assert cells == expected_cells
+
+
+def test_a_known_path() -> None:
+    cost = np.array([[0.0, 9.0, 9.0], [1.0, 9.0, 9.0], [9.0, 2.0, 3.0]])
+    assert warp(cost) == (6.0, 4)
+
+
+def test_single_row_visits_every_cell() -> None:
+    assert warp(np.array([[1.0, 2.0, 4.0]])) == (7.0, 3)
+
+
+@pytest.mark.parametrize("cost", [np.zeros((0, 3)), np.zeros(3), np.array([[np.nan]]), np.array([[-1.0]])])
+def test_refuses_what_has_no_path(cost: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="warping needs"):
+        warp(cost)
