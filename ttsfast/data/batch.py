@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.errors import InputError
+
+Lengths = TypeVar("Lengths", int, np.ndarray)
 
 
 @dataclass
@@ -63,8 +66,9 @@ class Batch:
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def padded_length(longest: int, tail: int, multiple: int) -> int:
-    """Frames to pad to: room for ``tail`` frames after the longest utterance, in whole multiples.
+def padded_length(longest: Lengths, tail: int, multiple: int) -> Lengths:
+    """Frames to pad to: room for ``tail`` frames after the longest utterance, in whole multiples; a number,
+    or an array of them.
 
     The tail makes a batch's stop targets independent of who else is in the batch, so accumulation over
     micro-batches equals one large batch exactly.

@@ -1,0 +1,153 @@
+"""The plan: every utterance once, pure, cut alike for every rank, within the budget, mixed every epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttsfast.data.batch import padded_length
+from ttsfast.data.sampler import BatchPlan
+from ttsfast.errors import InputError
+
+
+def lengths(n: int, seed: int = 0) -> np.ndarray:
+    return np.clip(np.random.default_rng(seed).normal(560, 190, n), 90, 870).astype(np.int64)
+
+
+def assert_same_plan(left: list[np.ndarray], right: list[np.ndarray]) -> None:
+    assert left is not right
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(
+    n=st.integers(1, 300),
+    batch_size=st.integers(1, 50),
+    world_size=st.integers(1, 5),
+    budget=st.one_of(st.none(), st.integers(900, 20_000)),
+    seed=st.integers(-5, 2**63),
+    epoch=st.integers(0, 10**6),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_utterance_once_and_ranks_alike(
+    n: int, batch_size: int, world_size: int, budget: int | None, seed: int, epoch: int
+) -> None:
+    frames = lengths(2 * n, seed % 1000)
+    indices = np.arange(0, 2 * n, 2)
+    ranks = [
+        BatchPlan(
+            frames,
+            indices,
+            batch_size=batch_size,
+            seed=seed,
+            frame_budget=budget,
+            rank=rank,
+            world_size=world_size,
+        ).epoch(epoch)
+        for rank in range(world_size)
+    ]
+    assert len({len(batches) for batches in ranks}) == 1
+    drawn = np.concatenate([batch for batches in ranks for batch in batches])
+    assert set(drawn.tolist()) == set(indices.tolist())
+    assert 0 <= len(drawn) - n < world_size
+    if world_size == 1:
+        assert len(drawn) == n
+    for batches in zip(*ranks, strict=True):
+        sizes = [len(batch) for batch in batches]
+        assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
+        assert max(sizes) <= batch_size
+        if budget is not None:
+            assert all(len(b) * padded_length(int(frames[b].max()), 8, 8) <= budget for b in batches)
+
+
+def test_is_a_pure_function() -> None:
+    frames = lengths(500)
+    one = BatchPlan(frames, np.arange(500), batch_size=16, seed=3)
+    other = BatchPlan(frames, np.arange(500), batch_size=16, seed=3)
+    other.epoch(0)
+    other.epoch(7)
+    assert_same_plan(one.epoch(4), other.epoch(4))
+    flat = np.concatenate(one.epoch(4))
+    assert not np.array_equal(flat, np.concatenate(one.epoch(5)))
+    reseeded = BatchPlan(frames, np.arange(500), batch_size=16, seed=4)
+    assert not np.array_equal(flat, np.concatenate(reseeded.epoch(4)))
+
+
+def test_stays_what_it_was() -> None:
+    """A resumed run must meet the same plan after an update of numpy or of this code."""
+    plan = BatchPlan(np.arange(10, 90, 10), np.arange(8), batch_size=3, seed=1)
+    assert [batch.tolist() for batch in plan.epoch(2)] == [[5, 6, 7], [2, 3, 4], [0, 1]]
+    wide = BatchPlan(np.full(6, 100), np.arange(6), batch_size=2, seed=9)
+    assert [batch.tolist() for batch in wide.epoch(1)] == [[0, 2], [4, 3], [5, 1]]
+
+
+@pytest.mark.parametrize("n", [397, 400, 7])
+def test_ranks_share_the_global_batches_of_one_rank(n: int) -> None:
+    frames = lengths(n)
+    whole = BatchPlan(frames, np.arange(n), batch_size=24, seed=0).epoch(1)
+    for world_size in (2, 4, 6):
+        plans = [
+            BatchPlan(
+                frames, np.arange(n), batch_size=24 // world_size, seed=0, rank=rank, world_size=world_size
+            )
+            for rank in range(world_size)
+        ]
+        parts = [plan.epoch(1) for plan in plans]
+        for step, batch in enumerate(whole):
+            together = np.concatenate([part[step] for part in parts])
+            assert sorted(together.tolist()) == sorted(batch.tolist())
+
+
+def test_ranks_have_parts_of_like_length() -> None:
+    frames = lengths(4000)
+    parts = [
+        BatchPlan(frames, np.arange(4000), batch_size=12, seed=0, rank=rank, world_size=4).epoch(0)
+        for rank in range(4)
+    ]
+    for step in range(len(parts[0])):
+        means = [frames[part[step]].mean() for part in parts]
+        assert max(means) < 1.1 * min(means)
+
+
+def test_buckets_save_padding_but_mix() -> None:
+    frames = lengths(13_000)
+    plan = BatchPlan(frames, np.arange(13_000), batch_size=48, seed=0)
+    batches = plan.epoch(0)
+    padded = sum(len(b) * padded_length(int(frames[b].max()), 8, 8) for b in batches)
+    assert frames.sum() / padded > 0.92
+    place = np.empty((2, 13_000), dtype=int)
+    for epoch in range(2):
+        for number, batch in enumerate(plan.epoch(epoch)):
+            place[epoch, batch] = number
+    together = place[:, :500, None] == place[:, None, :]
+    assert (together[0] & together[1]).sum() < 0.15 * together[0].sum()
+    # No sawtooth: the mean length of a batch says nothing of the next one's.
+    means = np.array([frames[b].mean() for b in batches])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.2
+
+
+def test_no_tiny_last_batch() -> None:
+    sizes = [len(b) for b in BatchPlan(lengths(97), np.arange(97), batch_size=48, seed=0).epoch(0)]
+    assert sorted(sizes) == [32, 32, 33]
+
+
+def test_bad_input() -> None:
+    frames = np.array([100, 900, 50])
+    with pytest.raises(InputError, match=r"no utterance.*relax"):
+        BatchPlan(frames, np.array([], dtype=int), batch_size=2, seed=0)
+    with pytest.raises(InputError, match=r"900 frames, padded to 912.*budget of 911.*data\.frame_budget"):
+        BatchPlan(frames, np.arange(3), batch_size=2, seed=0, frame_budget=911)
+    BatchPlan(frames, np.arange(3), batch_size=2, seed=0, frame_budget=912)
+    for arguments in (
+        {"indices": np.array([0, 0])},
+        {"indices": np.array([3])},
+        {"indices": np.array([-1])},
+        {"batch_size": 0},
+        {"rank": 2, "world_size": 2},
+        {"length_noise": 1.0},
+    ):
+        with pytest.raises(ValueError):
+            BatchPlan(frames, **({"indices": np.arange(3), "batch_size": 2, "seed": 0} | arguments))
