@@ -104,7 +104,7 @@ class TrainingConfig:
         1.3, "a loss above this multiple of its average has its gradient scaled down", above=1.0
     )
 
-    optimizer: str = option("adamw", "optimiser", choices=("adamw", "adam"))
+    optimizer: str = option("adamw", "AdamW, or Adam with coupled decay", choices=("adamw", "adam"))
     learning_rate: float = option(8e-5, "peak rate; a small model wants ten times this", above=0.0, high=1.0)
     beta1: float = option(0.9, "Adam's first moment", low=0.0, high=0.9999)
     beta2: float = option(0.999, "Adam's second moment", low=0.0, high=0.999999)

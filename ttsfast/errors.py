@@ -9,3 +9,10 @@ class InputError(ValueError):
     The message is one line that names the culprit and says what to do. The command line prints it
     and exits with code 2; nothing else is caught there.
     """
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a loss or gradient stopped being finite.
+
+    The message names the step, the term and the utterances, and the checkpoint to go back to.
+    """

@@ -103,10 +103,12 @@ class EarlyStopping:
     min_delta: float
     best: float = math.inf
     best_step: int = -1
+    last_step: int = -1
     stalled: int = 0
 
     def update(self, metric: float, step: int) -> bool:
         """Take a validation's metric (lower is better); tell whether it is the best so far."""
+        self.last_step = step
         if metric < self.best - self.min_delta:
             self.best, self.best_step, self.stalled = metric, step, 0
             return True
@@ -120,11 +122,12 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"best": self.best, "best_step": self.best_step, "stalled": self.stalled}
+        return {name: getattr(self, name) for name in ("best", "best_step", "last_step", "stalled")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.best, self.best_step, self.stalled = state["best"], state["best_step"], state["stalled"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 class StepRecords:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ttsfast.config import TrainingConfig
@@ -54,11 +54,12 @@ class PlateauReduction:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {name: asdict(self)[name] for name in ("best", "stalled", "multiplier")}
+        return {name: getattr(self, name) for name in ("best", "stalled", "multiplier")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.best, self.stalled, self.multiplier = state["best"], state["stalled"], state["multiplier"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def learning_rate(step: int, config: TrainingConfig, multiplier: float) -> float:

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttsfast.config import SECTIONS, Config, load_config, preset_names, render
+from ttsfast.errors import InputError
+
+FAST_CONVERGENCE = {
+    "training.mel_loss_weight": 22.0,
+    "training.kl_loss_weight": 1.8,
+    "training.stop_loss_weight": 1.5,
+    "training.attention_loss_weight": 0.3,
+    "training.learning_rate": 8e-5,
+    "training.optimizer": "adamw",
+    "training.beta1": 0.9,
+    "training.beta2": 0.999,
+    "training.eps": 1e-8,
+    "training.weight_decay": 5e-7,
+    "training.scheduler": "cosine_with_restarts",
+    "training.warmup_steps": 1500,
+    "training.min_learning_rate": 1e-7,
+    "training.restart_period": 8000,
+    "training.restart_mult": 0.8,
+    "training.use_huber_loss": True,
+    "training.huber_delta": 0.6,
+    "training.use_label_smoothing": True,
+    "training.mel_label_smoothing": 0.025,
+    "training.stop_label_smoothing": 0.06,
+    "training.stop_token_positive_weight": 4.0,
+    "training.use_adaptive_loss_weights": True,
+    "training.loss_smoothing_factor": 0.08,
+    "training.max_loss_spike_threshold": 1.3,
+    "training.early_stopping_patience": 40,
+    "training.early_stopping_min_delta": 5e-5,
+    "training.early_stopping_restore_best_weights": True,
+    "training.auto_lr_reduction": True,
+    "training.lr_reduction_factor": 0.7,
+    "training.lr_reduction_patience": 15,
+    "training.convergence_window": 200,
+    "training.convergence_threshold": 0.95,
+    "training.val_step": 1000,
+    "training.save_step": 2000,
+    "training.log_step": 50,
+    "training.gradient_clip_norm": 0.8,
+    "training.gradient_accumulation_steps": 2,
+    "training.gradient_norm_threshold": 2.5,
+    "data.batch_size": 48,
+    "data.num_workers": 12,
+    "data.preprocessing_mode": "precompute",
+    "data.enable_memory_mapping": True,
+    "data.pin_memory": True,
+    "data.prefetch_to_gpu": True,
+    "data.cache_verification": True,
+    "data.mixed_precision": True,
+    "data.max_mel_frames": 800,
+    "data.max_text_length": 180,
+    "data.pad_to_multiple": 8,
+    "data.sample_rate": 22050,
+    "data.n_mels": 80,
+}
+ALL_KEYS = [f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)]
+
+
+def value_of(config: Config, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+@pytest.mark.parametrize("key", FAST_CONVERGENCE)
+def test_the_preset_carries_the_value_of_the_table(key: str) -> None:
+    assert value_of(load_config(preset="fast_convergence"), key) == FAST_CONVERGENCE[key]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_rendered_file_reads_back_as_it_was_and_comments_every_key(preset: str, tmp_path) -> None:
+    config = load_config(preset=preset)
+    path = tmp_path / "config.yaml"
+    path.write_text(render(config, title="two\nlines"), encoding="utf-8")
+    assert load_config(path) == config
+    for line in path.read_text(encoding="utf-8").splitlines()[3:]:
+        assert not line or "  # " in line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("training:\n  learnin_rate: 1\n", ["training.learnin_rate", "learning_rate?"]),
+        ("trainign:\n  seed: 1\n", ["trainign", "training?"]),
+        ("training:\n  seed: 1\n  seed: 2\n", ["twice", "line 3"]),
+        ("training:\n  learning_rate: -1\n", ["training.learning_rate", "above 0"]),
+        ("training:\n  learning_rate: .nan\n", ["training.learning_rate", "finite"]),
+        ("training:\n  learning_rate: true\n", ["training.learning_rate", "finite number"]),
+        ("data:\n  batch_size: 1.5\n", ["data.batch_size", "whole number"]),
+        ("data:\n  batch_size: 0\n", ["data.batch_size", "least value 1"]),
+        ("data:\n  pin_memory: 1\n", ["data.pin_memory", "true or false"]),
+        ("training:\n  optimizer: adamv\n", ["training.optimizer", "adamw"]),
+        ("training: 3\n", ["training", "keys and values"]),
+        ("[1, 2]\n", ["sections", "list"]),
+        ("training: {seed: [}\n", ["not valid YAML"]),
+        ("training: !!python/object:os.system {}\n", ["not valid YAML"]),
+        ("? {a: 1}\n: 2\n", ["not valid YAML"]),
+        ("training:\n  min_learning_rate: 0.1\n", ["min_learning_rate", "lower it"]),
+    ],
+)
+def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[str], tmp_path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    if "min_learning_rate" not in message:
+        assert "bad.yaml" in message
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("override", ["x", "training.seed", "seed=1", "training.=1", "training.seed="])
+def test_bad_overrides_are_named(override: str) -> None:
+    with pytest.raises(InputError, match=override.split("=")[0] or "x"):
+        load_config(overrides=[override])
+
+
+def test_precedence_is_defaults_preset_file_command_line(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("training:\n  seed: 5\n  eps: 1e-6\n", encoding="utf-8")
+    config = load_config(path, ["training.seed=7", "data.store=some folder"], preset="demo")
+    assert config.training.seed == 7
+    assert config.training.eps == 1e-6
+    assert config.data.store == "some folder"
+    assert config.model.size == load_config(preset="demo").model.size == "nano"
+
+
+@pytest.mark.parametrize("key", ALL_KEYS)
+def test_every_key_is_documented(key: str) -> None:
+    section, name = key.split(".")
+    (found,) = [f for f in dataclasses.fields(SECTIONS[section]) if f.name == name]
+    assert len(found.metadata["help"]) > 10
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=3)
+)
+def test_no_value_escapes_as_another_error(value: object) -> None:
+    text = yaml.safe_dump({"training": {"learning_rate": value, "seed": value, "optimizer": value}})
+    with contextlib.suppress(InputError):
+        load_config(overrides=[f"training.learning_rate={text}"])

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ttsfast.errors import InputError
+from ttsfast.training.checkpoint import (
+    best_checkpoint,
+    checkpoint_folder,
+    checkpoints,
+    find_checkpoint,
+    load_checkpoint,
+    pack_optimizer,
+    prune,
+    record_best,
+    save_checkpoint,
+    unpack_optimizer,
+)
+
+
+def write(run: Path, step: int) -> Path:
+    return save_checkpoint(
+        run,
+        step,
+        weights={"w": torch.arange(6.0).reshape(2, 3).t()},
+        training={"random.cpu": torch.get_rng_state()},
+        voice={"name": "صدا"},
+        state={"window": [0.1]},
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    found = load_checkpoint(write(tmp_path, 7))
+    assert found.step == 7
+    assert torch.equal(found.weights["w"], torch.arange(6.0).reshape(2, 3).t())
+    assert found.voice == {"name": "صدا"}
+    assert found.state["window"] == [0.1]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000007"]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "training.safetensors", "voice.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damage_is_named(name: str, damage: str, tmp_path: Path) -> None:
+    path = write(tmp_path, 1) / name
+    content = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "truncate":
+        path.write_bytes(content[:-1])
+    else:
+        path.unlink()
+    with pytest.raises(InputError, match=name):
+        load_checkpoint(path.parent)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1, "files": 3}', "\x00"])
+def test_a_broken_state_file_is_an_input_error(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    (path / "state.json").write_text(text)
+    with pytest.raises(InputError, match="step-00000001"):
+        load_checkpoint(path)
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "format": 99}))
+    with pytest.raises(InputError, match="99"):
+        load_checkpoint(path)
+
+
+def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (10, 20, 30, 40):
+        write(tmp_path, step)
+    record_best(tmp_path, 10, "mel_l1", 0.5)
+    (tmp_path / "checkpoints" / ".step-00000050.tmp").mkdir()
+    prune(tmp_path, keep=2)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000010", "step-00000030", "step-00000040"]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert best_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
+    assert find_checkpoint(tmp_path, prefer_best=True) == checkpoint_folder(tmp_path, 10)
+    assert find_checkpoint(tmp_path, prefer_best=False) == checkpoint_folder(tmp_path, 40)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path, 2, weights={}, training={}, voice={"x": object()}, state={})
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    load_checkpoint(find_checkpoint(tmp_path, prefer_best=True))
+
+
+def test_writing_a_step_again_replaces_it(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    save_checkpoint(tmp_path, 1, weights={"v": torch.ones(1)}, training={}, voice={}, state={})
+    assert list(load_checkpoint(checkpoint_folder(tmp_path, 1)).weights) == ["v"]
+
+
+def test_no_checkpoint_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint"):
+        find_checkpoint(tmp_path, prefer_best=True)
+
+
+def test_an_optimiser_survives_the_round_trip_to_the_bit() -> None:
+    def make() -> tuple[torch.nn.Linear, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        return model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+    def step(model: torch.nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        model(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+
+    model, optimizer = make()
+    step(model, optimizer)
+    tensors, rest = pack_optimizer(optimizer)
+    other, fresh = make()
+    other.load_state_dict(model.state_dict())
+    unpack_optimizer(fresh, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(rest)))
+    step(model, optimizer)
+    step(other, fresh)
+    assert torch.equal(model.weight, other.weight)

@@ -1,0 +1,187 @@
+"""A voice: a trained model with all that turns text into a waveform, and nothing of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ttsfast.config import config_from_dict
+from ttsfast.data.mel import MelContract, griffin_lim
+from ttsfast.data.text import Symbols, TextFrontend
+from ttsfast.errors import InputError
+from ttsfast.models.build import build_model
+from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from ttsfast.data.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceInfo:
+    """What a voice needs beside its weights; saved in every checkpoint as ``voice.json``."""
+
+    contract: MelContract
+    frontend: TextFrontend
+    symbols: Symbols
+    speakers: tuple[str, ...]
+    mel_mean: np.ndarray
+    """(C,) float32, log-mel units"""
+    mel_std: np.ndarray
+    """(C,) float32, log-mel units"""
+    silence: np.ndarray
+    """(C,) float32, normalised units"""
+    max_frames: int
+    stop_threshold: float = 0.5
+
+    @classmethod
+    def of_store(cls, store: Store) -> VoiceInfo:
+        """The voice that training on ``store`` gives."""
+        return cls(
+            contract=store.contract,
+            frontend=store.frontend,
+            symbols=store.symbols,
+            speakers=tuple(store.speakers),
+            mel_mean=store.mel_mean,
+            mel_std=store.mel_std,
+            silence=store.silence,
+            # More than any sentence like the corpus's needs.
+            max_frames=2 * int(store.frames.max()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; float32 values survive the round trip exactly."""
+        return {
+            "contract": self.contract.to_dict(),
+            "frontend": self.frontend.to_dict(),
+            "symbols": self.symbols.to_list(),
+            "speakers": list(self.speakers),
+            "max_frames": self.max_frames,
+            "stop_threshold": self.stop_threshold,
+            **{name: getattr(self, name).tolist() for name in ("mel_mean", "mel_std", "silence")},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str) -> VoiceInfo:
+        """Read :meth:`to_dict`'s result; raise InputError naming ``where`` when it is something else."""
+        try:
+            contract = MelContract.from_dict(values["contract"])
+            arrays = {
+                name: np.asarray(values[name], dtype=np.float32)
+                for name in ("mel_mean", "mel_std", "silence")
+            }
+            info = cls(
+                contract=contract,
+                frontend=TextFrontend.from_dict(values["frontend"]),
+                symbols=Symbols.from_list(values["symbols"]),
+                speakers=tuple(values["speakers"]),
+                max_frames=int(values["max_frames"]),
+                stop_threshold=float(values["stop_threshold"]),
+                **arrays,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: not a voice ({error!r}); use another checkpoint") from error
+        if any(a.shape != (contract.n_mels,) or not np.isfinite(a).all() for a in arrays.values()):
+            raise InputError(f"{where}: statistics are not {contract.n_mels} finite numbers")
+        return info
+
+
+@dataclass
+class Speech:
+    """One synthesised utterance."""
+
+    text: str
+    log_mel: np.ndarray
+    """(T, C) in the contract's log units"""
+    wave: np.ndarray
+    """(samples,) float32"""
+    attention: np.ndarray
+    """(S, N)"""
+    stopped: bool
+    """Whether the model itself ended the utterance, before the frame limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice(VoiceInfo):
+    """A model ready to speak."""
+
+    model: nn.Module
+    device: torch.device
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> Voice:
+        """Load a run's best checkpoint (the last where none is recorded), or the checkpoint at ``path``.
+
+        Raises:
+            InputError: there is no checkpoint, or it is damaged.
+        """
+        checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
+        info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
+        model = build_model(config_from_dict(checkpoint.state["config"]).model, info)
+        try:
+            model.load_state_dict(checkpoint.weights)
+        except RuntimeError as error:
+            raise InputError(f"{checkpoint.path}: the weights do not fit the model ({error})") from error
+        return cls(model=model.to(device).eval(), device=torch.device(device), **vars(info))
+
+    def speak(
+        self, texts: Sequence[str], speakers: Sequence[str] | None = None, *, batch_size: int = 16
+    ) -> list[Speech]:
+        """Synthesise texts, free-running, with Griffin-Lim as the vocoder.
+
+        Raises:
+            InputError: an unknown symbol (named with its place) or speaker.
+        """
+        names = list(speakers) if speakers is not None else [self.speakers[0]] * len(texts)
+        if len(names) != len(texts):
+            raise InputError(f"{len(texts)} texts but {len(names)} speakers: give one speaker per text")
+        encoded = [self.symbols.encode(self.frontend(text), f"text {text!r}") for text in texts]
+        for text, ids in zip(texts, encoded, strict=True):
+            if len(ids) == 0:
+                raise InputError(f"text {text!r}: nothing is left to speak after normalisation")
+        speech: list[Speech] = []
+        for start in range(0, len(texts), batch_size):
+            part = slice(start, start + batch_size)
+            speech += self._speak_batch(texts[part], encoded[part], [self._speaker(n) for n in names[part]])
+        return speech
+
+    def _speak_batch(
+        self, texts: Sequence[str], encoded: Sequence[np.ndarray], speakers: Sequence[int]
+    ) -> list[Speech]:
+        lengths = torch.tensor([len(ids) for ids in encoded], device=self.device)
+        text = torch.zeros(len(encoded), int(max(len(ids) for ids in encoded)), dtype=torch.int64)
+        for row, ids in enumerate(encoded):
+            text[row, : len(ids)] = torch.from_numpy(ids)
+        with torch.inference_mode():
+            out = self.model.synthesize(  # type: ignore[operator]
+                text.to(self.device),
+                lengths,
+                torch.tensor(speakers, device=self.device),
+                max_frames=self.max_frames,
+                stop_threshold=self.stop_threshold,
+            )
+        speech = []
+        for row, spoken in enumerate(texts):
+            frames = int(out.mel_lengths[row])
+            steps = -(-frames * out.attention.shape[1] // out.mel.shape[1])
+            mel = out.mel[row, :frames].float().cpu().numpy() * self.mel_std + self.mel_mean
+            speech.append(
+                Speech(
+                    text=spoken,
+                    log_mel=mel,
+                    wave=griffin_lim(mel, self.contract),
+                    attention=out.attention[row, :steps, : len(encoded[row])].float().cpu().numpy(),
+                    stopped=bool(out.stopped[row]),
+                )
+            )
+        return speech
+
+    def _speaker(self, name: str) -> int:
+        if name not in self.speakers:
+            raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
+        return self.speakers.index(name)

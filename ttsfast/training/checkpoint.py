@@ -1,0 +1,210 @@
+"""Checkpoints: folders that exist only when complete, hold no pickle, and say when they are damaged.
+
+run/checkpoints/step-00002000/weights.safetensors    the model
+                              training.safetensors   optimiser, loss, spike guard, random streams
+                              voice.json             what turns text into a waveform with the model
+                              state.json             step, config, positions; sizes and hashes of the rest
+run/checkpoints/best.json                            which step was the best, and its metric
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ttsfast.errors import InputError
+from ttsfast.files import atomic_write, fsync_folder
+
+FORMAT = 1
+PAYLOAD = ("weights.safetensors", "training.safetensors", "voice.json")
+
+
+@dataclass
+class Checkpoint:
+    """What one checkpoint folder holds."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    training: dict[str, Tensor]
+    voice: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return int(self.state["step"])
+
+
+def checkpoint_folder(run_folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` lives."""
+    return run_folder / "checkpoints" / f"step-{step:08d}"
+
+
+def save_checkpoint(
+    run_folder: Path,
+    step: int,
+    *,
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+    voice: Mapping[str, Any],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint beside the others and publish it by one rename; return its folder."""
+    final = checkpoint_folder(run_folder, step)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for name, tensors in (("weights", weights), ("training", training)):
+            # safetensors refuses shared and strided storage: every entry becomes its own copy.
+            own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+            save_file(own, temporary / f"{name}.safetensors")
+        (temporary / "voice.json").write_text(json.dumps(voice, ensure_ascii=False), encoding="utf-8")
+        files = {name: _fingerprint(temporary / name) for name in PAYLOAD}
+        text = json.dumps(
+            {"format": FORMAT, "step": step, "files": files, **state}, indent=1, ensure_ascii=False
+        )
+        (temporary / "state.json").write_text(text, encoding="utf-8")
+        for file in temporary.iterdir():
+            _fsync_file(file)
+        fsync_folder(temporary)
+        if final.exists():
+            _retire(final)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_folder(final.parent)
+    return final
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        InputError: a file is missing, of another size, of another hash, or of another format version.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        files = {name: state["files"][name] for name in PAYLOAD}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); use another one") from error
+    if state.get("format") != FORMAT:
+        raise InputError(f"{path}: checkpoint format {state.get('format')!r}, this version reads {FORMAT}")
+    for name, expected in files.items():
+        if not (path / name).is_file() or _fingerprint(path / name) != expected:
+            raise InputError(f"{path / name}: missing or damaged; resume from another checkpoint")
+    try:
+        weights, training = (load_file(path / f"{name}.safetensors") for name in ("weights", "training"))
+        voice = json.loads((path / "voice.json").read_text(encoding="utf-8"))
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error}); use another one") from error
+    return Checkpoint(path, weights, training, voice, state)
+
+
+def checkpoints(run_folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    return sorted((run_folder / "checkpoints").glob("step-*"))
+
+
+def best_checkpoint(run_folder: Path) -> Path | None:
+    """The checkpoint with the best watched metric, if one was recorded and is still there."""
+    pointer = run_folder / "checkpoints" / "best.json"
+    if not pointer.is_file():
+        return None
+    try:
+        path = checkpoint_folder(run_folder, int(json.loads(pointer.read_text(encoding="utf-8"))["step"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{pointer}: not readable ({error}); delete it to use the last checkpoint"
+        ) from error
+    return path if path.is_dir() else None
+
+
+def record_best(run_folder: Path, step: int, metric: str, value: float) -> None:
+    """Point at the best checkpoint."""
+    with atomic_write(run_folder / "checkpoints" / "best.json") as handle:
+        handle.write(json.dumps({"step": step, "metric": metric, "value": value}).encode())
+
+
+def prune(run_folder: Path, keep: int) -> None:
+    """Delete all but the last ``keep`` checkpoints and the best one, and what a kill left half-done."""
+    best = best_checkpoint(run_folder)
+    for path in checkpoints(run_folder)[:-keep]:
+        if path != best:
+            _retire(path)
+    for leftover in (run_folder / "checkpoints").glob(".step-*"):
+        shutil.rmtree(leftover)
+
+
+def _retire(path: Path) -> None:
+    """Delete a checkpoint; a half-deleted folder never looks like one."""
+    doomed = path.with_name(f".{path.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def find_checkpoint(path: Path, *, prefer_best: bool) -> Path:
+    """A checkpoint from a run folder or a checkpoint folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (path / "state.json").is_file():
+        return path
+    found = checkpoints(path)
+    if not found:
+        raise InputError(f"{path}: no checkpoint there; give a run folder or a checkpoint folder")
+    best = best_checkpoint(path) if prefer_best else None
+    return best or found[-1]
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimiser's state as flat tensors and a JSON-able rest."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> None:
+    """Put :func:`pack_optimizer`'s result back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": list(rest["param_groups"])})
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,124 @@
+"""From a configuration to the parts of a run: store, loaders, loss, optimiser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ttsfast.config import Config
+from ttsfast.data.loader import MelLoader, select
+from ttsfast.data.sampler import BatchPlan
+from ttsfast.data.store import Store
+from ttsfast.errors import InputError
+from ttsfast.losses.module import TTSLoss
+from ttsfast.progress import console
+
+
+def open_store(config: Config) -> Store:
+    """Open the feature store and check that it is the one the configuration describes."""
+    data = config.data
+    store = Store.open(
+        Path(data.store),
+        memory_map=data.enable_memory_mapping,
+        verify=data.cache_verification,
+        features="stored" if data.preprocessing_mode == "precompute" else "on_the_fly",
+    )
+    for key, found in (("sample_rate", store.contract.sample_rate), ("n_mels", store.contract.n_mels)):
+        if getattr(data, key) != found:
+            raise InputError(
+                f"data.{key} is {getattr(data, key)}, but the store {data.store} was prepared with {found}: "
+                f"set data.{key}={found} or prepare again"
+            )
+    return store
+
+
+def open_loaders(config: Config, store: Store, device: torch.device) -> tuple[MelLoader, MelLoader]:
+    """The training and validation loaders; says what the length limits leave out."""
+    data = config.data
+    loaders = []
+    for split in ("train", "validation"):
+        indices, left_out = select(store, split, data.max_mel_frames, data.max_text_length)
+        if left_out:
+            names = ", ".join(item.id for item in left_out[:5]) + (", ..." if len(left_out) > 5 else "")
+            console.print(
+                f"{split}: {len(left_out)} of {len(left_out) + len(indices)} utterances left out, over "
+                f"data.max_mel_frames={data.max_mel_frames} or data.max_text_length={data.max_text_length}: "
+                f"{names}",
+                markup=False,
+            )
+        if len(indices) == 0:
+            raise InputError(f"{data.store}: no {split} utterance is within the length limits; raise them")
+        loaders.append(_loader(config, store, indices, device))
+    return loaders[0], loaders[1]
+
+
+def _loader(config: Config, store: Store, indices: np.ndarray, device: torch.device) -> MelLoader:
+    data = config.data
+    plan = BatchPlan(
+        store.frames,
+        indices,
+        batch_size=data.batch_size,
+        seed=config.training.seed,
+        frame_budget=data.frame_budget or None,
+    )
+    on_gpu = device.type == "cuda"
+    return MelLoader(
+        store,
+        plan,
+        num_workers=data.num_workers,
+        pin_memory=data.pin_memory and on_gpu,
+        device=device if data.prefetch_to_gpu and on_gpu else None,
+        tail_frames=config.training.stop_tail_frames,
+        pad_to_multiple=data.pad_to_multiple,
+    )
+
+
+def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
+    """The training loss. One decoder step makes ``reduction_factor`` frames."""
+    training = config.training
+    smoothing = training.use_label_smoothing
+    loss = TTSLoss(
+        mel_weight=training.mel_loss_weight,
+        kl_weight=training.kl_loss_weight if config.model.posterior else 0.0,
+        stop_weight=training.stop_loss_weight,
+        attention_weight=training.attention_loss_weight,
+        mel_loss="huber" if training.use_huber_loss else "l1",
+        huber_delta=training.huber_delta,
+        mel_label_smoothing=training.mel_label_smoothing if smoothing else 0.0,
+        mel_smoothing=training.mel_smoothing if smoothing else "none",
+        normalization=training.loss_normalization,
+        kl_normalization=training.kl_normalization,
+        kl_free_bits=training.kl_free_bits,
+        stop_label_smoothing=training.stop_label_smoothing if smoothing else 0.0,
+        stop_pos_weight=training.stop_token_positive_weight,
+        # The loss counts its tail in decoder steps.
+        stop_tail_frames=training.stop_tail_frames // reduction_factor,
+        attention_sigma=training.attention_sigma,
+        weighting=training.adaptive_weighting if training.use_adaptive_loss_weights else "fixed",
+        backend=training.loss_backend,
+        seed=training.seed,
+    )
+    # Once per optimiser step, from all its micro-batches.
+    loss.update_in_forward = False
+    return loss
+
+
+def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; biases and normalisation gains (vectors) are not decayed."""
+    training = config.training
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+    return kind(
+        groups,
+        lr=training.learning_rate,
+        betas=(training.beta1, training.beta2),
+        eps=training.eps,
+        fused=True,
+    )

@@ -1,0 +1,96 @@
+"""Where a run's figures go: a JSON-lines log, TensorBoard, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from ttsfast.errors import InputError
+from ttsfast.files import atomic_write
+from ttsfast.progress import console, progress_bar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOG_NAME = "log.jsonl"
+
+
+class Telemetry:
+    """A context manager that owns the log file, the TensorBoard writer and the progress bar."""
+
+    def __init__(self, run_folder: Path, step: int, max_steps: int) -> None:
+        self.lost_steps = _rewind(run_folder / LOG_NAME, step)
+        self._log = (run_folder / LOG_NAME).open("a", encoding="utf-8")
+        # Events after the checkpoint are about to be written again.
+        self._board = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._bar = progress_bar("terms", "speed")
+        self._task = self._bar.add_task("training", total=max_steps, completed=step, terms="", speed="")
+
+    def __enter__(self) -> Telemetry:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._board.close()
+        self._log.close()
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=step)
+
+    def describe(self, terms: str, speed: str) -> None:
+        """Change the bar's two texts."""
+        self._bar.update(self._task, terms=terms, speed=speed)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        console.print(message, markup=False, highlight=False)
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
+        self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._log.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Show a matplotlib figure in TensorBoard (and close it)."""
+        self._board.add_figure(name, figure, step)
+
+    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
+        """Play a waveform (samples,) in TensorBoard."""
+        peak = max(1.0, float(np.abs(wave).max(initial=0.0)))
+        self._board.add_audio(name, wave[None, :] / peak, step, sample_rate=sample_rate)
+
+
+def read_log(run_folder: Path) -> list[dict[str, Any]]:
+    """All lines of a run's log, oldest first; a line cut by a kill is left out."""
+    path = run_folder / LOG_NAME
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise InputError(f"{path}: not a training log ({error}); move it away") from error
+
+
+def _rewind(path: Path, step: int) -> int:
+    """Drop log lines after ``step``; return how many steps beyond it had been logged."""
+    rows = read_log(path.parent)
+    if path.is_file():
+        kept = [row for row in rows if row["step"] <= step]
+        with atomic_write(path) as handle:
+            handle.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+    return max([0, *(row["step"] - step for row in rows)])

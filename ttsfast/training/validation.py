@@ -1,0 +1,65 @@
+"""Validation during training: teacher-forced and free-running, with pictures and sound in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ttsfast.data.batch import Batch, collate
+from ttsfast.data.mel import griffin_lim
+from ttsfast.evaluation.passes import ValidationSample
+from ttsfast.evaluation.plots import alignment_figure, mel_figure
+from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
+
+if TYPE_CHECKING:
+    from ttsfast.training.trainer import Trainer
+
+
+def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
+    """Measure the model on all held-out utterances teacher-forced, and on some of them free-running.
+
+    Returns:
+        The metrics by name (free-running ones win where both passes give one of a name: they measure
+        what people hear; the teacher-forced attention's keep the prefix ``teacher_forced_``), and the
+        stop threshold calibrated on the way.
+    """
+    batches = list(trainer.validation_loader)
+    model, device, voice = trainer.model, trainer.device, trainer.voice
+    has_stop = trainer.config.training.stop_loss_weight > 0
+    threshold = calibrate_stop(model, batches, device) if has_stop else voice.stop_threshold
+    forced = teacher_forced(model, batches, device, mel_std=voice.mel_std, stop_threshold=threshold)
+    spoken: list[ValidationSample] = []
+    running = free_running(
+        model,
+        [_spoken_batch(trainer)],
+        device,
+        stop_threshold=threshold,
+        max_frames=voice.max_frames,
+        on_sample=spoken.append,
+    )
+    clashing = {f"teacher_forced_{name}": value for name, value in forced.items() if name in running}
+    metrics = {**forced, **clashing, **running}
+    trainer.telemetry.scalars("validation", trainer.step, {**metrics, "stop_threshold": threshold})
+    _show(trainer, spoken[0])
+    summary = ", ".join(
+        f"{name} {metrics[name]:.3f}"
+        for name in ("mel_l1", "diagonal_mass", "coverage", "duration_error", "stop_rate")
+        if name in metrics
+    )
+    trainer.telemetry.say(f"step {trainer.step} validation: {summary}")
+    return metrics, threshold
+
+
+def _spoken_batch(trainer: Trainer) -> Batch:
+    """The first held-out utterances of the store: the same ones every time."""
+    chosen = trainer.validation_loader.plan.indices[: trainer.config.training.val_utterances]
+    return collate([trainer.store[int(i)] for i in chosen], pad_value=trainer.store.silence)
+
+
+def _show(trainer: Trainer, sample: ValidationSample) -> None:
+    """One free-running utterance in TensorBoard: alignment, mels and sound."""
+    voice, step = trainer.voice, trainer.step
+    target, spoken = (mel * voice.mel_std + voice.mel_mean for mel in (sample.target, sample.predicted))
+    if sample.attention is not None:
+        trainer.telemetry.figure("alignment", alignment_figure(sample.attention), step)
+    trainer.telemetry.figure("mel", mel_figure({"recorded": target, "spoken": spoken}, voice.contract), step)
+    trainer.telemetry.audio("spoken", griffin_lim(spoken, voice.contract), voice.contract.sample_rate, step)
