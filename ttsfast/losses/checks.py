@@ -104,7 +104,7 @@ def check_inputs(
     batch, frames, bins = target.shape
     if bins == 0:
         raise ValueError("mel_target must have at least one mel bin, got shape " + _shape(target.shape))
-    predictions = (mel_pred,) if isinstance(mel_pred, Tensor) else tuple(mel_pred)
+    predictions = mel_pred if isinstance(mel_pred, (tuple, list)) else (mel_pred,)
     if len(predictions) not in (1, 2):
         raise ValueError(f"mel_pred must be one prediction or a pair, got {len(predictions)}")
     mel = tuple(check_real("mel_pred", prediction, target.shape, target) for prediction in predictions)
@@ -166,7 +166,7 @@ def check_inputs(
 def _layers(attention: Tensor | Sequence[Tensor] | None, like: Tensor) -> tuple[Tensor, ...]:
     if attention is None:
         return ()
-    layers = (attention,) if isinstance(attention, Tensor) else tuple(attention)
+    layers = tuple(attention) if isinstance(attention, (tuple, list)) else (attention,)
     if not layers:
         raise ValueError("attention is an empty sequence: pass at least one layer, or None")
     for layer in layers:

@@ -49,9 +49,10 @@ def count(
         steps: S, the padded length of the stop axis, which cuts tails short; None when every
             utterance has room for its whole tail.
     """
+    # Small integer types would overflow where lengths are added up.
     own = counts_by_utterance(
-        mel_lengths,
-        mel_lengths if step_lengths is None else step_lengths,
+        mel_lengths.long(),
+        (mel_lengths if step_lengths is None else step_lengths).long(),
         truncated,
         stop_tail_frames=stop_tail_frames,
         steps=steps,

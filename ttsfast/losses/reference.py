@@ -242,7 +242,7 @@ def _mel_term(spec: LossSpec, inputs: LossInputs, average: _Average, step: Tenso
     elements = [mel_elements(y, target, valid, spec.mel_loss, spec.huber_delta) for y in inputs.mel]
     bins = inputs.target.shape[2]
     sums = sum((part.sum((1, 2)) for part in elements[1:]), start=elements[0].sum((1, 2)))
-    floor = average(average.own.frames * (spec.mel_floor * len(elements)), "frames")
+    floor = average(average.own.frames.to(target.dtype) * (spec.mel_floor * len(elements)), "frames")
     return average(sums, "frames") / bins, floor
 
 
@@ -253,7 +253,7 @@ def _kl_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[Ten
     valid = valid_mask(inputs.mel_lengths, mu.shape[1]) if per_frame else inputs.mel_lengths > 0
     nats = kl_vectors(mu, logvar, inputs.prior, valid, spec.kl_free_bits)
     vectors = average.own.frames if per_frame else average.own.utterances
-    sums = (nats.sum(1) if per_frame else nats), vectors * spec.kl_free_bits
+    sums = (nats.sum(1) if per_frame else nats), vectors.to(nats.dtype) * spec.kl_free_bits
     if spec.kl_normalization == "elbo":
         bins = inputs.target.shape[2]
         value, floor = (average(part, "frames") / bins for part in sums)
@@ -269,8 +269,8 @@ def _stop_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[T
     )
     elements = stop_elements(inputs.stop_logits, positive, included, spec.stop_coefficients)
     when_negative, when_positive = spec.stop_floors
-    positives = positive.sum(1)
-    floors = positives * when_positive + (included.sum(1) - positives) * when_negative
+    positives, all_steps = (mask.sum(1).to(elements.dtype) for mask in (positive, included))
+    floors = positives * when_positive + (all_steps - positives) * when_negative
     return average(elements.sum(1), "stop_steps"), average(floors, "stop_steps")
 
 
