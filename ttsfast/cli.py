@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, Optional
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -13,13 +14,15 @@ from ttsfast.errors import InputError, TrainingError
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SPEECH, DEMO_RUN = Path("speech"), Path("runs/demo")
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Overrides = Annotated[Optional[list[str]], typer.Argument(help="section.key=value ...", show_default=False)]  # noqa: UP045
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
 Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast config --list`.")]
 
 
@@ -84,3 +87,166 @@ def env(as_json: AsJson = False) -> None:
                 print(f"  {key}: {entry}")
         else:
             print(f"{name}: {value}")
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")],
+    store: Annotated[Path, typer.Argument(help="Folder to write the feature store to.")],
+    language: Annotated[str, typer.Option(help="Language of the text, such as en or fa.")] = "en",
+    phonemes: Annotated[bool, typer.Option(help="Turn text into phonemes with espeak-ng.")] = False,
+    keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
+    layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
+    contract: Annotated[str, typer.Option(help="Mel contract: librosa-22k or hifigan-22k.")] = "librosa-22k",
+    validation_fraction: Annotated[float, typer.Option(help="Share of the texts held out.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
+    trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core.")] = -1,
+    force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the features of a corpus once, with statistics, checksums and a fixed validation split.
+
+    Example: ttsfast prepare LJSpeech-1.1 data/store --language en
+    """
+    from ttsfast.data.mel import MelContract
+    from ttsfast.data.prepare import PrepareOptions
+    from ttsfast.data.prepare import prepare as run
+    from ttsfast.data.text import TextFrontend
+
+    report = run(
+        corpus,
+        store,
+        PrepareOptions(
+            contract=MelContract.preset(contract),
+            frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
+            layout=layout,
+            validation_fraction=validation_fraction,
+            seed=seed,
+            resample=resample,
+            trim=trim,
+            jobs=jobs,
+            force=force,
+        ),
+    )
+    _print_json(report.to_dict()) if as_json else print(report)
+
+
+@app.command()
+def verify(
+    store: Annotated[Path, typer.Argument(help="A feature store.")],
+    quick: Annotated[bool, typer.Option(help="Sizes and manifest only, no checksums.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a store against its manifest.
+
+    Example: ttsfast verify data/store
+    """
+    from ttsfast.data.verify import verify as run
+
+    report = run(store, quick=quick)
+    _print_json(report.to_dict()) if as_json else print(report)
+
+
+@app.command()
+def train(
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(help="A YAML file (optional), then section.key=value ...", show_default=False),
+    ] = None,
+    preset: Preset = "fast_convergence",
+    resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a voice.
+
+    Example: ttsfast train config.yaml training.learning_rate=1e-3 --resume
+    """
+    from ttsfast.config import load_config
+    from ttsfast.training.trainer import Trainer
+
+    given = values or []
+    path = Path(given[0]) if given and "=" not in given[0] else None
+    chosen = load_config(path, given[1:] if path else given, preset)
+    with Trainer(chosen, resume=resume) as trainer:
+        result = trainer.fit()
+    if as_json:
+        _print_json(
+            {**vars(result), "run_folder": str(result.run_folder), "checkpoint": str(result.checkpoint)}
+        )
+    else:
+        print(f"voice: {result.checkpoint}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write; the run folder.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Feature store; the run's own.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Recordings, to play in the report.")] = None,
+    split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a voice on held-out data; writes metrics.json and report.html.
+
+    Example: ttsfast evaluate runs/voice
+    """
+    from ttsfast.evaluation.run import evaluate_run
+    from ttsfast.progress import console
+
+    result = evaluate_run(run, output=output, store=store, corpus=corpus, split=split, device=device)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        console.print(result.table())
+        print((output or run) / "report.html")
+
+
+@app.command()
+def synth(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="What to say.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file, one utterance per line.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the wav files.")] = SPEECH,
+    speaker: Annotated[str | None, typer.Option(help="Speaker; the first one.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Speak texts into wav files, with the mel contract beside them.
+
+    Example: ttsfast synth runs/voice "Hello there." "How are you?" --output speech
+    """
+    from ttsfast.synthesis import read_texts, write_speech
+
+    spoken = write_speech(run, [*(texts or []), *(read_texts(file) if file else [])], output, speaker, device)
+    if as_json:
+        _print_json(spoken)
+    else:
+        for entry in spoken:
+            print(f"{entry['file']}  {entry['seconds']:.2f} s  {entry['text']}")
+
+
+@app.command()
+def demo(
+    language: Annotated[str, typer.Option(help="en or fa.")] = "en",
+    engine: Annotated[str, typer.Option(help="espeak or flite.")] = "espeak",
+    run: Annotated[Path, typer.Option(help="Where everything is written.")] = DEMO_RUN,
+    as_json: AsJson = False,
+) -> None:
+    """Make a small corpus, train on it, evaluate, and write a report that plays the result.
+
+    Example: ttsfast demo --language fa
+    """
+    from ttsfast.demo import run_demo
+    from ttsfast.progress import console
+
+    result = run_demo(run, language, engine)
+    if as_json:
+        _print_json({**result.evaluation.to_dict(), "seconds": result.seconds})
+        return
+    console.print(result.evaluation.table())
+    total = sum(result.seconds.values())
+    parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
+    print(f"{total:.0f} s in all ({parts})\nopen {result.folder / 'report.html'}")

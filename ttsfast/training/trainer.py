@@ -23,7 +23,13 @@ from ttsfast.losses.spec import TERMS
 from ttsfast.models.build import build_model
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.models.voice import VoiceInfo
-from ttsfast.training.checkpoint import best_checkpoint, checkpoints, load_checkpoint, record_best
+from ttsfast.training.checkpoint import (
+    best_checkpoint,
+    checkpoint_folder,
+    checkpoints,
+    load_checkpoint,
+    record_best,
+)
 from ttsfast.training.monitor import ConvergenceWindow, EarlyStopping, SpikeGuard, StepRecords
 from ttsfast.training.precision import choose_precision
 from ttsfast.training.schedule import PlateauReduction, learning_rate
@@ -267,7 +273,9 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         if self.early.last_step != self.step:
             self.validate()
-        last = save_run(self)
+        last = checkpoint_folder(self.run_folder, self.step)
+        if not last.is_dir():
+            last = save_run(self)
         best = best_checkpoint(self.run_folder)
         chosen = last
         if best is not None and self.config.training.early_stopping_restore_best_weights:
@@ -286,6 +294,17 @@ class Trainer:
             best_step=self.early.best_step,
             best_metric=self.early.best,
         )
+
+    def close(self) -> None:
+        """Stop the batcher threads."""
+        self.loader.close()
+        self.validation_loader.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _greet(self) -> None:
         parameters = sum(p.numel() for p in self.model.parameters())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ttsfast.data.batch import Batch, collate
 from ttsfast.data.mel import griffin_lim
+from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
 from ttsfast.evaluation.passes import ValidationSample
 from ttsfast.evaluation.plots import alignment_figure, mel_figure
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
@@ -18,9 +19,8 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     """Measure the model on all held-out utterances teacher-forced, and on some of them free-running.
 
     Returns:
-        The metrics by name (free-running ones win where both passes give one of a name: they measure
-        what people hear; the teacher-forced attention's keep the prefix ``teacher_forced_``), and the
-        stop threshold calibrated on the way.
+        The metrics by name, each from the pass that :mod:`ttsfast.evaluation.verdict` defines it on, and
+        the stop threshold calibrated on the way.
     """
     batches = list(trainer.validation_loader)
     model, device, voice = trainer.model, trainer.device, trainer.voice
@@ -36,8 +36,7 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
         max_frames=voice.max_frames,
         on_sample=spoken.append,
     )
-    clashing = {f"teacher_forced_{name}": value for name, value in forced.items() if name in running}
-    metrics = {**forced, **clashing, **running}
+    metrics = {**forced, **{name: running[name] for name in FROM_FREE_RUNNING if name in running}}
     trainer.telemetry.scalars("validation", trainer.step, {**metrics, "stop_threshold": threshold})
     _show(trainer, spoken[0])
     summary = ", ".join(

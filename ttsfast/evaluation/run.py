@@ -1,0 +1,69 @@
+"""Evaluating a finished run: its best voice on the store it was trained on, written where people look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ttsfast.config import config_from_dict
+from ttsfast.data.store import Store
+from ttsfast.environment import environment
+from ttsfast.evaluation.evaluate import Evaluation, evaluate
+from ttsfast.evaluation.report import write_report
+from ttsfast.models.voice import Voice
+from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
+from ttsfast.training.telemetry import read_log
+
+
+def evaluate_run(
+    run_folder: Path,
+    *,
+    output: Path | None = None,
+    store: Path | None = None,
+    corpus: Path | None = None,
+    split: str = "validation",
+    device: str = "cpu",
+    title: str | None = None,
+) -> Evaluation:
+    """Evaluate a run's best checkpoint and write ``metrics.json`` and ``report.html``.
+
+    Args:
+        run_folder: a run, or one of its checkpoint folders.
+        output: where to write; the run folder when None.
+        store: features to measure on; the run's own when None.
+        corpus: the recordings, to play them in the report.
+        split: ``"validation"`` or ``"train"``.
+        device: where to compute.
+        title: of the report.
+
+    Raises:
+        InputError: no checkpoint, no store, or one that does not fit the voice.
+    """
+    checkpoint = find_checkpoint(run_folder, prefer_best=True)
+    state = load_checkpoint(checkpoint).state
+    config = config_from_dict(state["config"])
+    voice = Voice.load(checkpoint, device)
+    evaluation = evaluate(voice, Store.open(store or Path(config.data.store)), split, corpus=corpus)
+    output = output or run_folder
+    output.mkdir(parents=True, exist_ok=True)
+    evaluation.save(output / "metrics.json")
+    write_report(
+        output,
+        evaluation,
+        title=title or f"Voice {run_folder.name}, step {state['step']}",
+        log=read_log(run_folder),
+        config=config.to_dict(),
+        environment=_flat(environment()),
+    )
+    return evaluation
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one table for the report."""
+    rows: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows |= _flat(value, f"{prefix}{name} ")
+        else:
+            rows[f"{prefix}{name}"] = value
+    return rows
