@@ -63,7 +63,7 @@ class TestDiagonalMass:
         assert value == pytest.approx(1 - 0.85**2, abs=0.01)
 
     def test_by_hand(self) -> None:
-        # Step 0 of 2: symbols at 0, 0.25, 0.5, 0.75; only the first is within 0.15. Step 1, at 0.5: the third.
+        # Symbols lie at 0, 0.25, 0.5, 0.75, the steps at 0 and 0.5: one symbol is near each.
         attention = np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.75, 0.25]])
         assert metrics.diagonal_mass(attention) == pytest.approx((0.5 + 0.75) / 2)
         assert metrics.diagonal_mass(attention, band=0.25) == pytest.approx(1.0)

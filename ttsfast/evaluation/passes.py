@@ -37,7 +37,7 @@ class ValidationSample:
     last_step: int = 0
     """Teacher-forced only: the last valid step, S - 1."""
     frames_per_step: int = 1
-    """Teacher-forced only: the reduction factor, as far as the padded batch shows it."""
+    """Teacher-forced only: the reduction factor, as far as the batch shows it."""
     stopped: bool = False
     """Free-running only: whether the stop fired before the frame limit."""
     figures: dict[str, float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def teacher_forced_samples(
             )
         mel, attention = _host(output.final_mel), _mean_over_heads(output.attention)
         logits = None if output.stop_logits is None else _host(output.stop_logits)
-        ratio = 1 if logits is None else -(-mel.shape[1] // logits.shape[1])
+        ratio = 1 if logits is None else _frames_per_step(mel, logits)
         tail = max(1, STOP_TOLERANCE_FRAMES // ratio)
         step_lengths = moved.mel_lengths if output.step_lengths is None else output.step_lengths
         steps = step_lengths.tolist()
@@ -105,7 +105,7 @@ def free_running_samples(
         lengths, stopped = spoken.mel_lengths.tolist(), spoken.stopped.tolist()
         for row, common in enumerate(_common(batch)):
             name, symbols = common["id"], len(common["text"])
-            steps = 0 if attention is None else -(-lengths[row] * attention.shape[1] // mel.shape[1])
+            steps = 0 if attention is None else -(-lengths[row] // _frames_per_step(mel, attention))
             yield ValidationSample(
                 **common,
                 predicted=_finite(mel[row, : lengths[row]], name, "mel"),
@@ -145,6 +145,11 @@ def _common(batch: Batch) -> Iterator[dict[str, Any]]:
             "target": mel[row, : frames[row]].copy(),
             "truncated": truncated[row],
         }
+
+
+def _frames_per_step(mel: np.ndarray, per_step: np.ndarray) -> int:
+    """The reduction factor r from S = ceil(T / r); exact when there are at least r steps."""
+    return -(-mel.shape[1] // per_step.shape[1])
 
 
 def _host(tensor: Tensor) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""What the figures are worth: the same ones for readers that learned nothing, and for a perfect one.
+
+``predict_mean`` says the corpus mean in every frame, for as long as the text's length suggests;
+``uniform_attention`` attends to everything at once; ``copy_synthesis`` is the recording itself, sent
+through its log-mel and Griffin-Lim and back: what is lost to the features, not to the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ttsfast.data.mel import MelContract, griffin_lim, log_mel
+from ttsfast.evaluation import metrics
+
+
+@dataclass
+class Recording:
+    """One held-out utterance, as its features."""
+
+    mel: np.ndarray
+    """(T, C) normalised"""
+    symbols: int
+    truncated: bool
+
+
+def predict_mean(
+    recordings: Iterable[Recording],
+    mel_std: np.ndarray,
+    contract: MelContract,
+    frames_per_symbol: float | None,
+) -> dict[str, float]:
+    """The figures of predicting every bin's corpus mean, which is 0 in normalised units.
+
+    Args:
+        recordings: at least one.
+        mel_std: (C,) standard deviations of the features.
+        contract: of the features.
+        frames_per_symbol: of the training split, for ``duration_error``; None leaves that out.
+
+    Returns:
+        ``mel_l1`` and ``mel_l1_log`` (mean over frames); ``mcd_dtw`` and ``duration_error`` (mean over the
+        utterances that are not truncated, absent without one).
+    """
+    frames: list[int] = []
+    normalised, log_units, distortions, durations = [], [], [], []
+    for recording in recordings:
+        mel, length = recording.mel, len(recording.mel)
+        silent = np.zeros_like(mel)
+        frames.append(length)
+        normalised.append(metrics.mel_l1(silent, mel) * length)
+        log_units.append(metrics.mel_l1(silent, mel, mel_std) * length)
+        if not recording.truncated:
+            distortions.append(metrics.mcd_dtw(silent, mel * mel_std, contract))
+            if frames_per_symbol is not None:
+                guess = max(1, round(frames_per_symbol * recording.symbols))
+                durations.append(metrics.duration_error(guess, length))
+    result = {"mel_l1": math.fsum(normalised) / sum(frames), "mel_l1_log": math.fsum(log_units) / sum(frames)}
+    if distortions:
+        result["mcd_dtw"] = math.fsum(distortions) / len(distortions)
+    if durations:
+        result["duration_error"] = math.fsum(durations) / len(durations)
+    return result
+
+
+def uniform_attention(shapes: Iterable[tuple[int, int]]) -> dict[str, float]:
+    """``diagonal_mass`` (mean over decoder steps) of attending to all symbols alike.
+
+    Args:
+        shapes: (S, N), decoder steps and symbols, of each utterance; at least one.
+    """
+    mass, count = [], []
+    for steps, symbols in shapes:
+        mass.append(metrics.diagonal_mass(np.full((steps, symbols), 1.0 / symbols)) * steps)
+        count.append(steps)
+    return {"diagonal_mass": math.fsum(mass) / sum(count)}
+
+
+def copy_synthesis(
+    log_mels: Iterable[np.ndarray], mel_std: np.ndarray, contract: MelContract
+) -> dict[str, float]:
+    """The figures of recordings that went from log-mel to sound (Griffin-Lim) and back to log-mel.
+
+    Args:
+        log_mels: (T, C) each, in the contract's log units; at least one.
+        mel_std: (C,) standard deviations of the features, for ``mel_l1`` in normalised units.
+        contract: of the features.
+
+    Returns:
+        ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (mean over utterances).
+    """
+    frames, normalised, log_units, distortions = [], [], [], []
+    for original in log_mels:
+        copied = log_mel(griffin_lim(original, contract), contract)
+        # The round trip may lose or gain a last, partial frame.
+        common = min(len(original), len(copied))
+        a, b = copied[:common] / mel_std, original[:common] / mel_std
+        frames.append(common)
+        normalised.append(metrics.mel_l1(a, b) * common)
+        log_units.append(metrics.mel_l1(a, b, mel_std) * common)
+        distortions.append(metrics.mcd_dtw(copied, original, contract))
+    return {
+        "mel_l1": math.fsum(normalised) / sum(frames),
+        "mel_l1_log": math.fsum(log_units) / sum(frames),
+        "mcd_dtw": math.fsum(distortions) / len(distortions),
+    }

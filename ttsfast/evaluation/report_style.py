@@ -1,0 +1,103 @@
+"""The report's style sheet."""
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --ground: #f6f7f9; --card: #ffffff; --ink: #1c2128; --soft: #57606a; --line: #d9dee4;
+  --good: #116329; --good-ground: #dcf5e3; --bad: #a40e26; --bad-ground: #fde4e7;
+  --accent: #0b5cad; --track: #e6e9ed;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #0e1116; --card: #171b21; --ink: #e6e9ed; --soft: #9aa4b0; --line: #2b323b;
+    --good: #6fdd8b; --good-ground: #12301c; --bad: #ff9aa5; --bad-ground: #3a1419;
+    --accent: #78b4f5; --track: #2b323b;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.55 system-ui, "Segoe UI", Roboto, Vazirmatn, "Noto Sans", "Noto Sans Arabic", "DejaVu Sans",
+    Tahoma, sans-serif;
+}
+main, header { max-width: 68rem; margin-inline: auto; padding-inline: 1.25rem; }
+header { padding-block: 2.25rem 0.5rem; }
+h1 { margin: 0; font-size: 1.9rem; line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 2.75rem 0 1rem; font-size: 1.3rem; }
+h3 { margin: 0; font-size: 1rem; }
+p { margin: 0.4rem 0; }
+a { color: var(--accent); }
+code, .figure { font-variant-numeric: tabular-nums; }
+.soft { color: var(--soft); }
+.card {
+  background: var(--card); border: 1px solid var(--line); border-radius: 0.75rem; padding: 1.1rem 1.25rem;
+}
+.verdict { display: flex; gap: 0.9rem; align-items: center; margin-block-start: 1.25rem; }
+.verdict .mark { font-size: 1.5rem; line-height: 1; }
+.verdict p { margin: 0; }
+.verdict .what { font-size: 1.1rem; font-weight: 650; }
+.good { color: var(--good); background: var(--good-ground); border-color: transparent; }
+.bad { color: var(--bad); background: var(--bad-ground); border-color: transparent; }
+.tiles { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); }
+.tiles { margin-block-start: 0.9rem; }
+.tile .top { display: flex; justify-content: space-between; align-items: baseline; gap: 0.5rem; }
+.tile .value { font-size: 1.85rem; font-weight: 650; line-height: 1.25; }
+.badge {
+  border-radius: 1rem; padding: 0.05rem 0.6rem; font-size: 0.8rem; font-weight: 600; white-space: nowrap;
+}
+.gauge {
+  position: relative; height: 0.5rem; border-radius: 0.25rem; background: var(--track); margin-block: 0.35rem;
+}
+.gauge .fill { position: absolute; inset-block: 0; inset-inline-start: 0; border-radius: inherit; }
+.gauge .fill.pass { background: var(--good); }
+.gauge .fill.miss { background: var(--bad); }
+.gauge .bound { position: absolute; inset-block: -0.25rem; width: 2px; background: var(--ink); }
+.tile .foot { font-size: 0.85rem; }
+.after { margin-block-start: 0.9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 0.93rem; }
+th, td { text-align: start; padding: 0.4rem 0.8rem 0.4rem 0; border-block-end: 1px solid var(--line); }
+tr:last-child > * { border-block-end: 0; }
+th { font-weight: 600; }
+thead th { color: var(--soft); font-weight: 500; }
+.number { text-align: end; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.wrap { overflow-wrap: anywhere; }
+details > summary { cursor: pointer; font-weight: 600; padding-block: 0.2rem; }
+details[open] > summary { margin-block-end: 0.5rem; }
+dl {
+  margin: 0; display: grid; grid-template-columns: max-content 1fr; gap: 0.35rem 1.25rem; font-size: 0.93rem;
+}
+dt { font-weight: 600; }
+dd { margin: 0; overflow-wrap: anywhere; }
+.sample { margin-block-end: 1.1rem; }
+.sample .text { font-size: 1.2rem; line-height: 1.7; margin-block: 0.35rem 0.15rem; overflow-wrap: anywhere; }
+.facts { display: flex; flex-wrap: wrap; gap: 0.2rem 1.1rem; font-size: 0.88rem; color: var(--soft); }
+.players {
+  display: grid; gap: 0.8rem; margin-block: 0.9rem;
+  grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
+}
+.players p { margin: 0 0 0.2rem; font-size: 0.9rem; font-weight: 600; }
+audio { width: 100%; height: 2.6rem; }
+.pictures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+figure { margin: 0; }
+figure a {
+  display: block; background: #ffffff; border-radius: 0.5rem; padding: 0.5rem; border: 1px solid var(--line);
+}
+figure img { display: block; width: 100%; height: auto; }
+figcaption { font-size: 0.85rem; color: var(--soft); margin-block-start: 0.3rem; }
+.curves { display: grid; gap: 1.25rem; }
+.settings { display: grid; gap: 0.8rem; }
+footer {
+  max-width: 68rem; margin: 2.5rem auto 2rem; padding-inline: 1.25rem; font-size: 0.88rem; color: var(--soft);
+}
+:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
+@media (max-width: 34rem) {
+  dl { grid-template-columns: 1fr; gap: 0; }
+  dd { margin-block-end: 0.6rem; }
+}
+@media print {
+  body { background: none; }
+  .card { break-inside: avoid; }
+  audio { display: none; }
+}
+"""
