@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -52,13 +52,15 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy every tensor to ``device``."""
-        return replace(
-            self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()}
-        )
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()
+        }
+        return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """Copy every tensor to page-locked memory (also what ``DataLoader(pin_memory=True)`` calls)."""
-        return replace(self, **{k: v.pin_memory() for k, v in self.tensors().items()})
+        pinned: dict[str, Any] = {k: v.pin_memory() for k, v in self.tensors().items()}
+        return replace(self, **pinned)
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensor fields by name."""

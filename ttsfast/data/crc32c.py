@@ -27,7 +27,8 @@ def crc32c(data: bytes | bytearray | memoryview | np.ndarray, crc: int = 0) -> i
 
 def crc32c_numpy(data: bytes | bytearray | memoryview | np.ndarray, crc: int = 0) -> int:
     """:func:`crc32c` without the extension."""
-    message = np.frombuffer(memoryview(data).cast("B") if len(data) else b"", dtype=np.uint8)
+    # An empty array cannot be cast to bytes.
+    message = np.frombuffer(memoryview(data).cast("B") if len(data) else b"", dtype=np.uint8)  # type: ignore[arg-type]
     state = crc ^ 0xFFFFFFFF
     lane = len(message) // _LANES
     if lane >= 16:

@@ -1,0 +1,52 @@
+"""A store whose features are computed from the recordings at every read: to debug, and to compare speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ttsfast.data.features import FeatureOptions
+from ttsfast.data.manifest import Manifest
+from ttsfast.data.mel import log_mel
+from ttsfast.data.shard import ShardArrays
+from ttsfast.data.store import Store, normalise
+from ttsfast.errors import InputError
+from ttsfast.files import inside
+
+
+class OnTheFlyStore(Store):
+    """The same utterances as the stored ones, to the last bit where the same libraries compute them."""
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        shards: list[ShardArrays],
+        *,
+        verify: bool,
+        corpus: Path | str | None = None,
+    ) -> None:
+        """Use ``Store.open(path, features="on_the_fly")``."""
+        super().__init__(path, manifest, shards, verify=verify)
+        switches = {name: bool(manifest.options.get(name)) for name in ("resample", "mixdown", "trim")}
+        self._options = FeatureOptions(contract=manifest.contract, **switches)
+        self.corpus = Path(manifest.corpus if corpus is None else corpus)
+        if not self.corpus.is_dir():
+            raise InputError(
+                f"{self.corpus}: the corpus of {path} is not there; name the folder it has moved to, or use "
+                "data.preprocessing_mode=precompute"
+            )
+
+    def _stored(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        _, text = super()._stored(index)
+        name = self.entries.id[index]
+        audio = inside(self.corpus, self.entries.audio[index], f"{self.path}: utterance {name!r}")
+        wave = self._options.read(audio)
+        mel = normalise(log_mel(wave, self.contract), self.mel_mean, self.mel_std)
+        if len(mel) != self.frames[index]:
+            raise InputError(
+                f"{audio}: gives {len(mel)} frames, the store has {self.frames[index]} of {name!r}; "
+                "the recording has changed, prepare again"
+            )
+        return mel, text
