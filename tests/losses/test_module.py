@@ -12,6 +12,7 @@ from loss_checks import assert_close, make_batch, make_loss
 
 from ttsfast import TTSLoss
 from ttsfast.losses import backend as backends
+from ttsfast.losses.adaptive import METHODS
 from ttsfast.losses.spec import BackendResult
 
 
@@ -162,6 +163,32 @@ def test_statistics_of_another_size() -> None:
 def test_loss_on_another_device() -> None:
     with pytest.raises(ValueError, match=r"call \.to\('cpu'\) on the loss"):
         make_loss().to("meta")(**make_batch([6, 3], [3, 2]))
+
+
+@pytest.mark.parametrize("weighting", METHODS)
+@pytest.mark.parametrize("normalization", ["frame", "utterance"])
+def test_nothing_is_read_back_from_the_device(weighting: str, normalization: str) -> None:
+    """Meta tensors hold no values, so any step that waits for one raises."""
+
+    def to_meta(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(to_meta(part) for part in value)
+        return value.detach().to("meta").requires_grad_(value.requires_grad)
+
+    batch = make_batch([6, 3], [3, 2], prior=True, per_frame=True, heads=2, pair=True, reduction=2)
+    batch["truncated"] = torch.tensor([False, True])
+    on_meta = {name: to_meta(value) for name, value in batch.items()}
+    options: dict[str, Any] = {
+        "mel_smoothing": "noise",
+        "normalization": normalization,
+        "weighting": weighting,
+    }
+    loss = make_loss(**options, mel_mean=torch.zeros(5), mel_std=torch.ones(5), kl_free_bits=1.0).to("meta")
+    for normalizer in (None, 9.0, loss.counts(on_meta["mel_lengths"], on_meta["step_lengths"])):
+        out = loss(**on_meta, normalizer=normalizer, grad_scale=torch.ones((), device="meta"))
+        out.total.backward()
+    loss.schedule_weight("attention", 0.5)
+    assert on_meta["stop_logits"].grad.shape == batch["stop_logits"].shape
 
 
 class Recorder(backends.TorchBackend):
