@@ -142,7 +142,6 @@ def _espeak(language: str) -> Iterator[ctypes.CDLL]:
             )
             if rate != SAMPLE_RATE:
                 raise InputError(f"espeak-ng cannot use its data in {data}; install espeakng-loader again")
-            library.espeak_ng_SetRandSeed(ctypes.c_long(1))
             if library.espeak_SetVoiceByName(voice.encode()) != 0:
                 raise InputError(f"espeak-ng has no voice {voice!r}; use a code such as 'en', 'fa' or 'de'")
             yield library

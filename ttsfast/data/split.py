@@ -40,7 +40,7 @@ def split_of(
     if unknown := set(listed) - {None, TRAIN, VALIDATION}:
         raise ValueError(f"unknown split {unknown.pop()!r}")
     held_out = {key for key, split in zip(keys, listed, strict=True) if split == VALIDATION}
-    training = {key for key, split in zip(keys, listed, strict=True) if split == TRAIN} - held_out
+    training = {key for key, split in zip(keys, listed, strict=True) if split == TRAIN}
     free = {key: _position(key, seed) for key in keys if key not in held_out and key not in training}
     drawn = {key for key, position in free.items() if position < fraction}
     if not held_out and not training:
