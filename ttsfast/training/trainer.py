@@ -97,6 +97,7 @@ class Trainer:
         self.records = StepRecords()
         self.step = 0
         self.steep_steps = 0
+        self._start_clock()
         self.resumed = restore_run(self) if resume else False
         self._recent_ids: list[tuple[str, ...]] = []
 

@@ -30,7 +30,7 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     spoken: list[ValidationSample] = []
     running = free_running(
         model,
-        [_spoken_batch(trainer)],
+        [_spoken_batch(trainer, batches)],
         device,
         stop_threshold=threshold,
         max_frames=voice.max_frames,
@@ -48,10 +48,13 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     return metrics, threshold
 
 
-def _spoken_batch(trainer: Trainer) -> Batch:
-    """The first held-out utterances of the store: the same ones every time."""
-    chosen = trainer.validation_loader.plan.indices[: trainer.config.training.val_utterances]
-    return collate([trainer.store[int(i)] for i in chosen], pad_value=trainer.store.silence)
+def _spoken_batch(trainer: Trainer, batches: list[Batch]) -> Batch:
+    """The first of the held-out utterances in the store's order: the same ones every time."""
+    store = trainer.store
+    within_limits = {name for batch in batches for name in batch.ids}
+    chosen = [i for i in store.indices("validation") if store.entries.id[i] in within_limits]
+    chosen = chosen[: trainer.config.training.val_utterances]
+    return collate([store[int(i)] for i in chosen], pad_value=store.silence)
 
 
 def _show(trainer: Trainer, sample: ValidationSample) -> None:

@@ -1,0 +1,154 @@
+"""A tiny corpus, its store and a tiny model: enough of each for the trainer to be itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ttsfast.config import Config, config_from_dict
+from ttsfast.data.audio import write_wav
+from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.models.interface import AcousticOutput, FreeRunning
+
+SAMPLE_RATE = 22050
+
+
+class TinyModel(nn.Module):
+    """All outputs of an acoustic model from a few linear layers; r = 2."""
+
+    reduction_factor = 2
+
+    def __init__(self, symbols: int, bins: int = 80, width: int = 8) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(symbols, width)
+        self.dropout = nn.Dropout(0.1)
+        self.read = nn.Linear(bins, width)
+        self.write = nn.Linear(width, bins * 2)
+        self.stop = nn.Linear(width, 1)
+        self.latent = nn.Linear(width, 4)
+
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        speaker: Tensor | None = None,
+    ) -> AcousticOutput:
+        batch, frames, bins = mel.shape
+        steps = frames // 2
+        valid = torch.arange(frames) < mel_lengths[:, None]
+        before = torch.roll(torch.where(valid[..., None], mel, 0.0)[:, 1::2], 1, dims=1)
+        hidden = self.dropout(torch.tanh(self.read(before)))
+        keys = self.embed(text)
+        mask = torch.arange(text.shape[1]) < text_lengths[:, None]
+        attention = (hidden @ keys.mT).masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        hidden = hidden + attention @ keys
+        mean = torch.where(valid[:, 1::2, None], hidden, 0.0).sum(dim=1) / (mel_lengths[:, None] // 2)
+        mu, logvar = self.latent(mean).chunk(2, dim=-1)
+        return AcousticOutput(
+            mel=self.write(hidden).reshape(batch, steps * 2, bins),
+            stop_logits=self.stop(hidden)[..., 0],
+            step_lengths=(mel_lengths + 1) // 2,
+            attention=attention,
+            posterior=(mu, logvar),
+        )
+
+    def synthesize(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        speaker: Tensor | None = None,
+        *,
+        max_frames: int,
+        stop_threshold: float = 0.5,
+    ) -> FreeRunning:
+        batch, symbols = text.shape
+        frames = 2 * max(2, int(10 * float(self.stop.bias.detach().sigmoid())))
+        return FreeRunning(
+            mel=self.write(self.embed(text).mean(1, keepdim=True))
+            .reshape(batch, 2, -1)
+            .repeat(1, frames // 2, 1),
+            mel_lengths=torch.full((batch,), frames),
+            attention=torch.full((batch, frames // 2, symbols), 1.0 / symbols),
+            stopped=torch.ones(batch, dtype=torch.bool),
+        )
+
+
+def write_corpus(folder: Path, utterances: int = 20) -> Path:
+    """Tones whose length follows the text: LJ Speech layout."""
+    (folder / "wavs").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    lines = []
+    for number in range(utterances):
+        words = " ".join(generator.choice(["ab", "cd", "e"], size=2 + number % 5))
+        seconds = 0.15 + 0.02 * len(words)
+        time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        wave = 0.3 * np.sin(2 * np.pi * (200 + 30 * number) * time) + 0.01 * generator.normal(size=time.size)
+        write_wav(folder / "wavs" / f"u{number:02d}.wav", wave.astype(np.float32), SAMPLE_RATE)
+        lines.append(f"u{number:02d}|{words} {number % 3}|{words} {number % 3}\n")
+    (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than training here; ``@pytest.mark.pictures`` keeps it."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr("ttsfast.training.validation._show", lambda trainer, sample: None)
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    corpus = write_corpus(folder / "corpus")
+    prepare(corpus, folder / "store", PrepareOptions(validation_fraction=0.2, jobs=1))
+    return folder / "store"
+
+
+@pytest.fixture
+def make_config(store_path: Path, tmp_path: Path) -> Callable[..., Config]:
+    """A configuration for a few steps on the tiny store; keyword arguments are ``section__key=value``."""
+
+    def make(**changes: Any) -> Config:
+        values: dict[str, dict[str, Any]] = {
+            "model": {"size": "nano"},
+            "training": {
+                "run_folder": str(tmp_path / "run"),
+                "max_steps": 6,
+                "warmup_steps": 2,
+                "learning_rate": 1e-2,
+                "gradient_accumulation_steps": 1,
+                "val_step": 3,
+                "val_utterances": 2,
+                "save_step": 2,
+                "log_step": 2,
+                "convergence_window": 4,
+            },
+            "data": {"store": str(store_path), "batch_size": 4, "num_workers": 1},
+        }
+        for name, value in changes.items():
+            section, key = name.split("__")
+            values[section][key] = value
+        return config_from_dict(values)
+
+    return make
+
+
+@pytest.fixture
+def make_model(store_path: Path) -> Callable[[], TinyModel]:
+    """A freshly seeded tiny model for the store's symbols."""
+
+    def make() -> TinyModel:
+        from ttsfast.data.store import Store
+
+        torch.manual_seed(1)
+        return TinyModel(len(Store.open(store_path).symbols))
+
+    return make

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ttsfast.config import Config
+from ttsfast.errors import InputError, TrainingError
+from ttsfast.training.checkpoint import checkpoints, load_checkpoint
+from ttsfast.training.telemetry import read_log
+from ttsfast.training.trainer import Trainer
+
+MakeConfig = Callable[..., Config]
+MakeModel = Callable[[], torch.nn.Module]
+
+
+def weights_of(trainer: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    assert a.isfinite().all()
+    assert b.isfinite().all()
+    assert a.abs().sum() > 0
+    return torch.equal(a, b)
+
+
+@pytest.mark.pictures
+def test_a_run_logs_validates_saves_and_restores_the_best(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        result = trainer.fit()
+    assert (result.step, result.reason) == (6, "max_steps")
+    rows = read_log(result.run_folder)
+    assert [row["step"] for row in rows if row["kind"] == "validation"] == [3, 6]
+    train = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in train] == [2, 3, 4, 6]
+    for row in train:
+        for name in (
+            "total",
+            "mel",
+            "kl",
+            "stop",
+            "attention",
+            "gradient_norm",
+            "weight_mel",
+            "frames_per_second",
+        ):
+            assert math.isfinite(row[name])
+        assert 0 <= row["loader_wait_percent"] <= 100
+    assert result.checkpoint.name == f"step-{result.best_step:08d}"
+    best = load_checkpoint(result.checkpoint).weights
+    for name, parameter in trainer.model.state_dict().items():
+        assert torch.equal(parameter, best[name])
+    assert list((result.run_folder / "tensorboard").iterdir())
+
+
+def test_the_loss_falls(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(training__max_steps=60, training__val_step=60), model=make_model()) as trainer:
+        trainer.fit()
+    mels = [row["mel"] for row in read_log(trainer.run_folder) if row["kind"] == "train"]
+    assert mels[-1] < 0.8 * mels[0]
+
+
+def test_a_resumed_run_takes_the_same_steps(
+    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    whole = Trainer(make_config(training__early_stopping_restore_best_weights=False), model=make_model())
+    whole.fit()
+    part = make_config(
+        training__run_folder=str(tmp_path / "part"), training__early_stopping_restore_best_weights=False
+    )
+    first = Trainer(part, model=make_model())
+    first.fit()
+    # As if killed after the checkpoint of step 4.
+    for path in checkpoints(tmp_path / "part"):
+        if int(path.name.split("-")[1]) > 4:
+            shutil.rmtree(path)
+    torch.manual_seed(99)
+    second = Trainer(part, model=make_model(), resume=True)
+    assert second.step == 4
+    second.fit()
+    assert second.telemetry.lost_steps == 2
+    assert same_bits(weights_of(second), weights_of(whole))
+    steps = [row["step"] for row in read_log(tmp_path / "part") if row["kind"] == "train"]
+    assert steps == sorted(set(steps))
+    for trainer in (whole, first, second):
+        trainer.close()
+
+
+def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        trainer.fit()
+    before = {p: p.stat().st_mtime_ns for p in (trainer.run_folder / "checkpoints").rglob("*")}
+    with Trainer(make_config(), model=make_model(), resume=True) as again:
+        assert again.fit().step == 6
+    assert {p: p.stat().st_mtime_ns for p in (trainer.run_folder / "checkpoints").rglob("*")} == before
+
+
+def test_resume_without_a_checkpoint_starts(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(), model=make_model(), resume=True) as trainer:
+        assert trainer.fit().step == 6
+        assert not trainer.resumed
+
+
+def test_an_existing_run_is_not_overwritten(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        trainer.fit()
+    with pytest.raises(InputError, match="--resume"):
+        Trainer(make_config(), model=make_model())
+
+
+def test_resuming_with_another_model_says_what_differs(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        trainer.fit()
+    with pytest.raises(InputError, match=r"model\.dropout 0\.05 there, 0\.3 here"):
+        Trainer(make_config(model__dropout=0.3), model=make_model(), resume=True)
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(
+    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """Lengths differ between the micro-batches, so averages of averages would show."""
+    weights = []
+    for parts in (1, 2, 3):
+        config = make_config(
+            training__run_folder=str(tmp_path / str(parts)), training__optimizer="adam", training__eps=1e-3
+        )
+        with Trainer(config, model=make_model()) as trainer:
+            trainer.model.dropout.p = 0.0  # type: ignore[union-attr]
+            indices = trainer.store.indices("train")[:6]
+            from ttsfast.data.batch import collate
+
+            utterances = [trainer.store[int(i)] for i in indices]
+            size = -(-len(utterances) // parts)
+            for _ in range(3):
+                trainer.train_step(
+                    [
+                        collate(utterances[s : s + size], pad_value=trainer.store.silence)
+                        for s in range(0, len(utterances), size)
+                    ]
+                )
+            weights.append((weights_of(trainer), trainer.loss.adaptive.factors.clone()))
+    for others, factors in weights[1:]:
+        assert torch.allclose(others, weights[0][0], rtol=0, atol=1e-6)
+        assert torch.allclose(factors, weights[0][1], rtol=0, atol=1e-6)
+    assert not torch.equal(weights[0][1], torch.ones(4))
+
+
+def test_the_gradient_is_clipped_once_to_the_norm(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(training__gradient_clip_norm=1e-3), model=make_model()) as trainer:
+        for p in trainer.model.parameters():
+            p.grad = torch.full_like(p, 3.0)
+        norm = trainer._clip_gradients(torch.tensor(0.5))
+        grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        assert float(norm) == pytest.approx(3.0 * math.sqrt(grads.numel()), rel=1e-5)
+        assert float(grads.norm()) == pytest.approx(0.5e-3, rel=1e-3)
+
+
+def test_a_non_finite_loss_stops_the_run_with_step_and_utterances(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    model = make_model()
+    with Trainer(make_config(), model=model) as trainer:
+        steps = 0
+
+        def poison(module: torch.nn.Module, args: object, output: Tensor) -> Tensor | None:
+            nonlocal steps
+            steps += module.training
+            return output * math.nan if module.training and steps == 4 else None
+
+        model.write.register_forward_hook(poison)  # type: ignore[union-attr]
+        with pytest.raises(TrainingError) as caught:
+            trainer.fit()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "total, mel" in message or "mel, total" in message
+    assert "u0" in message or "u1" in message
+    # No checkpoint holds what came after.
+    for path in checkpoints(trainer.run_folder):
+        assert all(value.isfinite().all() for value in load_checkpoint(path).weights.values())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_close_to_full(
+    precision: str, make_config: MakeConfig, make_model: MakeModel, tmp_path: Path
+) -> None:
+    losses = {}
+    for name, changes in (
+        ("fp32", {"data__mixed_precision": False}),
+        (precision, {"training__amp_dtype": precision}),
+    ):
+        config = make_config(
+            training__run_folder=str(tmp_path / name),
+            training__max_steps=20,
+            training__val_step=20,
+            **changes,
+        )
+        with Trainer(config, model=make_model()) as trainer:
+            trainer.fit()
+            assert trainer.precision.scales_loss == (name == "fp16")
+        losses[name] = [row["mel"] for row in read_log(tmp_path / name) if row["kind"] == "train"][-1]
+    assert losses[precision] != losses["fp32"]
+    assert losses[precision] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_fp16_overflow_skips_the_step_lowers_the_scale_and_goes_on(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    config = make_config(training__amp_dtype="fp16", training__early_stopping_restore_best_weights=False)
+    with Trainer(config, model=make_model()) as trainer:
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, growth_interval=1000)
+        before = weights_of(trainer).clone()
+        result = trainer.fit()
+        assert result.step == 6
+        assert trainer.scaler.get_scale() < 2.0**60
+        assert weights_of(trainer).isfinite().all()
+        skipped = sum(
+            row["skipped_updates"] for row in read_log(trainer.run_folder) if row["kind"] == "train"
+        )
+        assert skipped == 6
+        assert torch.equal(weights_of(trainer), before)
+
+
+def test_early_stopping_ends_the_run(make_config: MakeConfig, make_model: MakeModel) -> None:
+    config = make_config(
+        training__max_steps=50,
+        training__val_step=2,
+        training__early_stopping_patience=2,
+        training__early_stopping_min_delta=100.0,
+    )
+    with Trainer(config, model=make_model()) as trainer:
+        result = trainer.fit()
+    assert result.reason == "early_stopping"
+    assert result.step == 6
+    assert result.best_step == 2
+
+
+def test_a_checkpoint_holds_no_pickle(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        result = trainer.fit()
+    for path in result.checkpoint.iterdir():
+        assert path.suffix in {".json", ".safetensors"}
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
