@@ -176,7 +176,7 @@ class TestVerdict:
         assert f"{evaluation.baselines['predict_mean']['mel_l1']:.3f}" in lines["mel_l1"]
         assert f"{evaluation.baselines['copy_synthesis']['mcd_dtw']:.3f}" in lines["mcd_dtw"]
         assert "pass" in lines["coverage"]
-        assert "below predict mean" in lines["mel_l1"]
+        assert "(predict mean)" in lines["mel_l1"]
 
 
 def test_not_a_number_never_reaches_the_file(evaluation: Evaluation, tmp_path: Path) -> None:

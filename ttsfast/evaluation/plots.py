@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttsfast.evaluation.verdict import label as metric_label
 from ttsfast.files import atomic_write
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def alignment_figure(
     """
     steps, count = attention.shape
     with _style():
-        figure = _figure(7.2, float(np.clip(0.13 * count, 2.6, 7.5)))
+        figure = _figure(5.4, 3.7)
         axes = figure.add_subplot()
         image = axes.imshow(
             attention.T,
@@ -73,9 +74,9 @@ def alignment_figure(
             axes.set_ylabel("symbol")
         else:
             # Beyond this many the letters would touch.
-            every = max(1, math.ceil(count / 60))
-            axes.set_yticks(range(0, count, every), [label(s) for s in symbols[::every]])
-            axes.tick_params(axis="y", labelsize=8 if count <= 40 else 6.5, length=2)
+            every = math.ceil(count / 36)
+            axes.set_yticks(range(0, count, every), [symbol_label(s) for s in symbols[::every]])
+            axes.tick_params(axis="y", labelsize=6.5 if count > 18 else 8, length=2)
         axes.set(xlabel="decoder step" if seconds is None else "time (s)", title=title)
         _colour_bar(figure, image, axes, "attention")
     return figure
@@ -93,7 +94,7 @@ def mel_figure(mels: Mapping[str, np.ndarray], contract: MelContract) -> Figure:
     longest = max(len(mel) for mel in mels.values())
     frame = contract.hop_length / contract.sample_rate
     with _style():
-        figure = _figure(7.2, 0.5 + 1.45 * len(mels))
+        figure = _figure(5.4, 0.55 + 1.05 * len(mels))
         panels = figure.subplots(len(mels), 1, sharex=True, squeeze=False)[:, 0]
         ticks, names = _frequency_ticks(contract)
         for axes, (name, mel) in zip(panels, mels.items(), strict=True):
@@ -136,17 +137,17 @@ def curves_figure(records: Sequence[Mapping[str, Any]], names: Sequence[str] | N
         series = {name: series[name] for name in names if name in series}
     if not series:
         return None
-    columns = min(3, len(series))
+    columns = len(series) if len(series) <= 4 else 3
     rows = -(-len(series) // columns)
     # The same kind has the same colour in every picture.
     kinds = list(dict.fromkeys(["train", "validation", *(k for lines in series.values() for k in lines)]))
     with _style():
-        figure = _figure(3.6 * columns, 2.1 * rows)
+        figure = _figure(10.8, 2.1 * rows)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (name, lines) in zip(panels, series.items(), strict=False):
             for kind, (steps, values) in lines.items():
                 _line(axes, steps, values, PALETTE[kinds.index(kind) % len(PALETTE)], kind)
-            axes.set_title(name.replace("_", " "))
+            axes.set_title(metric_label(name))
             axes.grid(axis="y")
             axes.margins(x=0.02)
             _scale(axes, lines)
@@ -170,11 +171,11 @@ def curves_figure(records: Sequence[Mapping[str, Any]], names: Sequence[str] | N
 def learning_rate_figure(steps: Sequence[int], rates: Sequence[float]) -> Figure:
     """The learning rate over the steps."""
     with _style():
-        figure = _figure(7.2, 2.3)
+        figure = _figure(10.8, 2.3)
         axes = figure.add_subplot()
         axes.plot(steps, rates, color=PALETTE[0], linewidth=1.6)
         axes.set(xlabel="step", title="learning rate")
-        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.02)
         axes.grid(axis="y")
@@ -183,14 +184,14 @@ def learning_rate_figure(steps: Sequence[int], rates: Sequence[float]) -> Figure
 
 def save(figure: Figure, path: Path) -> tuple[int, int]:
     """Write ``figure`` as a PNG, atomically; return its width and height in pixels."""
-    dots = 144
+    dots = 180
     with atomic_write(path) as handle:
         figure.savefig(handle, format="png", dpi=dots)
     width, height = figure.get_size_inches()
     return round(width * dots), round(height * dots)
 
 
-def label(symbol: str) -> str:
+def symbol_label(symbol: str) -> str:
     """``symbol`` as a tick label: a space visible, a mark on a circle, what has no glyph by code point."""
     if symbol.isspace():
         return "␣"
@@ -226,13 +227,13 @@ def _colour_bar(figure: Figure, image: Any, axes: Axes | list[Axes], name: str) 
 
 
 def _frequency_ticks(contract: MelContract) -> tuple[list[float], list[str]]:
-    """Mel bins, fractions of them too, of some round frequencies."""
+    """Where some round frequencies lie, in mel bins, and their names."""
     import librosa
 
     edges = librosa.mel_frequencies(
         contract.n_mels + 2, fmin=contract.fmin, fmax=contract.fmax, htk=contract.mel_scale == "htk"
     )
-    wanted = [f for f in (250, 500, 1000, 2000, 4000, 8000) if edges[1] <= f <= edges[-2] * 1.02]
+    wanted = [f for f in (500, 1000, 2000, 4000, 8000) if edges[1] <= f <= edges[-2] * 1.02]
     places = np.interp(wanted, edges[1:-1], np.arange(contract.n_mels))
     return places.tolist(), [str(f) for f in wanted]
 

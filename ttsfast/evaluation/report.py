@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
 from ttsfast.data.audio import write_wav
 from ttsfast.data.mel import MelContract
 from ttsfast.evaluation import plots
 from ttsfast.evaluation.evaluate import Evaluation, SpokenSample
 from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
-from ttsfast.evaluation.verdict import number
+from ttsfast.evaluation.verdict import label, number
 from ttsfast.files import atomic_write
 
 FILES = "report_files"
@@ -75,6 +77,7 @@ def write_report(
             f"of speech; stop threshold {evaluation.stop_threshold:.3f}"
         ),
         language=evaluation.language,
+        held_out=evaluation.split == "validation",
         verdicts=evaluation.verdicts,
         samples=[
             _sample(run_folder, f"{FILES}/sample-{place:02d}", sample, contract)
@@ -94,8 +97,8 @@ def write_report(
 
 
 def without_folders(value: Any) -> str:
-    """``value`` as text, every absolute path in it cut to its last part: a report is to be passed on."""
-    text = str(value)
+    """``value`` as YAML would show it, absolute paths cut to their last part: a report is to be passed on."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     if "\n" not in text:
         for kind in (PurePosixPath, PureWindowsPath):
             whole = kind(text)
@@ -122,31 +125,42 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelCo
         "predicted, free-running": sample.free_running,
     }
     size = plots.save(plots.mel_figure(mels, contract), run_folder / folder / "mel.png")
-    pictures = [
-        Picture(
-            f"{folder}/mel.png",
-            *size,
-            alt=f"Log-mel spectrograms of {sample.id}: recorded, teacher-forced and free-running",
-            caption="Log-mel: recorded, predicted from true frames, predicted from its own",
+    spectrograms = Picture(
+        f"{folder}/mel.png",
+        *size,
+        alt=f"Log-mel spectrograms of {sample.id}: recorded, teacher-forced and free-running",
+        caption="Log-mel: recorded, predicted from true frames, predicted from its own",
+    )
+    alignments = {
+        kind: _alignment(
+            run_folder, f"{folder}/alignment-{kind}.png", sample, kind, attention, frames * frame
         )
-    ]
-    for kind, attention, frames in (
-        ("free-running", sample.attention_free_running, len(sample.free_running)),
-        ("teacher-forced", sample.attention_teacher_forced, len(sample.target)),
-    ):
-        if attention is not None:
-            file = f"{folder}/alignment-{kind}.png"
-            figure = plots.alignment_figure(attention, sample.symbols, frames * frame)
-            size = plots.save(figure, run_folder / file)
-            pictures.append(
-                Picture(
-                    file,
-                    *size,
-                    alt=f"Attention of {sample.id}, {kind}: text symbols over time",
-                    caption=f"Attention, {kind}: a clean line from corner to corner reads every symbol",
-                )
-            )
-    return SampleView(sample.id, sample.text, _facts(sample, frame), sounds, pictures)
+        for kind, attention, frames in (
+            ("free-running", sample.attention_free_running, len(sample.free_running)),
+            ("teacher-forced", sample.attention_teacher_forced, len(sample.target)),
+        )
+        if attention is not None
+    }
+    return SampleView(
+        id=sample.id,
+        text=sample.text,
+        facts=_facts(sample, frame),
+        sounds=sounds,
+        pictures=[spectrograms, *(p for kind, p in alignments.items() if kind == "free-running")],
+        more=[p for kind, p in alignments.items() if kind == "teacher-forced"],
+    )
+
+
+def _alignment(
+    run_folder: Path, file: str, sample: SpokenSample, kind: str, attention: np.ndarray, seconds: float
+) -> Picture:
+    size = plots.save(plots.alignment_figure(attention, sample.symbols, seconds), run_folder / file)
+    return Picture(
+        file,
+        *size,
+        alt=f"Attention of {sample.id}, {kind}: text symbols over time",
+        caption=f"Attention, {kind}: a clean line from corner to corner reads every symbol",
+    )
 
 
 def _facts(sample: SpokenSample, frame: float) -> list[str]:
@@ -156,9 +170,7 @@ def _facts(sample: SpokenSample, frame: float) -> list[str]:
     )
     facts.append("ended by itself" if sample.stopped else "never stopped: cut at the frame limit")
     shown = ("mel_l1", "diagonal_mass", "coverage", "mcd_dtw")
-    return facts + [
-        f"{n.replace('_', ' ')} {number(sample.figures[n])}" for n in shown if n in sample.figures
-    ]
+    return facts + [f"{label(n)} {number(sample.figures[n])}" for n in shown if n in sample.figures]
 
 
 def _curves(run_folder: Path, log: Sequence[Mapping[str, Any]]) -> list[Picture]:

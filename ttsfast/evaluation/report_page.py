@@ -13,7 +13,7 @@ from html import escape
 from urllib.parse import quote
 
 from ttsfast.evaluation.report_style import STYLE
-from ttsfast.evaluation.verdict import DEFINITIONS, HIGHER_IS_BETTER, Verdict, number
+from ttsfast.evaluation.verdict import DEFINITIONS, Verdict, number
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class SampleView:
     facts: Sequence[str]
     sounds: Sequence[Sound]
     pictures: Sequence[Picture]
+    more: Sequence[Picture]
+    """Folded away at first."""
 
 
 def page(
@@ -52,6 +54,7 @@ def page(
     title: str,
     subtitle: str,
     language: str,
+    held_out: bool,
     verdicts: Sequence[Verdict],
     samples: Sequence[SampleView],
     curves: Sequence[Picture],
@@ -64,13 +67,14 @@ def page(
         title: of the page.
         subtitle: what was evaluated, in one line.
         language: of the corpus' texts, as in BCP 47.
+        held_out: whether the utterances are ones that training never saw.
         verdicts: every figure, judged.
         samples: utterances to see and hear.
         curves: pictures of the training.
         settings: the configuration, section by section.
         environment: versions and machine.
     """
-    parts = [_verdict(verdicts), _figures(verdicts)]
+    parts = [_verdict(verdicts, held_out), _figures(verdicts)]
     if samples:
         parts.append(_section("samples", "Samples", "".join(_sample(s, language) for s in samples)))
     if curves:
@@ -95,7 +99,7 @@ def page(
 </head>
 <body>
 <header>
-<h1 dir="auto">{escape(title)}</h1>
+<h1><bdi>{escape(title)}</bdi></h1>
 <p class="soft">{escape(subtitle)}</p>
 </header>
 <main>
@@ -110,14 +114,15 @@ def _section(name: str, heading: str, content: str) -> str:
     return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{heading}</h2>\n{content}\n</section>\n'
 
 
-def _verdict(verdicts: Sequence[Verdict]) -> str:
+def _verdict(verdicts: Sequence[Verdict], held_out: bool) -> str:
     judged = [v for v in verdicts if v.passed is not None]
     missed = [v for v in judged if not v.passed]
     if missed:
         what = f"{len(missed)} of {len(judged)} targets missed"
-        rest = ", ".join(f"{_name(v)} is {number(v.value)}, wanted {v.target_text}" for v in missed)
+        rest = ", ".join(f"{escape(v.label)} is {number(v.value)}, wanted {v.target_text}" for v in missed)
     else:
-        what, rest = f"All {len(judged)} targets met", "on text that training never saw"
+        what = f"All {len(judged)} targets met"
+        rest = f"on utterances that training {'never saw' if held_out else 'saw'}"
     tiles = "".join(_tile(v) for v in judged)
     return f"""<section aria-label="Verdict">
 <div class="verdict card {"bad" if missed else "good"}">
@@ -130,23 +135,19 @@ def _verdict(verdicts: Sequence[Verdict]) -> str:
 
 
 def _tile(verdict: Verdict) -> str:
-    higher = verdict.name in HIGHER_IS_BETTER
     gauge = ""
     if verdict.value is not None and verdict.target is not None:
-        full = 1.0 if higher else 1.25 * max(verdict.value, verdict.target)
+        full = 1.0 if verdict.higher_is_better else 1.25 * max(verdict.value, verdict.target)
         fill, bound = (100.0 * min(1.0, x / full) for x in (verdict.value, verdict.target))
         gauge = f"""<div class="gauge" aria-hidden="true">
 <div class="fill {"pass" if verdict.passed else "miss"}" style="width:{fill:.1f}%"></div>
 <div class="bound" style="inset-inline-start:{bound:.1f}%"></div></div>"""
-    target = verdict.target_text + (
-        f" ({number(verdict.target)})" if verdict.target is not None and verdict.target_text.isascii() else ""
-    )
     state = "pass" if verdict.passed else "missed"
     return f"""<div class="card tile">
-<div class="top"><h3>{_name(verdict)}</h3>
-<span class="badge {"good" if verdict.passed else "bad"}">{state}</span></div>
-<div class="value figure">{number(verdict.value)}</div>{gauge}
-<div class="foot soft">target {target}</div>
+<h3>{escape(verdict.label)}</h3>
+<div class="top"><span class="value figure">{number(verdict.value)}</span>
+<span class="badge {"good" if verdict.passed else "bad"}">{state}</span></div>{gauge}
+<div class="foot soft">target {escape(verdict.target_text)}</div>
 </div>
 """
 
@@ -154,25 +155,25 @@ def _tile(verdict: Verdict) -> str:
 def _figures(verdicts: Sequence[Verdict]) -> str:
     labels = list(dict.fromkeys(label for v in verdicts for label in v.baselines))
     head = "".join(f'<th scope="col" class="number">{escape(x.replace("_", " "))}</th>' for x in labels)
-    rows = "".join(
-        f'<tr><th scope="row">{_name(v)}</th><td class="number"><strong>{number(v.value)}</strong></td>'
-        f'<td class="number">{v.target_text}</td>'
-        + "".join(
-            f'<td class="number">{number(v.baselines[label]) if label in v.baselines else ""}</td>'
-            for label in labels
-        )
-        + "</tr>\n"
+    rows = "".join(_row(v, labels) for v in verdicts)
+    meanings = "".join(
+        f"<dt>{escape(v.label)}</dt><dd><code>{v.name}</code>; {escape(DEFINITIONS[v.name])}</dd>"
         for v in verdicts
     )
-    meanings = "".join(
-        f"<dt>{name.replace('_', ' ')}</dt><dd>{escape(x)}</dd>" for name, x in DEFINITIONS.items()
-    )
     content = f"""<div class="card scroll"><table>
-<thead><tr><th scope="col">figure</th><th scope="col" class="number">this voice</th>
-<th scope="col" class="number">target</th>{head}</tr></thead>
+<thead><tr><th scope="col">figure</th><th scope="col">better</th>
+<th scope="col" class="number">this voice</th><th scope="col" class="number">target</th>{head}</tr></thead>
 <tbody>{rows}</tbody></table></div>
 <details class="card after"><summary>What the figures mean</summary><dl>{meanings}</dl></details>"""
     return _section("figures", "Figures, and what they are worth", content)
+
+
+def _row(verdict: Verdict, labels: Sequence[str]) -> str:
+    beside = (number(verdict.baselines[x]) if x in verdict.baselines else "" for x in labels)
+    cells = (f"<strong>{number(verdict.value)}</strong>", escape(verdict.target_text), *beside)
+    numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+    better = "higher" if verdict.higher_is_better else "lower"
+    return f'<tr><th scope="row">{escape(verdict.label)}</th><td>{better}</td>{numbers}</tr>\n'
 
 
 def _sample(sample: SampleView, language: str) -> str:
@@ -183,13 +184,18 @@ def _sample(sample: SampleView, language: str) -> str:
     )
     facts = "".join(f"<span>{escape(fact)}</span>" for fact in sample.facts)
     pictures = "".join(_picture(p) for p in sample.pictures)
+    more = "".join(_picture(p) for p in sample.more)
+    if more:
+        more = f"""<details class="after"><summary>Teacher-forced attention</summary>
+<div class="pictures">{more}</div></details>
+"""
     return f"""<article class="card sample">
-<h3 class="soft" dir="auto">{escape(sample.id)}</h3>
+<h3 class="soft"><bdi>{escape(sample.id)}</bdi></h3>
 <p class="text" dir="auto" lang="{escape(language)}">{escape(sample.text)}</p>
 <div class="facts">{facts}</div>
 <div class="players">{players}</div>
 <div class="pictures">{pictures}</div>
-</article>
+{more}</article>
 """
 
 
@@ -207,8 +213,4 @@ def _pairs(values: Mapping[str, str]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td class="wrap"><bdi>{escape(value)}</bdi></td></tr>'
         for name, value in values.items()
     )
-    return f"<table><tbody>{rows}</tbody></table>"
-
-
-def _name(verdict: Verdict) -> str:
-    return escape(verdict.name.replace("_", " "))
+    return f'<table class="pairs"><tbody>{rows}</tbody></table>'

@@ -78,14 +78,18 @@ dd { margin: 0; overflow-wrap: anywhere; }
 }
 .players p { margin: 0 0 0.2rem; font-size: 0.9rem; font-weight: 600; }
 audio { width: 100%; height: 2.6rem; }
-.pictures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.pictures {
+  display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr));
+}
 figure { margin: 0; }
 figure a {
   display: block; background: #ffffff; border-radius: 0.5rem; padding: 0.5rem; border: 1px solid var(--line);
 }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: 0.85rem; color: var(--soft); margin-block-start: 0.3rem; }
-.curves { display: grid; gap: 1.25rem; }
+.curves { display: grid; gap: 1.1rem; }
+.curves figure a { border: 0; padding: 0.25rem; }
+.pairs th { width: 18rem; }
 .settings { display: grid; gap: 0.8rem; }
 footer {
   max-width: 68rem; margin: 2.5rem auto 2rem; padding-inline: 1.25rem; font-size: 0.88rem; color: var(--soft);

@@ -33,6 +33,14 @@ DEFINITIONS: dict[str, str] = {
 }
 """Every figure of ``metrics.json``, in the order of reports."""
 
+LABELS = {
+    "mel_l1": "mel L1",
+    "mel_l1_log": "mel L1, log units",
+    "stop_f1": "stop F1",
+    "mcd_dtw": "cepstral distortion, dB",
+}
+"""Names for people, where taking the underscores out is not enough."""
+
 HIGHER_IS_BETTER = frozenset({"diagonal_mass", "coverage", "monotonicity", "stop_f1", "stop_rate"})
 
 TARGETS: dict[str, float | str] = {
@@ -43,6 +51,11 @@ TARGETS: dict[str, float | str] = {
     "stop_rate": 0.95,
 }
 """What a voice that works reaches on held-out text: a bound, or the baseline that it must beat."""
+
+
+def label(name: str) -> str:
+    """A figure's name for people."""
+    return LABELS.get(name, name.replace("_", " "))
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,16 @@ class Verdict:
     passed: bool | None
     """None without a target. A target whose figure could not be measured is missed."""
 
+    @property
+    def label(self) -> str:
+        """The figure's name for people."""
+        return label(self.name)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way is up."""
+        return self.name in HIGHER_IS_BETTER
+
 
 def judge(figures: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]) -> list[Verdict]:
     """Hold ``figures`` against :data:`TARGETS` and put the baselines beside them."""
@@ -74,7 +97,10 @@ def judge(figures: Mapping[str, float], baselines: Mapping[str, Mapping[str, flo
         if isinstance(wanted, str):
             bound = beside.get(wanted)
             passed = value is not None and bound is not None and (value > bound if higher else value < bound)
-            text = ("above " if higher else "below ") + wanted.replace("_", " ")
+            name_of_it = wanted.replace("_", " ")
+            text = f"{'>' if higher else '<'} " + (
+                name_of_it if bound is None else f"{number(bound)} ({name_of_it})"
+            )
         elif wanted is not None:
             bound = wanted
             passed = value is not None and (value >= bound if higher else value <= bound)
