@@ -1,0 +1,66 @@
+"""The shape of a ``ConvTTS``, and the named sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ttsfast.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvTTSConfig:
+    """The shape of a :class:`ttsfast.models.convtts.ConvTTS`.
+
+    Raises:
+        InputError: a value out of range; it names the field.
+    """
+
+    channels: int = 128
+    reduction_factor: int = 4
+    """mel frames made per decoder step"""
+    latent_dim: int = 16
+    """size of the posterior's latent; 0: no posterior encoder"""
+    text_dilations: tuple[int, ...] = (1, 3, 9, 1, 1)
+    mel_dilations: tuple[int, ...] = (1, 3, 9, 27)
+    decoder_dilations: tuple[int, ...] = (1, 3, 9, 1, 1)
+    dropout: float = 0.05
+    """of whole channels, in each gated convolution"""
+    prenet_dropout: float = 0.2
+    """of the prenet's units; in training only, so that speech is a function of its text"""
+    symbols_per_frame: float = 0.17
+    """where the learned pace of reading starts; speech has some 12 to 20 symbols in 86 frames"""
+    window_back: int = 1
+    window_ahead: int = 3
+    """symbols before and after the last one read that free-running attention may look at"""
+
+    def __post_init__(self) -> None:
+        for name in ("text_dilations", "mel_dilations", "decoder_dilations"):
+            # A config that was read from JSON has lists.
+            dilations = tuple(getattr(self, name))
+            object.__setattr__(self, name, dilations)
+            self._require(
+                name, bool(dilations) and min(dilations) >= 1, "one or more dilations, each at least 1"
+            )
+        self._require("channels", self.channels >= 4 and self.channels % 2 == 0, "an even number, at least 4")
+        self._require("reduction_factor", self.reduction_factor >= 1, "1 or more")
+        self._require("latent_dim", self.latent_dim >= 0, "0 or more")
+        self._require("window_back", self.window_back >= 0, "0 or more")
+        self._require("window_ahead", self.window_ahead >= 1, "1 or more")
+        self._require("dropout", 0.0 <= self.dropout < 1.0, "a share from 0 to below 1")
+        self._require("prenet_dropout", 0.0 <= self.prenet_dropout < 1.0, "a share from 0 to below 1")
+        pace = self.symbols_per_frame
+        self._require("symbols_per_frame", pace > 0.0 and math.isfinite(pace), "a positive number")
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            value: Any = getattr(self, name)
+            raise InputError(f"ConvTTSConfig: {name} is {value}; use {wanted}")
+
+
+SIZES = {
+    "nano": ConvTTSConfig(channels=128),
+    "small": ConvTTSConfig(channels=256),
+    "base": ConvTTSConfig(channels=512),
+}
