@@ -96,9 +96,9 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
     """Read a corpus folder's listing and look for every recording that it names.
 
     A line that cannot be used (wrong columns or keys, no text, no recording, a path that leaves the folder,
-    an id that was there before) becomes an exclusion and the rest goes on. Blank lines mean nothing. Raises
-    InputError for a missing folder or listing, an unknown layout, a listing that is not UTF-8, and when
-    nothing usable is left.
+    an id that was there before) becomes an exclusion and the rest goes on, even when nothing is left: the
+    caller can then show every fault. Blank lines mean nothing. Raises InputError for a missing folder, a
+    missing or empty listing, an unknown layout, and a listing that is not UTF-8.
     """
     root = Path(root)
     if not root.is_dir():
@@ -107,6 +107,8 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
         raise InputError(f"unknown corpus layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
     listing = _find_listing(root, layout)
     lines = _read_lines(listing)
+    if not lines:
+        raise InputError(f"{listing}: the listing is empty; write a line for each recording")
     if layout == "auto":
         layout = _guess_layout(listing, lines)
     parse = _parser(layout, lines)
@@ -127,10 +129,6 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
         except _Fault as fault:
             reason, detail = fault.args
             exclusions.append(Exclusion(_printable(name), reason, f"{where}: {detail}"))
-    if not items:
-        counted = ", ".join(f"{count} x {reason}" for reason, count in count_exclusions(exclusions).items())
-        why = f"{counted}; the first: {exclusions[0].detail}" if exclusions else "the listing is empty"
-        raise InputError(f"{listing}: no usable utterance as layout {layout!r} ({why})")
     exclusions += _hold_out(root, items, names, {exclusion.id for exclusion in exclusions})
     return Corpus(root, layout, tuple(items.values()), tuple(exclusions))
 
