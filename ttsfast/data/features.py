@@ -125,12 +125,14 @@ def compute_missing(chunks: Sequence[Chunk], options: FeatureOptions, jobs: int)
     from joblib import Parallel, delayed
 
     missing = [chunk for chunk in chunks if not chunk.path.exists()]
+    if not missing:
+        return 0
     total = sum(len(chunk.audio) for chunk in missing)
     seconds = sum(c.frames for c in missing) * options.contract.hop_length / options.contract.sample_rate
     processes = min(jobs, len(missing)) if seconds >= PARALLEL_FROM else 1
     with progress_bar() as bar:
         task = bar.add_task("computing features", total=total)
-        work = Parallel(n_jobs=max(processes, 1), return_as="generator")
+        work = Parallel(n_jobs=processes, return_as="generator")
         for done in work(delayed(write_chunk)(chunk, options) for chunk in missing):
             bar.advance(task, done)
     return total

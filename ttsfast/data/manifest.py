@@ -333,7 +333,8 @@ class _Fields:
         values = self.sequence(key)
         if len(values) != length or any(type(value) not in (int, float) for value in values):
             raise InputError(f"{self._where}: {key} must be {length} numbers")
-        array = np.array(values, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            array = np.array(values, dtype=np.float32)
         if not np.isfinite(array).all() or (positive and not (array > 0).all()):
             raise InputError(f"{self._where}: {key} must be finite{' and positive' if positive else ''}")
         return array

@@ -225,7 +225,8 @@ def _look(corpus: Corpus, options: PrepareOptions, jobs: int) -> tuple[list[Item
         raise CorpusFaults(corpus.root, faults)
     if not usable:
         raise InputError(
-            f"{corpus.root}: none of {len(corpus.items)} utterances is left; mend the corpus or raise max_duration"
+            f"{corpus.root}: none of {len(corpus.items)} utterances is left; mend the corpus, or raise "
+            "max_duration"
         )
     # By letters, whatever the frontend makes of them.
     letters = [normalize_text(item.text, options.frontend.language) for item, _, _ in usable]

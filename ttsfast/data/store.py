@@ -21,8 +21,11 @@ instead it is 0 throughout the store, and what a model makes of it moves the log
 
 
 def normalise(log_mel: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Log-mels (T, C) float32 in units of the corpus statistics (C,) float32, as stored: (T, C) float16."""
-    return ((log_mel - mean) / std).astype(np.float16)
+    """Log-mels (T, C) float32 in units of the corpus statistics (C,) float32, as stored: (T, C) float16; Inf
+    where that does not reach.
+    """
+    with np.errstate(over="ignore"):
+        return ((log_mel - mean) / std).astype(np.float16)
 
 
 class Store:
@@ -46,6 +49,8 @@ class Store:
             self.mel_std,
         ).astype(np.float32)
         """(C,) float32: what digital silence is in the store, and what batches are padded with."""
+        if not np.isfinite(self.silence).all():
+            raise InputError(f"{path}: manifest.json: silence exceeds float16 in its statistics; {REMEDY}")
 
     @classmethod
     def open(
