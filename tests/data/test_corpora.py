@@ -220,12 +220,13 @@ def test_a_layout_that_is_asked_for_is_not_guessed(tmp_path: Path) -> None:
     assert read_corpus(tmp_path).layout == "multispeaker"
 
 
-def test_nothing_usable_is_an_error_with_the_counts(tmp_path: Path) -> None:
-    make(tmp_path, "metadata.csv", "a|one|one\nb|two|two\nc|\n")
-    with pytest.raises(
-        InputError, match=r"2 x missing audio, 1 x malformed line; the first: metadata\.csv:1"
-    ):
-        read_corpus(tmp_path)
+def test_every_fault_is_told_even_when_nothing_is_left(tmp_path: Path) -> None:
+    corpus = read_corpus(make(tmp_path, "metadata.csv", "a|one|one\nb|two|two\nc|\n"))
+    assert corpus.items == ()
+    assert [reason for _, reason in faults(corpus)] == ["missing audio", "missing audio", "malformed line"]
+
+
+def test_an_empty_listing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the listing is empty"):
         read_corpus(make(tmp_path, "metadata.csv", "\n \n"))
 
@@ -258,7 +259,7 @@ def test_no_listing_ends_in_another_error(tmp_path: Path, content: bytes, listin
         outcome: Corpus | str = read_corpus(root)
     except InputError as error:
         outcome = str(error)
-    assert "\n" not in outcome if isinstance(outcome, str) else outcome.items
+    assert "\n" not in outcome if isinstance(outcome, str) else outcome.items + outcome.exclusions
 
 
 def test_the_demo_corpus_is_read_whole(tmp_path: Path) -> None:
