@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ttsfast.errors import InputError
+from ttsfast.progress import track
 
 SAMPLE_RATE = 22050
 VOICES = {"en": "en-us", "fa": "fa"}
@@ -35,6 +36,8 @@ _PARAMETER_RATE = 1
 _PHONEMES_IPA = 0x02
 # espeak-ng copies the data folder's path into a buffer of this size.
 _LONGEST_DATA_PATH = 150
+# Texts that take about a second.
+_WORTH_A_BAR = 2000
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _lock = threading.Lock()
@@ -88,8 +91,10 @@ def phonemize(texts: Sequence[str], language: str = "en") -> list[str]:
     Punctuation stays where it was, Persian «،», «؛» and «؟» included: espeak-ng itself would drop it, and it
     is what teaches a voice to pause. Raises InputError when espeak-ng is not installed or lacks the language.
     """
+    long = len(texts) > _WORTH_A_BAR
     with _espeak(language) as library:
-        return [_phonemize(library, text) for text in texts]
+        todo = track(texts, "reading as phonemes", len(texts)) if long else texts
+        return [_phonemize(library, text) for text in todo]
 
 
 def _phonemize(library: ctypes.CDLL, text: str) -> str:
