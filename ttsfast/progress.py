@@ -12,14 +12,13 @@ console = Console(stderr=True)
 T = TypeVar("T")
 
 
-def progress_bar(*columns: str) -> Progress:
-    """A bar with a count and the time left; ``columns`` are further rich task fields to show."""
+def progress_bar() -> Progress:
+    """A bar with a count and the time left."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        *(TextColumn(f"{{task.fields[{name}]}}") for name in columns),
         console=console,
     )
 

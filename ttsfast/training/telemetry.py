@@ -8,6 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
 from ttsfast.errors import InputError
@@ -28,17 +31,19 @@ class Telemetry:
         self._log = (run_folder / LOG_NAME).open("a", encoding="utf-8")
         # Events after the checkpoint are about to be written again.
         self._board = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1 if step else None)
-        self._bar = progress_bar("terms", "speed")
-        self._task = self._bar.add_task("training", total=max_steps, completed=step, terms="", speed="")
+        self._bar = progress_bar()
+        self._task = self._bar.add_task("training", total=max_steps, completed=step)
+        self._status = Text()
+        self._live = Live(Group(self._bar, self._status), console=console, refresh_per_second=4)
 
     def __enter__(self) -> Telemetry:
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._live.stop()
         self._board.close()
         self._log.close()
 
@@ -46,13 +51,16 @@ class Telemetry:
         """Move the bar."""
         self._bar.update(self._task, completed=step)
 
-    def describe(self, terms: str, speed: str) -> None:
-        """Change the bar's two texts."""
-        self._bar.update(self._task, terms=terms, speed=speed)
+    def status(self, text: str) -> None:
+        """Show a line below the bar; where there is no terminal, as in a job's log, print it."""
+        if console.is_terminal:
+            self._status.plain = text
+        else:
+            self.say(text)
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        console.print(message, markup=False, highlight=False)
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""

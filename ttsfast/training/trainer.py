@@ -220,12 +220,14 @@ class Trainer:
         }
         self.telemetry.scalars("train", self.step, values)
         terms = " ".join(f"{name} {values[name]:.4f}" for name in TERMS if name in values)
-        speed = f"{values['frames_per_second']:,.0f} frames/s, wait {values['loader_wait_percent']:.1f}%"
-        self.telemetry.describe(terms, f"{speed}, {values['convergence']}")
-        if steep:
+        self.telemetry.status(
+            f"step {self.step}: {terms}, {values['frames_per_second']:,.0f} frames/s, "
+            f"loader wait {values['loader_wait_percent']:.1f}%, {values['convergence']}"
+        )
+        if steep and steep == self.steep_steps:
             self.telemetry.say(
-                f"step {self.step}: {steep} of the last {len(rows)} gradient norms were above "
-                f"training.gradient_norm_threshold={threshold:g} (they were clipped)"
+                f"step {self.step}: a gradient norm of {max(norms):.1f} was above "
+                f"training.gradient_norm_threshold={threshold:g}; it was clipped; further ones are counted"
             )
 
     def _check_finite(self, rows: list[dict[str, float]]) -> None:
@@ -285,7 +287,8 @@ class Trainer:
         reason = "early_stopping" if self._out_of_patience else "max_steps"
         self.telemetry.say(
             f"done at step {self.step} ({reason}); {self.config.training.monitor} was best, "
-            f"{self.early.best:.4f}, at step {self.early.best_step}"
+            f"{self.early.best:.4f}, at step {self.early.best_step}; {self.steep_steps} gradient norms above "
+            f"the threshold, {int(self.guard.spikes)} loss spikes damped"
         )
         return TrainingResult(
             run_folder=self.run_folder,
