@@ -146,7 +146,15 @@ def verify(
     from ttsfast.data.verify import verify as run
 
     report = run(store, quick=quick)
-    _print_json(report.to_dict()) if as_json else print(report)
+    if as_json:
+        _print_json(report.to_dict())
+    elif report.ok:
+        print(report)
+    else:
+        for problem in report.problems:
+            print(f"  {problem}", file=sys.stderr)
+    if not report.ok:
+        raise InputError(f"{store}: {len(report.problems)} problems; prepare it again")
 
 
 @app.command()
