@@ -16,7 +16,8 @@ setup(
             depends=headers,
             cxx_std=17,
             # No -march: one build runs on every processor; faster instructions are chosen at run time.
-            extra_compile_args=["-O3", "-Wall", "-Wextra"],
+            extra_compile_args=["-O3", "-Wall", "-Wextra", "-pthread"],
+            extra_link_args=["-pthread"],
             # Without a compiler the package still installs; `ttsfast env` says what that costs.
             optional=True,
         )

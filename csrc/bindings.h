@@ -5,3 +5,4 @@
 
 void bind_crc32c(pybind11::module_& module);
 void bind_gather(pybind11::module_& module);
+void bind_losses(pybind11::module_& module);

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ttsfast.losses import reference
 from ttsfast.losses.counts import Counts
+from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
 
 NAMES = ("auto", "torch", "cpp", "triton")
@@ -69,7 +70,7 @@ class TorchBackend:
         return reference.run(spec, inputs, weights, normalizer, step)
 
 
-_registered: dict[str, Backend] = {"torch": TorchBackend()}
+_registered: dict[str, Backend] = {"torch": TorchBackend(), "cpp": CppBackend()}
 
 
 def register(backend: Backend) -> None:

@@ -57,7 +57,7 @@ def standard_normal(shape: tuple[int, int, int], seed: int, step: Tensor, dtype:
         radius = torch.sqrt(-2.0 * torch.log((x + 1) * unit))
         angle = (2.0 * math.pi) * (y * unit)
         pairs += [radius * torch.cos(angle), radius * torch.sin(angle)]
-    return torch.stack(pairs, dim=-1).reshape(batch, frames, -1)[:, :, :bins]
+    return torch.stack(pairs, dim=-1).flatten(2)[:, :, :bins]
 
 
 def _multiply(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:

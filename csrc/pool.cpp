@@ -1,0 +1,123 @@
+#include "pool.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+namespace ttsfast {
+namespace {
+
+constexpr int kMaxThreads = 256;
+
+class Pool {
+ public:
+  // False: the pool is busy with another caller's work, nothing was done.
+  bool try_run(std::int64_t count, int helpers, void (*run)(void*, std::int64_t), void* context) {
+    std::unique_lock<std::mutex> alone(caller_, std::try_to_lock);
+    if (!alone.owns_lock()) return false;
+    start_up_to(helpers);
+    helpers = std::min(helpers, started_.load(std::memory_order_relaxed));
+    {
+      std::lock_guard<std::mutex> lock(state_);
+      count_ = count;
+      run_ = run;
+      context_ = context;
+      next_.store(0, std::memory_order_relaxed);
+      wanted_ = helpers;
+      working_ = 0;
+    }
+    if (helpers == 1) {
+      wake_.notify_one();
+    } else if (helpers > 1) {
+      wake_.notify_all();
+    }
+    take_all();
+    std::unique_lock<std::mutex> lock(state_);
+    // A helper that has not woken yet would find nothing left to do: do not wait for it.
+    wanted_ = 0;
+    done_.wait(lock, [this] { return working_ == 0; });
+    return true;
+  }
+
+  int started() const { return started_.load(std::memory_order_relaxed); }
+
+ private:
+  void start_up_to(int helpers) {
+    while (started() < helpers) {
+      try {
+        std::thread([this] { serve(); }).detach();
+      } catch (const std::system_error&) {
+        // The system gives no more threads: fewer do the same work.
+        return;
+      }
+      started_.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> lock(state_);
+    for (;;) {
+      wake_.wait(lock, [this] { return wanted_ > 0; });
+      --wanted_;
+      ++working_;
+      lock.unlock();
+      take_all();
+      lock.lock();
+      if (--working_ == 0) done_.notify_one();
+    }
+  }
+
+  void take_all() {
+    for (;;) {
+      const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
+      if (index >= count_) return;
+      run_(context_, index);
+    }
+  }
+
+  std::mutex caller_;
+  std::mutex state_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  std::int64_t count_ = 0;
+  void (*run_)(void*, std::int64_t) = nullptr;
+  void* context_ = nullptr;
+  std::atomic<std::int64_t> next_{0};
+  int wanted_ = 0;
+  int working_ = 0;
+  std::atomic<int> started_{0};
+};
+
+std::atomic<Pool*> current{nullptr};
+
+// Never destroyed: its threads sleep in it until the process ends. A forked child has none of those
+// threads and locks of unknown state, so it forgets the pool and makes its own when it needs one.
+Pool& pool() {
+  Pool* found = current.load(std::memory_order_acquire);
+  if (found != nullptr) return *found;
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
+  (void)registered;
+  Pool* made = new Pool;
+  if (current.compare_exchange_strong(found, made)) return *made;
+  delete made;
+  return *found;
+}
+
+}  // namespace
+
+void parallel_for(std::int64_t count, int threads, void (*run)(void*, std::int64_t), void* context) {
+  const std::int64_t useful = std::min<std::int64_t>({threads, kMaxThreads, count});
+  if (useful > 1 && pool().try_run(count, static_cast<int>(useful) - 1, run, context)) return;
+  for (std::int64_t index = 0; index < count; ++index) run(context, index);
+}
+
+int pool_threads() {
+  const Pool* found = current.load(std::memory_order_acquire);
+  return found == nullptr ? 0 : found->started();
+}
+
+}  // namespace ttsfast

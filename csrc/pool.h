@@ -1,0 +1,16 @@
+// A small thread pool without OpenMP: two OpenMP runtimes in one process break each other's threading.
+#pragma once
+
+#include <cstdint>
+
+namespace ttsfast {
+
+// Call run(context, i) for every i in [0, count), on up to `threads` threads, the caller among them.
+// Which thread runs which i is not fixed, so a task writes only what belongs to its own i. run must not
+// throw. Safe after fork(); where another thread is using the pool, the caller works alone.
+void parallel_for(std::int64_t count, int threads, void (*run)(void* context, std::int64_t index), void* context);
+
+// Threads that the pool of this process has started.
+int pool_threads();
+
+}  // namespace ttsfast

@@ -1,0 +1,161 @@
+"""The C++ backend on every layout of memory, and its writes held to the gradients alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cpp_checks import MISSING, WHY_MISSING, assert_accurate, assert_same_bits, run
+from loss_checks import leaves, make_batch
+from torch import Tensor
+
+from ttsfast.losses import cpp
+
+pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """(B, T, C) as a view of (B, C, T)."""
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def sliced(tensor: Tensor) -> Tensor:
+    """A part of something larger on every side."""
+    outer = torch.full([size + 3 for size in tensor.shape], float("nan"), dtype=tensor.dtype)
+    inner = outer[tuple(slice(1, 1 + size) for size in tensor.shape)]
+    return inner.copy_(tensor)
+
+
+def spread(tensor: Tensor) -> Tensor:
+    """Every other element of the last axis."""
+    outer = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype)
+    return outer[..., ::2].copy_(tensor)
+
+
+def misaligned(tensor: Tensor) -> Tensor:
+    """One element off every alignment."""
+    flat = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
+    return flat[1:].view(tensor.shape).copy_(tensor)
+
+
+def batch_first_last(tensor: Tensor) -> Tensor:
+    """The batch axis innermost."""
+    return tensor.movedim(0, -1).contiguous().movedim(-1, 0)
+
+
+LAYOUTS = [transposed, sliced, spread, misaligned, batch_first_last]
+
+
+def laid_out(batch: dict[str, Any], layout: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    def one(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(one(part) for part in value)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return layout(value.detach()).requires_grad_(value.requires_grad)
+        return value
+
+    return {name: one(value) for name, value in batch.items()}
+
+
+def make(dtype: torch.dtype = torch.float32, **shape: Any) -> dict[str, Any]:
+    shape = {"per_frame": True, "prior": True, "pair": True, "heads": 2, "bins": 41, "latents": 19, **shape}
+    batch = make_batch([37, 12, 1, 0], [5, 4, 3, 2], frames=45, dtype=dtype, **shape)
+    batch["mel_target"].requires_grad_()
+    return batch
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_layouts(layout: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    assert_accurate(laid_out(make(dtype), layout))
+
+
+def test_expanded_inputs() -> None:
+    batch = make()
+    batch["mel_target"] = torch.randn(41).expand(4, 45, 41)
+    batch["posterior"] = (torch.randn(4, 1, 19).expand(4, 45, 19), torch.randn(19).expand(4, 45, 19))
+    assert_accurate(batch)
+
+
+def test_mixed_dtypes_and_layouts() -> None:
+    batch = make()
+    with torch.no_grad():
+        batch["mel_pred"] = (batch["mel_pred"][0].bfloat16(), transposed(batch["mel_pred"][1].half()))
+        batch["posterior"] = (batch["posterior"][0].bfloat16(), batch["posterior"][1])
+    for part in (*batch["mel_pred"], *batch["posterior"]):
+        part.requires_grad_()
+    result = run(batch, "cpp")
+    assert result["grad mel_pred.0"].dtype == torch.bfloat16
+    assert result["grad mel_pred.1"].dtype == torch.float16
+    assert_accurate(batch)
+
+
+def test_a_transposed_input_gets_a_transposed_gradient() -> None:
+    batch = laid_out(make(), transposed)
+    result = run(batch, "cpp")
+    for name, leaf in leaves(batch).items():
+        assert result[f"grad {name}"].stride() == leaf.stride(), name
+
+
+@pytest.mark.parametrize("integer", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+def test_lengths_of_any_integer_type_and_stride(integer: torch.dtype) -> None:
+    batch = make()
+    expected = run(batch, "cpp")
+    for name in ("mel_lengths", "text_lengths"):
+        batch[name] = torch.stack([batch[name], batch[name] + 1], dim=1).to(integer)[:, 0]
+    assert_same_bits(expected, run(batch, "cpp"))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("layout", [None, transposed, misaligned])
+def test_gradients_are_written_whole_and_nothing_else(
+    layout: Callable[[Tensor], Tensor] | None, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    borders: list[Tensor] = []
+    usual = cpp.empty_gradient
+
+    def poisoned(tensor: Tensor) -> Tensor:
+        like = usual(tensor)
+        # An odd border on either side, so that the gradient starts and ends in the middle of a register.
+        outer = torch.full((like.numel() + 14,), 12345.0, dtype=like.dtype)
+        inner = outer[7 : 7 + like.numel()].as_strided(like.shape, like.stride(), 7)
+        inner.fill_(float("nan"))
+        borders.append(outer)
+        return inner
+
+    batch = make(bins=80, latents=64) if not large else large_batch()
+    batch = batch if layout is None else laid_out(batch, layout)
+    expected = run(batch, "cpp")
+    monkeypatch.setattr(cpp, "empty_gradient", poisoned)
+    result = run(batch, "cpp")
+    for name in expected:
+        torch.testing.assert_close(result[name], expected[name], rtol=1e-6, atol=1e-9, equal_nan=False)
+    assert len(borders) == len(leaves(batch))
+    for outer in borders:
+        assert (outer[:7] == 12345.0).all()
+        assert (outer[-7:] == 12345.0).all()
+
+
+def large_batch() -> dict[str, Any]:
+    """Enough gradients for streaming stores."""
+    batch = make_batch(
+        [1000, 1511, 77, 1512] * 2, [5, 4, 3, 9] * 2, frames=1520, bins=100, latents=160, per_frame=True,
+        pair=True, dtype=torch.float32,
+    )  # fmt: skip
+    batch["mel_target"].requires_grad_()
+    return batch
+
+
+def test_streaming_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Off a register's boundary nothing is streamed, so these two runs take different paths.
+    batch = large_batch()
+    expected = run(batch, "cpp")
+    monkeypatch.setattr(cpp, "RECYCLED_BYTES", 1 << 60)
+    usual = cpp.empty_gradient
+    monkeypatch.setattr(cpp, "empty_gradient", lambda tensor: misaligned(usual(tensor)))
+    result = run(batch, "cpp")
+    for name in expected:
+        torch.testing.assert_close(result[name], expected[name], rtol=2e-7, atol=0, equal_nan=False)
+    assert all(result[f"grad {name}"].data_ptr() % 16 for name in leaves(batch))
