@@ -18,7 +18,7 @@ from small_corpus import CONTRACT, RATE, contents, options, prepare_small, write
 from ttsfast.data import features, prepare, writer
 from ttsfast.data.manifest import NAME, read_manifest
 from ttsfast.data.prepare import CorpusFaults, PrepareOptions
-from ttsfast.data.store import STD_FLOOR, Store
+from ttsfast.data.store import STD_FLOOR, Store, normalise
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
@@ -93,11 +93,14 @@ def test_worker_processes_give_the_same_bytes(
     assert contents(tmp_path / "serial") == contents(tmp_path / "parallel")
 
 
-def killed_at(flush: int, corpus: Path, store: Path, **changes: object) -> bool:
+def killed_at(
+    flush: int, corpus: Path, store: Path, before: Callable[[], None] = lambda: None, **changes: object
+) -> bool:
     """Prepare in a child that kills itself at its n-th flush to disk; False when it ended before."""
     child = os.fork()
     if child == 0:
         try:
+            before()
             flush_to_disk, count = os.fsync, 0
 
             def fsync(descriptor: int) -> None:
@@ -162,6 +165,40 @@ def test_replacing_a_store_leaves_the_old_or_the_new_one(tiny: Path, tmp_path: P
         shutil.rmtree(folder)
         flush += 1
     assert seen == {0, 2}
+
+
+def test_making_a_store_anew_never_mixes_it_with_the_old(tiny: Path, tmp_path: Path) -> None:
+    """Other versions of the libraries may give other bytes for the same fingerprint."""
+
+    def other_libraries() -> None:
+        writer.normalise = lambda mel, mean, std: normalise(mel, mean, std) * np.float16(1.001)
+
+    prepare_small(tiny, tmp_path / "old")
+    flush, killed, absent = 1, True, 0
+    while killed:
+        folder = Path(shutil.copytree(tmp_path / "old", tmp_path / "store"))
+        killed = killed_at(flush, tiny, folder, other_libraries, force=True)
+        if (folder / NAME).exists():
+            assert verify(folder).ok
+        else:
+            absent += 1
+        shutil.rmtree(folder)
+        flush += 1
+    assert absent > 2
+
+
+def test_work_of_another_recording_or_option_is_not_taken(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    assert killed_at(5, mine, tmp_path / "store")
+    samples = soundfile.info(mine / "u001.wav").frames
+    noise = 0.1 * np.random.default_rng(0).standard_normal(samples)
+    soundfile.write(mine / "u001.wav", noise.astype(np.float32), RATE)
+    # The first chunk has changed, the second has not, the third was never finished.
+    assert prepare_small(mine, tmp_path / "store").computed == 16
+    prepare_small(mine, tmp_path / "whole")
+    assert contents(tmp_path / "store") == contents(tmp_path / "whole")
+    assert killed_at(5, mine, tmp_path / "trimmed")
+    assert prepare_small(mine, tmp_path / "trimmed", trim=True).computed == 20
 
 
 def test_a_damaged_store_is_refused_and_mended_by_force(corpus: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, write_corpus
 
-from ttsfast.data import writer
+from ttsfast.data import features, writer
 from ttsfast.data.audio import read_audio
 from ttsfast.data.batch import collate
 from ttsfast.data.manifest import NAME, Entries, Entry, parse_manifest, read_manifest
@@ -38,10 +38,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two shards."""
+    """A store of two shards, from several chunks each."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "SHARD_FRAMES", 1000)
+        patch.setattr(features, "CHUNK", 8)
+        patch.setattr(writer, "SHARD_FRAMES", 1250)
         prepare_small(corpus, folder)
     assert len(read_manifest(folder).shards) == 2
     return folder
