@@ -47,6 +47,11 @@ def test_baselines_by_hand(evaluation: Evaluation, corpus: Any) -> None:
     mean = evaluation.baselines["predict_mean"]
     assert mean["mel_l1"] == pytest.approx(np.abs(frames).mean())
     assert mean["mel_l1_log"] == pytest.approx((np.abs(frames) * corpus.mel_std).mean())
+    distortions = [
+        metrics.mcd_dtw(np.zeros_like(m), m, corpus.contract)
+        for m in (u.mel.astype(np.float32) * corpus.mel_std for u in held_out)
+    ]
+    assert mean["mcd_dtw"] == pytest.approx(np.mean(distortions))
     train = corpus.indices("train")
     rate = corpus.frames[train].sum() / corpus.text_lengths[train].sum()
     errors = [abs(round(rate * len(u.text)) - len(u.mel)) / len(u.mel) for u in held_out]

@@ -231,6 +231,23 @@ class TestCalibration:
         threshold = calibrate_stop(parrot, batches(UNEVEN), "cpu")
         assert metrics.logit(threshold) == pytest.approx(0.0, abs=0.1)
 
+    def test_not_stopping_is_worse_than_stopping_a_step_early(self, parrot: Any, batches: Any) -> None:
+        forward = parrot.forward
+
+        def shy_or_hasty(*args: Any, speaker: Any) -> AcousticOutput:
+            output = forward(*args, speaker=speaker)
+            for row, symbols in enumerate(args[1].tolist()):
+                last = int(output.step_lengths[row]) - 1
+                if symbols > 12:
+                    output.stop_logits[row, last:] = -2.0
+                else:
+                    output.stop_logits[row, last - 1] = -1.0
+            return output
+
+        parrot.forward = shy_or_hasty
+        threshold = calibrate_stop(parrot, batches(UNEVEN), "cpu")
+        assert metrics.logit(threshold) == pytest.approx(-3.5, abs=0.05)
+
     def test_batching_does_not_matter(self, parrot: Any, batches: Any) -> None:
         values = [calibrate_stop(parrot, batches(rows), "cpu") for rows in (UNEVEN, ONE_BY_ONE, TOGETHER)]
         assert values[0] == values[1] == values[2]
