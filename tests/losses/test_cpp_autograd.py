@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.losses import backend as backends
-from ttsfast.losses import cpp
+from ttsfast.losses import sweep
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -138,7 +138,7 @@ def test_value_only_passes_write_no_gradient(monkeypatch: pytest.MonkeyPatch) ->
 
     batch = make()
     expected = run(batch, "cpp")
-    monkeypatch.setattr(cpp, "empty_gradient", refuse)
+    monkeypatch.setattr(sweep, "empty_gradient", refuse)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:
             value = total(batch)
@@ -155,8 +155,8 @@ def test_only_wanted_gradients_are_made(monkeypatch: pytest.MonkeyPatch) -> None
     for name, leaf in leaves(batch).items():
         leaf.requires_grad_(name in ("mel_pred.1", "prior.0"))
     made = []
-    usual = cpp.empty_gradient
-    monkeypatch.setattr(cpp, "empty_gradient", lambda tensor: made.append(tensor) or usual(tensor))
+    usual = sweep.empty_gradient
+    monkeypatch.setattr(sweep, "empty_gradient", lambda tensor: made.append(tensor) or usual(tensor))
     total(batch).backward()
     assert len(made) == 2
     assert batch["mel_pred"][1].grad is not None

@@ -11,7 +11,7 @@ from cpp_checks import MISSING, WHY_MISSING, assert_accurate, assert_same_bits, 
 from loss_checks import leaves, make_batch
 from torch import Tensor
 
-from ttsfast.losses import cpp
+from ttsfast.losses import sweep
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -114,7 +114,7 @@ def test_gradients_are_written_whole_and_nothing_else(
     layout: Callable[[Tensor], Tensor] | None, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     borders: list[Tensor] = []
-    usual = cpp.empty_gradient
+    usual = sweep.empty_gradient
 
     def poisoned(tensor: Tensor) -> Tensor:
         like = usual(tensor)
@@ -128,7 +128,7 @@ def test_gradients_are_written_whole_and_nothing_else(
     batch = make(bins=80, latents=64) if not large else large_batch()
     batch = batch if layout is None else laid_out(batch, layout)
     expected = run(batch, "cpp")
-    monkeypatch.setattr(cpp, "empty_gradient", poisoned)
+    monkeypatch.setattr(sweep, "empty_gradient", poisoned)
     result = run(batch, "cpp")
     for name in expected:
         torch.testing.assert_close(result[name], expected[name], rtol=1e-6, atol=1e-9, equal_nan=False)
@@ -152,9 +152,9 @@ def test_streaming_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     # Off a register's boundary nothing is streamed, so these two runs take different paths.
     batch = large_batch()
     expected = run(batch, "cpp")
-    monkeypatch.setattr(cpp, "RECYCLED_BYTES", 1 << 60)
-    usual = cpp.empty_gradient
-    monkeypatch.setattr(cpp, "empty_gradient", lambda tensor: misaligned(usual(tensor)))
+    monkeypatch.setattr(sweep, "RECYCLED_BYTES", 1 << 60)
+    usual = sweep.empty_gradient
+    monkeypatch.setattr(sweep, "empty_gradient", lambda tensor: misaligned(usual(tensor)))
     result = run(batch, "cpp")
     for name in expected:
         torch.testing.assert_close(result[name], expected[name], rtol=2e-7, atol=0, equal_nan=False)

@@ -1,0 +1,152 @@
+"""The C++ backend's threads and memory: the same bits whatever the number, safe in forks and side by side."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from cpp_checks import MISSING, WHY_MISSING, assert_same_bits, run
+from loss_checks import leaves, make_batch, make_loss
+from torch import Tensor
+
+from ttsfast import native
+from ttsfast.losses import sweep
+
+pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def make(**shape: Any) -> dict[str, Any]:
+    return make_batch(
+        [301, 77, 0, 512, 130], [9, 5, 4, 3, 8], bins=80, latents=64, per_frame=True, prior=True, pair=True,
+        heads=2, dtype=torch.float32, **shape,
+    )  # fmt: skip
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"mel_smoothing": "noise", "kl_free_bits": 30.0, "normalization": "utterance"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=range(len(OPTIONS)))
+def test_the_number_of_threads_changes_no_bit(options: dict[str, Any]) -> None:
+    batch = make()
+    results = []
+    for threads in (1, 2, 4, 1, 4):
+        torch.set_num_threads(threads)
+        results.append(run(batch, "cpp", **options))
+    for other in results[1:]:
+        assert_same_bits(results[0], other)
+    assert native.core is not None
+    assert native.core.pool_threads() >= 3
+
+
+def test_callers_side_by_side() -> None:
+    torch.set_num_threads(4)
+    batches = [make(seed=seed) for seed in range(4)]
+    expected = [run(batch, "cpp") for batch in batches]
+    failures: list[BaseException] = []
+
+    def call(index: int) -> None:
+        # The number of threads is each thread's own in torch.
+        torch.set_num_threads(4)
+        try:
+            for _ in range(5):
+                assert_same_bits(run(batches[index], "cpp"), expected[index])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_computes_too() -> None:
+    torch.set_num_threads(3)
+    batch = make()
+    expected = {name: value.clone() for name, value in run(batch, "cpp").items()}
+    child = os.fork()
+    if child == 0:
+        # Autograd's own threads do not survive a fork, so the sweep is asked directly.
+        status = 1
+        try:
+            with torch.no_grad():
+                out = make_loss(backend="cpp")(**batch)
+            same = torch.equal(out.values, expected["values"]) and torch.equal(out.total, expected["total"])
+            assert native.core is not None
+            status = 0 if same and native.core.pool_threads() == 2 else 2
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert_same_bits(run(batch, "cpp"), expected)
+
+
+def test_gradient_memory_is_used_again_but_never_while_in_use() -> None:
+    assert native.core is not None
+    like = torch.empty(3, 1000, 200)
+    gc.collect()
+    first = sweep.empty_gradient(like)
+    first.fill_(1.0)
+    second = sweep.empty_gradient(like)
+    second.fill_(2.0)
+    assert first.data_ptr() != second.data_ptr()
+    assert (first == 1).all()
+    address, view = first.data_ptr(), first[1]
+    del first
+    # A view keeps the memory.
+    third = sweep.empty_gradient(like)
+    third.fill_(3.0)
+    assert third.data_ptr() != address
+    assert (view == 1).all()
+    del view
+    assert sweep.empty_gradient(like).data_ptr() == address
+    assert third.data_ptr() % 64 == 0
+
+
+def test_idle_memory_is_bounded_by_what_was_in_use() -> None:
+    assert native.core is not None
+    used, idle = native.core.recycled_bytes()
+    for megabytes in (4, 9, 2, 30, 3, 17):
+        tensor = sweep.empty_gradient(torch.empty(megabytes << 18))
+        most = max(native.core.recycled_bytes()[0], used + idle)
+        del tensor
+        now_used, now_idle = native.core.recycled_bytes()
+        assert now_used == used
+        assert now_used + now_idle <= max(most, 30 << 20)
+
+
+def test_memory_may_be_let_go_on_any_thread() -> None:
+    assert native.core is not None
+    held: list[Tensor] = [sweep.empty_gradient(torch.empty(1 << 20)) for _ in range(8)]
+    used = native.core.recycled_bytes()[0]
+    threads = [threading.Thread(target=held.pop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+    assert native.core.recycled_bytes()[0] <= used - (8 << 22)
+
+
+def test_two_runs_are_bitwise_equal() -> None:
+    batch = make()
+    assert_same_bits(run(batch, "cpp"), run(batch, "cpp"))
+    assert all(leaf.grad is None for leaf in leaves(batch).values())

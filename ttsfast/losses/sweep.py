@@ -1,0 +1,196 @@
+"""One call into the C++ extension: tensors as addresses, shapes and strides; values and gradients back.
+
+See csrc/losses_binding.cpp for the other side, which checks every shape and type before it touches memory.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from ttsfast import native
+from ttsfast.losses.counts import Counts
+from ttsfast.losses.spec import LossInputs, LossSpec
+
+BEST_ISA = 0
+"""Let the extension pick among baseline (1), AVX2 (2) and AVX-512 (3)."""
+
+_CODES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+    torch.int16: 6,
+    torch.int32: 7,
+    torch.int64: 8,
+    torch.bool: 9,
+}
+HALF = (torch.bfloat16, torch.float16)
+_DISTANCES = {"huber": 0, "l1": 1, "mse": 2}
+_SMOOTHINGS = {"none": 0, "mean": 1, "noise": 2}
+
+RECYCLED_BYTES = 1 << 20
+"""Gradients of at least this size live in memory that is used again once they are gone: what the C library
+gives back to the system costs more in page faults, each step, than the whole sweep."""
+
+_View = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+
+
+class SweepResult:
+    """What one sweep wrote; ``gradients`` in the order of ``wanted``, None once handed over."""
+
+    __slots__ = ("applied", "floors", "frames", "gradients", "total", "values")
+
+    def __init__(self, output: Tensor, frames: Tensor, gradients: list[Tensor], applied: float) -> None:
+        # Own memory for the total: a user may change it in place.
+        self.total = output[0].clone()
+        self.values, self.floors = output[1:5], output[5:]
+        self.frames = frames
+        self.gradients: list[Tensor] | None = gradients
+        self.applied = applied
+
+
+Slot = tuple[str, int]
+"""Where a tensor sits in LossInputs: the field and its place in it."""
+
+
+class Sweep:
+    """One call's tensors, ready to be swept once or, for another gradient scale, again."""
+
+    def __init__(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        weights: Tensor,
+        normalizer: Counts | Tensor | float | None,
+        step: Tensor,
+        isa: int = BEST_ISA,
+    ) -> None:
+        self.spec = spec
+        self.isa = isa
+        self.inputs = inputs
+        self.weights = weights
+        self.dtype = inputs.compute_dtype
+        self.normalizer = _numbers(normalizer)
+        # The caller counts its steps in place.
+        self.step = step.clone() if spec.mel_smoothing == "noise" else step
+
+    def differentiable(self) -> list[tuple[Slot, Tensor]]:
+        """The tensors of active terms that need a gradient."""
+        mel, kl, stop, attention = self.spec.active
+        inputs = self.inputs
+        slots: list[tuple[Slot, Tensor]] = []
+        if mel:
+            slots += [(("mel", i), tensor) for i, tensor in enumerate(inputs.mel)]
+            slots.append((("target", 0), inputs.target))
+        if kl:
+            slots += [(("posterior", i), tensor) for i, tensor in enumerate(inputs.posterior or ())]
+            slots += [(("prior", i), tensor) for i, tensor in enumerate(inputs.prior or ())]
+        if stop and inputs.stop_logits is not None:
+            slots.append((("stop", 0), inputs.stop_logits))
+        if attention:
+            slots += [(("attention", i), tensor) for i, tensor in enumerate(inputs.attention)]
+        return [slot for slot in slots if slot[1].requires_grad]
+
+    def run(
+        self, wanted: list[tuple[Slot, Tensor]], scale: float, memory: list[Tensor] | None = None
+    ) -> SweepResult:
+        """Values, floors and the gradients of ``wanted`` times ``scale``, into ``memory`` where given."""
+        inputs, dtype = self.inputs, self.dtype
+        # Nothing could be recovered from gradients times 0 or infinity.
+        scale = scale if scale != 0 and math.isfinite(scale) else 1.0
+        output, frames = torch.empty(9, dtype=dtype), torch.empty((), dtype=torch.int64)
+        gradients = [empty_gradient(tensor) for _, tensor in wanted] if memory is None else memory
+        slopes = {slot: _view(g) for (slot, _), g in zip(wanted, gradients, strict=True)}
+        statistics = [_statistic(part, dtype) for part in (inputs.mel_mean, inputs.mel_std)]
+        mel = inputs.mel
+        arguments = (
+            torch.get_num_threads(),
+            self.isa,
+            (_view(mel[0]), _view(mel[1]) if len(mel) == 2 else None),
+            (slopes.get(("mel", 0)), slopes.get(("mel", 1))),
+            _view(inputs.target),
+            slopes.get(("target", 0)),
+            *(None if part is None else _view(part) for part in statistics),
+            _pair(inputs.posterior),
+            (slopes.get(("posterior", 0)), slopes.get(("posterior", 1))),
+            _pair(inputs.prior),
+            (slopes.get(("prior", 0)), slopes.get(("prior", 1))),
+            None if inputs.stop_logits is None else _view(inputs.stop_logits),
+            slopes.get(("stop", 0)),
+            tuple(_view(layer) for layer in inputs.attention),
+            tuple(slopes.get(("attention", i)) for i in range(len(inputs.attention))),
+            _view(inputs.mel_lengths),
+            _view(inputs.step_lengths),
+            None if inputs.text_lengths is None else _view(inputs.text_lengths),
+            None if inputs.truncated is None else _view(inputs.truncated),
+            _view(self.weights),
+            _view(self.step),
+            self.normalizer,
+            scale,
+            dtype == torch.float64,
+            _view(output),
+            _view(frames),
+        )
+        applied = _fused(self.spec).run(arguments)
+        return SweepResult(output, frames, gradients, applied)
+
+
+def empty_gradient(tensor: Tensor) -> Tensor:
+    """Memory for a gradient, uncleared, in the order of the tensor's own where that has no gaps."""
+    if tensor.numel() * tensor.element_size() < RECYCLED_BYTES:
+        return torch.empty_like(tensor, requires_grad=False)
+    like = tensor if tensor.is_contiguous() else torch.empty_like(tensor, device="meta")
+    assert native.core is not None
+    return from_dlpack(native.core.recycled(tuple(tensor.shape), like.stride(), _CODES[tensor.dtype]))
+
+
+def _view(tensor: Tensor) -> _View:
+    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.shape, tensor.stride()
+
+
+def _pair(pair: tuple[Tensor, Tensor] | None) -> tuple[_View, _View] | None:
+    return None if pair is None else (_view(pair[0]), _view(pair[1]))
+
+
+def _statistic(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if values is None else values.to(dtype).contiguous()
+
+
+def _numbers(normalizer: Counts | Tensor | float | None) -> tuple[float, ...] | None:
+    if normalizer is None:
+        return None
+    return (
+        tuple(float(part) for part in normalizer) if isinstance(normalizer, tuple) else (float(normalizer),)
+    )
+
+
+@lru_cache(maxsize=64)
+def _fused(spec: LossSpec) -> Any:
+    """The spec in the extension's own form."""
+    assert native.core is not None
+    return native.core.FusedLosses(
+        {
+            "active": spec.active,
+            "by_utterance": spec.normalization == "utterance",
+            "elbo": spec.kl_normalization == "elbo",
+            "mel_floor": spec.mel_floor,
+            "stop_floors": spec.stop_floors,
+            "stop_tail": spec.stop_tail_frames,
+            "distance": _DISTANCES[spec.mel_loss],
+            "delta": spec.huber_delta,
+            "smoothing": _SMOOTHINGS[spec.mel_smoothing],
+            "amount": spec.mel_label_smoothing,
+            "free_bits": spec.kl_free_bits,
+            "coefficients": spec.stop_coefficients,
+            "sigma": spec.attention_sigma,
+            "seed": spec.seed & 0xFFFFFFFF,
+        }
+    )
