@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 INTERFACE = 2
@@ -10,20 +11,18 @@ INTERFACE = 2
 
 def _load() -> tuple[ModuleType | None, str]:
     try:
-        from ttsfast import _C
-    except ModuleNotFoundError:
-        return None, (
-            "the C++ extension was not built: install a C++17 compiler (g++), then `pip install -e .` again"
-        )
+        module = importlib.import_module("ttsfast._C")
     except ImportError as error:
-        return None, f"the C++ extension does not load ({error}): run `pip install -e .` again"
-    found = getattr(_C, "INTERFACE", 0)
+        if isinstance(error, ModuleNotFoundError) and error.name == "ttsfast._C":
+            return None, "the C++ extension was not built: install a C++17 compiler (g++), then ttsfast again"
+        return None, f"the C++ extension does not load ({error}): install ttsfast again"
+    found = getattr(module, "INTERFACE", 0)
     if found != INTERFACE:
         return None, (
             f"the C++ extension is of another version (interface {found}, needed {INTERFACE}): "
-            "run `pip install -e .` again"
+            "install ttsfast again (`pip install -e .` in a checkout)"
         )
-    return _C, ""
+    return module, ""
 
 
 core, why_missing = _load()
