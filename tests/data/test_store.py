@@ -290,7 +290,7 @@ def put(body: Any, path: tuple[Any, ...], value: Any) -> None:
 
 
 @given(data=st.data())
-@settings(fuzz, max_examples=400)
+@settings(fuzz, max_examples=200)
 def test_a_sealed_manifest_with_junk_is_refused_or_harmless(
     pristine: Path, tmp_path: Path, data: Any
 ) -> None:

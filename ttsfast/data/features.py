@@ -24,8 +24,8 @@ from ttsfast.progress import progress_bar
 # Raised when the same options and recordings would give other numbers.
 VERSION = 1
 CHUNK = 32
-# Features of this many seconds of audio take one core about as long as starting worker processes does.
-PARALLEL_FROM = 3600.0
+# Features of this many seconds of audio take one core about twice as long as starting worker processes does.
+PARALLEL_FROM = 10_000.0
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from ttsfast.data.text import Symbols
 from ttsfast.errors import InputError
 from ttsfast.progress import track
 
-# About 64 MB at 80 bins: what writing holds in memory, twice.
-SHARD_FRAMES = 400_000
+# 32 MB at 80 bins, of which writing holds a few copies in memory.
+SHARD_FRAMES = 200_000
 
 
 @dataclass(frozen=True)
