@@ -35,7 +35,12 @@ inline float widen(std::uint16_t half) {
 }
 
 void convert_scalar(const std::uint16_t* from, float* to, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    // A user's array may begin at an odd address.
+    std::uint16_t half;
+    std::memcpy(&half, from + i, 2);
+    to[i] = widen(half);
+  }
 }
 
 #if TTSFAST_HALF_X86
