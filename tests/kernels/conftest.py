@@ -1,0 +1,41 @@
+"""The real kernels, on a GPU or under Triton's interpreter.
+
+``TRITON_INTERPRET=1`` must be set before Triton is first imported, which another test may have done, so
+``test_kernel_interpreter.py`` runs these files in a process of their own. Where there is a CUDA device
+they also run for real, as ``gpu`` tests.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_files import INTERPRETED, KERNEL_FILES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if INTERPRETED:
+        return
+    skip = pytest.mark.skip(
+        reason="no CUDA device; test_kernel_interpreter.py runs it under Triton's interpreter"
+    )
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.name in KERNEL_FILES:
+            item.add_marker(pytest.mark.gpu)
+            if not torch.cuda.is_available():
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uninitialised memory holds NaN, so that an element nobody writes is seen."""
+    if request.path.name not in KERNEL_FILES:
+        return
+    empty, empty_like = torch.empty, torch.empty_like
+
+    def poison(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else -(10**6))
+
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: poison(empty(*a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(empty_like(*a, **k)))

@@ -1,0 +1,153 @@
+"""What the backward kernel and its autograd glue do with gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from kernel_cases import BACKEND, DEVICE, check, leaves, make_inputs, make_spec, only, rebuilt
+from torch import Tensor
+
+from ttsfast.losses import reference
+from ttsfast.losses.spec import LossInputs
+
+SPEC = make_spec()
+WEIGHTS = torch.tensor(SPEC.base_weights, device=DEVICE)
+STEP = torch.full((), 5, device=DEVICE)
+
+
+def run(inputs: LossInputs, grad_scale: Any = None) -> tuple[Tensor, list[Tensor]]:
+    inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
+    return BACKEND.run(SPEC, inputs, WEIGHTS, None, grad_scale, STEP).total, leaves(inputs)
+
+
+def expected(inputs: LossInputs, incoming: float) -> list[Tensor]:
+    inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
+    total = reference.run(SPEC, inputs, WEIGHTS, None, STEP).total
+    return list(torch.autograd.grad(total * incoming, leaves(inputs)))
+
+
+def close(ours: Any, wanted: list[Tensor], rtol: float = 1e-5) -> None:
+    for a, b in zip(ours, wanted, strict=True):
+        assert a.isfinite().all()
+        torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * b.abs().max().item())
+
+
+def test_agreeing_gradient_is_handed_out_as_it_is() -> None:
+    inputs = make_inputs(heads=(2, 1))
+    scale = torch.tensor(1024.0, device=DEVICE)
+    total, tensors = run(inputs, scale)
+    close(torch.autograd.grad(total * scale, tensors), expected(inputs, 1024.0))
+
+
+@pytest.mark.parametrize("grad_scale", [None, 2.0, torch.tensor(8.0), 0.0, float("inf")])
+def test_grad_scale_changes_no_result(grad_scale: Any) -> None:
+    inputs = make_inputs()
+    grad_scale = grad_scale.to(DEVICE) if isinstance(grad_scale, Tensor) else grad_scale
+    total, tensors = run(inputs, grad_scale)
+    wanted = reference.run(SPEC, inputs, WEIGHTS, None, STEP).total
+    torch.testing.assert_close(total.detach(), wanted, rtol=1e-6, atol=0)
+    close(torch.autograd.grad(total, tensors), expected(inputs, 1.0))
+
+
+def test_a_kept_graph_gives_the_same_gradients_twice_and_leaves_the_first_alone() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    first = torch.autograd.grad(total * 3.0, tensors, retain_graph=True)
+    copies = [gradient.clone() for gradient in first]
+    second = torch.autograd.grad(total * 3.0, tensors, retain_graph=True)
+    last = torch.autograd.grad(total * -0.5, tensors)
+    for a, b, c in zip(first, copies, second, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    close(first, expected(inputs, 3.0))
+    close(last, expected(inputs, -0.5))
+
+
+def test_writing_to_a_gradient_does_not_change_the_next() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    for gradient in torch.autograd.grad(total, tensors, retain_graph=True):
+        gradient.zero_()
+    close(torch.autograd.grad(total, tensors), expected(inputs, 1.0))
+
+
+def test_accumulation_into_leaves() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    total.backward(retain_graph=True)
+    total.backward()
+    close([tensor.grad for tensor in tensors], [2 * g for g in expected(inputs, 1.0)])
+
+
+def test_a_second_backward_through_a_freed_graph_raises() -> None:
+    total, tensors = run(make_inputs())
+    total.backward()
+    with pytest.raises(RuntimeError, match="a second time"):
+        torch.autograd.grad(total, tensors)
+
+
+def test_double_backward_raises() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    gradients = torch.autograd.grad(total, tensors, create_graph=True)
+    close([gradient.detach() for gradient in gradients], expected(inputs, 1.0))
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        gradients[0].square().sum().backward()
+
+
+def test_inputs_are_not_modified() -> None:
+    inputs = make_inputs(padding=7.0, heads=(2,))
+    before = [tensor.clone() for tensor in inputs.values()]
+    check(SPEC, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(before, inputs.values(), strict=True))
+
+
+def test_half_gradients_without_a_scale_are_not_lost_to_subnormals() -> None:
+    """A GradScaler that nobody announced: float16 cannot hold what it will multiply by 65536."""
+    inputs = only(make_inputs(dtype=torch.float16, lengths=(200, 200), frames=200, bins=8))
+    inputs = inputs._replace(mel=(inputs.mel[0] * 1e-2,), target=inputs.target * 1e-2)
+    total, tensors = run(inputs)
+    close(torch.autograd.grad(total * 65536.0, tensors), expected(inputs, 65536.0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients(mode: Any) -> None:
+    inputs = make_inputs()
+    wanted = reference.run(SPEC, inputs, WEIGHTS, None, STEP)
+    inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
+    with mode():
+        result = BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP)
+    assert not result.total.requires_grad
+    torch.testing.assert_close(result.total, wanted.total, rtol=1e-6, atol=0)
+
+
+def test_some_inputs_need_no_gradient() -> None:
+    inputs = make_inputs(predictions=2, prior=True, heads=(1, 2))
+    _, second = inputs.mel
+    assert inputs.posterior is not None
+    _, logvar = inputs.posterior
+    wanted = [second, logvar, inputs.attention[1]]
+    for tensor in wanted:
+        tensor.requires_grad_()
+    ours = torch.autograd.grad(BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP).total, wanted)
+    truth = torch.autograd.grad(reference.run(SPEC, inputs, WEIGHTS, None, STEP).total, wanted)
+    close(ours, list(truth))
+
+
+def test_gradcheck_through_the_kernel() -> None:
+    inputs = make_inputs(
+        lengths=(3, 1), frames=4, bins=2, latents=2, symbols=2, dtype=torch.float64, prior=True
+    )
+    inputs = rebuilt(inputs, torch.nan_to_num)
+    tensors = [tensor.detach().requires_grad_() for tensor in leaves(inputs)]
+    weights = WEIGHTS.double()
+
+    def total(*values: Tensor) -> Tensor:
+        names = iter(values)
+        given = rebuilt(inputs, lambda t: t if t is inputs.target else next(names))
+        return BACKEND.run(make_spec(mel_loss="mse"), given, weights, None, None, STEP).total
+
+    # One direction in place of every element: each evaluation runs the kernel.
+    assert torch.autograd.gradcheck(total, tensors, fast_mode=True)

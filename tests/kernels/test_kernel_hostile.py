@@ -1,0 +1,160 @@
+"""Shapes, strides, padding and lengths that break kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from kernel_cases import BACKEND, DEVICE, Reference, check, evaluate, make_inputs, make_spec, only, rebuilt
+from torch import Tensor
+from ttsfast.kernels import launch
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"lengths": (1,), "frames": 1, "bins": 1, "latents": 1, "symbols": 1},
+        {"lengths": (0, 0), "frames": 5},
+        {"lengths": (0,), "frames": 0},
+        {"lengths": (), "frames": 4},
+        {"lengths": (17, 11), "frames": 17, "bins": 63, "latents": 65, "symbols": 65},
+        {"lengths": (16, 3), "frames": 16, "bins": 80, "latents": 64, "symbols": 64},
+        {"lengths": (24, 23), "frames": 24, "bins": 100, "latents": 31, "symbols": 8},
+    ],
+    ids=lambda s: "-".join(f"{k}{v}" for k, v in s.items()).replace(" ", ""),
+)
+@pytest.mark.parametrize("smoothing", ["mean", "noise"])
+def test_shapes(shape: dict[str, Any], smoothing: str) -> None:
+    spec = make_spec(mel_smoothing=smoothing, mel_floor=0.125, kl_free_bits=0.5)
+    check(spec, make_inputs(**shape, statistics=True, heads=(0, 2)))
+
+
+def test_many_utterances() -> None:
+    """More than one block of lengths."""
+    check(make_spec(), only(make_inputs(lengths=tuple(i % 3 for i in range(130)), frames=2, bins=4), "stop"))
+
+
+def test_several_tiles_per_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MAX_PROGRAMS", 2)
+    monkeypatch.setattr(launch, "MEL_TILE", 128)
+    monkeypatch.setattr(launch, "KL_TILE", 32)
+    monkeypatch.setattr(launch, "REDUCE_BLOCK", 2)
+    inputs = make_inputs(lengths=(70, 31), frames=70, bins=12, latents=16, heads=(2,), predictions=2)
+    check(make_spec(mel_smoothing="noise"), inputs)
+    check(make_spec(mel_smoothing="noise"), rebuilt(inputs, _transposed))
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    """The same values, last two axes swapped in memory."""
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2) if tensor.dim() > 1 else tensor
+
+
+def _sliced(tensor: Tensor) -> Tensor:
+    """Inside a larger tensor, so misaligned and with gaps everywhere; NaN around it."""
+    room = torch.full([size + 3 for size in tensor.shape], float("nan"), dtype=tensor.dtype, device=DEVICE)
+    inside = room[tuple(slice(1, 1 + size) for size in tensor.shape)]
+    inside.copy_(tensor)
+    return inside
+
+
+def _stepped(tensor: Tensor) -> Tensor:
+    room = torch.full(
+        (*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype, device=DEVICE
+    )
+    room[..., ::2] = tensor
+    return room[..., ::2]
+
+
+@pytest.mark.parametrize("change", [_transposed, _sliced, _stepped])
+@pytest.mark.parametrize("smoothing", ["mean", "noise"])
+def test_strides(change: Any, smoothing: str) -> None:
+    spec = make_spec(mel_smoothing=smoothing)
+    inputs = make_inputs(prior=True, heads=(2,), predictions=2, symbols=16, frames=16, statistics=True)
+    plain = evaluate(BACKEND, spec, inputs)
+    outcome = check(spec, rebuilt(inputs, change))
+    torch.testing.assert_close(outcome.result.values, plain.result.values, rtol=1e-6, atol=1e-7)
+
+
+def test_mixed_strides() -> None:
+    inputs = make_inputs(predictions=2, heads=(2, 2))
+    first, second = inputs.mel
+    assert inputs.stop_logits is not None
+    inputs = inputs._replace(
+        mel=(_transposed(first), _sliced(second)),
+        attention=(_transposed(inputs.attention[0]), inputs.attention[1]),
+        stop_logits=_stepped(inputs.stop_logits),
+    )
+    check(make_spec(), inputs)
+
+
+def test_expanded_tensors() -> None:
+    inputs = make_inputs(lengths=(5, 5), frames=5, padding=0.0)
+    one = inputs.mel[0][:1, :1]
+    inputs = inputs._replace(mel=(one.expand(2, 5, -1),), target=inputs.target[:1].expand(2, -1, -1))
+    check(make_spec(), only(inputs, "stop"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int16])
+def test_length_types(dtype: torch.dtype) -> None:
+    inputs = make_inputs()
+    assert inputs.text_lengths is not None
+    check(
+        make_spec(),
+        inputs._replace(
+            mel_lengths=inputs.mel_lengths.to(dtype),
+            step_lengths=inputs.step_lengths.to(dtype),
+            text_lengths=inputs.text_lengths.to(dtype),
+        ),
+    )
+
+
+def test_lengths_outside_their_axes_are_clamped_and_counted() -> None:
+    inputs = make_inputs(lengths=(13, 7, 5), padding=0.5)
+    wild = inputs._replace(
+        mel_lengths=torch.tensor([99, -5, 5], device=DEVICE),
+        step_lengths=torch.tensor([2**40, -1, 5], device=DEVICE),
+        text_lengths=torch.tensor([4, 2**33, -7], device=DEVICE),
+    )
+    ours, truth = (evaluate(each, make_spec(), wild) for each in (BACKEND, Reference()))
+    torch.testing.assert_close(ours.result.total.double(), truth.result.total, rtol=1e-5, atol=0)
+    for a, b in zip(ours.gradients, truth.gradients, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
+
+
+def _bordered(tensor: Tensor, border: float) -> tuple[Tensor, Tensor]:
+    """A tensor of the same shape with 64 elements of ``border`` before and after it, and the whole."""
+    whole = torch.full((tensor.numel() + 128,), border, dtype=tensor.dtype, device=DEVICE)
+    return whole[64 : 64 + tensor.numel()].view(tensor.shape), whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_outside_the_tensors_is_read_or_written(dtype: torch.dtype) -> None:
+    inputs = make_inputs(
+        lengths=(16, 5), frames=16, symbols=8, prior=True, heads=(2,), predictions=2, dtype=dtype
+    )
+
+    def guarded(tensor: Tensor) -> Tensor:
+        inner, _ = _bordered(tensor, float("nan"))
+        return inner.copy_(tensor)
+
+    inputs = rebuilt(inputs, guarded)
+    spec = make_spec()
+    outputs = [_bordered(t, 12345.0) if t is not None else None for t in launch.differentiable(inputs)]
+    for _, whole in filter(None, outputs):
+        whole[64:-64] = float("nan")
+    launched = launch.forward(
+        spec,
+        inputs,
+        launch.arrange([None if output is None else output[0] for output in outputs]),
+        torch.tensor(spec.base_weights, device=DEVICE),
+        None,
+        None,
+        torch.zeros((), dtype=torch.int64, device=DEVICE),
+        torch.zeros((), dtype=torch.int32, device=DEVICE),
+    )
+    assert launched.total.isfinite()
+    for inner, whole in filter(None, outputs):
+        assert inner.isfinite().all()
+        assert (whole[:64] == 12345.0).all()
+        assert (whole[-64:] == 12345.0).all()
