@@ -161,7 +161,7 @@ struct Fused {
 enum Argument {
   kThreads, kIsa, kMel, kMelGradients, kTarget, kTargetGradient, kMean, kDeviation, kPosterior, kPosteriorGradients,
   kPrior, kPriorGradients, kLogits, kLogitsGradient, kLayers, kLayerGradients, kMelLengths, kStepLengths,
-  kTextLengths, kTruncated, kWeights, kStep, kNormalizer, kGradScale, kWide, kOutput, kFrames, kArguments
+  kTextLengths, kTruncated, kWeights, kStep, kNormalizer, kGradScale, kWide, kTotal, kTermValues, kFrames, kArguments
 };
 
 void read_layers(PyObject* values, PyObject* gradients, LossTensors& tensors) {
@@ -228,6 +228,14 @@ View bins_vector(PyObject* object, const Call& call, const char* name) {
   if (result.data != nullptr && (result.type != (call.wide ? Type::f64 : Type::f32) || (result.stride[0] != 1 && call.bins > 1)))
     refuse(std::string(name) + ": expected adjacent elements of the computed type");
   return result;
+}
+
+void put_number(const View& to, std::int64_t index, double value) {
+  if (to.type == Type::f64) {
+    static_cast<double*>(to.data)[index] = value;
+  } else {
+    static_cast<float*>(to.data)[index] = static_cast<float>(value);
+  }
 }
 
 double Fused::run(const py::tuple& arguments) const {
@@ -312,8 +320,12 @@ double Fused::run(const py::tuple& arguments) const {
   const double scale = real(argument(kGradScale));
   tensors.grad_scale = call.wide ? scale : static_cast<double>(static_cast<float>(scale));
 
-  const View output = view(argument(kOutput), {1 + 2 * kTerms}, "output");
-  if (output.type != (call.wide ? Type::f64 : Type::f32) || output.stride[0] != 1) refuse("output: wrong type");
+  const Type computed = call.wide ? Type::f64 : Type::f32;
+  const View total = view(argument(kTotal), {}, "total");
+  const View terms = view(argument(kTermValues), {2, kTerms}, "term values");
+  if (total.data == nullptr || terms.data == nullptr) refuse("total or term values: missing");
+  if (total.type != computed || terms.type != computed || terms.stride[0] != kTerms || terms.stride[1] != 1)
+    refuse("total and term values must be contiguous and of the computed type");
   const Tensor frames = tensor(argument(kFrames), "frames");
   expect_shape(frames, {}, "frames");
   if (frames.code != kI64) refuse("frames: expected int64");
@@ -326,15 +338,10 @@ double Fused::run(const py::tuple& arguments) const {
     py::gil_scoped_release unlocked;
     values = run_losses(options, tensors, threads, isa);
   }
-  double results[1 + 2 * kTerms] = {values.total};
-  std::copy(values.values, values.values + kTerms, results + 1);
-  std::copy(values.floors, values.floors + kTerms, results + 1 + kTerms);
-  for (int i = 0; i < 1 + 2 * kTerms; ++i) {
-    if (call.wide) {
-      static_cast<double*>(output.data)[i] = results[i];
-    } else {
-      static_cast<float*>(output.data)[i] = static_cast<float>(results[i]);
-    }
+  put_number(total, 0, values.total);
+  for (int i = 0; i < kTerms; ++i) {
+    put_number(terms, i, values.values[i]);
+    put_number(terms, kTerms + i, values.floors[i]);
   }
   *static_cast<std::int64_t*>(frames.data) = values.frames;
   return tensors.grad_scale;

@@ -81,7 +81,14 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
         call = sweep.Sweep(loss.spec, inputs, weights, None, loss.noise_step)
         result = call.run([(("mel", 0), inputs.mel[0])], 1.0)
     assert result.gradients is not None
-    return list(calls[0]), [*inputs.values(), weights, result.values, result.frames, *result.gradients]
+    return list(calls[0]), [
+        *inputs.values(),
+        weights,
+        result.total,
+        result.values,
+        result.frames,
+        *result.gradients,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,8 +112,10 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
         (16, (64, 8, (3,), (1,)), "mel_lengths: expected shape"),
         (20, (64, 2, (4,), (1,)), "weights"),
         (22, (1.0, 2.0), "normalizer"),
-        (25, (64, 1, (9,), (1,)), "output"),
-        (26, (64, 7, (), ()), "frames"),
+        (25, (64, 1, (), ()), "total"),
+        (26, (64, 0, (2, 4), (1, 2)), "term values"),
+        (26, None, "term values: missing"),
+        (27, (64, 7, (), ()), "frames"),
         (1, 7, "instruction set"),
     ],
 )  # fmt: skip

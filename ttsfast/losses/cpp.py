@@ -26,6 +26,9 @@ _graph_is_kept: Callable[[], bool] = getattr(
 gradients are copied."""
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 class CppBackend:
     """All terms in the C++ extension; float32 and float64 arithmetic, any strides, half precision stored."""
 
@@ -36,11 +39,13 @@ class CppBackend:
         return None if native.core is not None else native.why_missing
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
-        for tensor in inputs.values():
-            if tensor.device.type != "cpu":
-                return f"it computes on the CPU, the inputs are on {tensor.device}; use backend='auto'"
-            if not torch.compiler.is_compiling() and not _is_plain(tensor):
-                return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
+        # check_inputs has seen to it that all are dense and on one device.
+        if inputs.target.device.type != "cpu":
+            return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
+        if not torch.compiler.is_compiling():
+            for tensor in inputs.values():
+                if type(tensor) not in _PLAIN:
+                    return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
         return None
 
     def run(
@@ -118,7 +123,3 @@ class _Once(torch.autograd.Function):
 def _rescaled(gradients: list[Tensor], scale: float, applied: float, in_place: bool) -> list[Tensor]:
     factor = scale / applied
     return [gradient.mul_(factor) if in_place else gradient * factor for gradient in gradients]
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided

@@ -59,6 +59,7 @@ class TTSLoss(nn.Module):
 
     noise_step: Tensor
     schedule: Tensor
+    base_weights: Tensor
     mel_mean: Tensor | None
     mel_std: Tensor | None
 
@@ -142,6 +143,7 @@ class TTSLoss(nn.Module):
         self.adaptive = AdaptiveWeights(weighting, self._training_spec.active)
         self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
+        self.register_buffer("base_weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
 
     @property
     def spec(self) -> LossSpec:
@@ -224,7 +226,11 @@ class TTSLoss(nn.Module):
 
     def current_weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(4,) weight of each term: base times schedule times adaptive factor."""
-        factors = (self.adaptive.factors * self.schedule).to(dtype)
+        factors = self.adaptive.factors * self.schedule
+        if dtype == torch.float32:
+            return factors * self.base_weights
+        # A double total is weighted by exactly the numbers given.
+        factors = factors.to(dtype)
         return torch.stack([f * b for f, b in zip(factors.unbind(), self.spec.base_weights, strict=True)])
 
     def schedule_weight(self, term: str, factor: float) -> None:

@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 from ttsfast import native
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import LossInputs, LossSpec
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
 
 BEST_ISA = 0
 """Let the extension pick among baseline (1), AVX2 (2) and AVX-512 (3)."""
@@ -48,10 +48,18 @@ class SweepResult:
 
     __slots__ = ("applied", "floors", "frames", "gradients", "total", "values")
 
-    def __init__(self, output: Tensor, frames: Tensor, gradients: list[Tensor], applied: float) -> None:
-        # Own memory for the total: a user may change it in place.
-        self.total = output[0].clone()
-        self.values, self.floors = output[1:5], output[5:]
+    def __init__(
+        self,
+        total: Tensor,
+        values: Tensor,
+        floors: Tensor,
+        frames: Tensor,
+        gradients: list[Tensor],
+        applied: float,
+    ) -> None:
+        self.total = total
+        self.values = values
+        self.floors = floors
         self.frames = frames
         self.gradients: list[Tensor] | None = gradients
         self.applied = applied
@@ -106,7 +114,8 @@ class Sweep:
         inputs, dtype = self.inputs, self.dtype
         # Nothing could be recovered from gradients times 0 or infinity.
         scale = scale if scale != 0 and math.isfinite(scale) else 1.0
-        output, frames = torch.empty(9, dtype=dtype), torch.empty((), dtype=torch.int64)
+        total, frames = torch.empty((), dtype=dtype), torch.empty((), dtype=torch.int64)
+        terms = torch.empty((2, len(TERMS)), dtype=dtype)
         gradients = [empty_gradient(tensor) for _, tensor in wanted] if memory is None else memory
         slopes = {slot: _view(g) for (slot, _), g in zip(wanted, gradients, strict=True)}
         statistics = [_statistic(part, dtype) for part in (inputs.mel_mean, inputs.mel_std)]
@@ -136,17 +145,19 @@ class Sweep:
             self.normalizer,
             scale,
             dtype == torch.float64,
-            _view(output),
+            _view(total),
+            _view(terms),
             _view(frames),
         )
         applied = _fused(self.spec).run(arguments)
-        return SweepResult(output, frames, gradients, applied)
+        values, floors = terms.unbind()
+        return SweepResult(total, values, floors, frames, gradients, applied)
 
 
 def empty_gradient(tensor: Tensor) -> Tensor:
     """Memory for a gradient, uncleared, in the order of the tensor's own where that has no gaps."""
-    if tensor.numel() * tensor.element_size() < RECYCLED_BYTES:
-        return torch.empty_like(tensor, requires_grad=False)
+    if tensor.nbytes < RECYCLED_BYTES:
+        return torch.empty_like(tensor)
     like = tensor if tensor.is_contiguous() else torch.empty_like(tensor, device="meta")
     assert native.core is not None
     return from_dlpack(native.core.recycled(tuple(tensor.shape), like.stride(), _CODES[tensor.dtype]))
