@@ -1,0 +1,72 @@
+"""The loss benchmark: its byte ledger, its gate and its table; never its speed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ttsfast.benchmarks import loss as bench
+from ttsfast.benchmarks import machine, roofline
+
+SMALL = bench.Case("small", 3, 12, bins=5, latents=4, sets=2)
+
+
+def test_ledger_counts_valid_reads_and_whole_writes() -> None:
+    shape = roofline.Shape(batch=2, frames=10, bins=3, latents=4, symbols=5, heads=2)
+    moves = roofline.ledger(shape, [10, 4], item=4, tail=2)
+    found = {f"{move.term} {move.tensor}": (move.read, move.written) for move in moves}
+    assert found == {
+        "mel prediction 0": (14 * 3 * 4, 20 * 3 * 4),
+        "mel target": (14 * 3 * 4, 0),
+        "kl posterior mu": (14 * 4 * 4, 20 * 4 * 4),
+        "kl posterior logvar": (14 * 4 * 4, 20 * 4 * 4),
+        "stop logits": (16 * 4, 20 * 4),
+        "attention weights": (14 * 10 * 4, 20 * 10 * 4),
+    }
+    assert roofline.total_bytes(moves) == sum(read + written for read, written in found.values())
+    forward = roofline.ledger(shape, [10, 4], gradients=False)
+    assert all(move.written == 0 for move in forward)
+    lines = roofline.table(moves, bandwidth=1e9).splitlines()
+    assert len(lines) == len(moves) + 2
+    assert lines[-1].split()[0] == "total"
+
+
+def test_bench_is_gated_and_writes_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = bench.variants
+
+    def with_a_wrong_one(*arguments: Any) -> dict[str, bench.Variant]:
+        def wrong(inputs: bench.Inputs) -> Tensor:
+            return 1.001 * bench.eager(inputs)
+
+        return {**usual(*arguments), "wrong": wrong}
+
+    monkeypatch.setattr(bench, "variants", with_a_wrong_one)
+    monkeypatch.setattr(machine, "COPY_BYTES", 1 << 16)
+    threads = torch.get_num_threads()
+    result = json.loads(json.dumps(bench.run_loss_bench([SMALL], threads=1, rounds=2, compiled=())))
+    assert torch.get_num_threads() == threads
+    rows = result["cases"][0]["variants"]
+    assert {"eager", "torch", "wrong"} <= set(rows)
+    for name, row in rows.items():
+        assert row["correct"] == (name != "wrong"), name
+        assert ("ms" in row) == (name != "wrong"), name
+        if row["correct"]:
+            assert row["error"] < 1e-5
+            assert row["peak_bytes"] >= result["cases"][0]["gradient_bytes"]
+    assert result["machine"]["threads"] == 1
+    shown = bench.table(result)
+    assert "no figures" in shown
+    assert result["machine"]["processor"] in shown
+
+
+def test_case_shapes() -> None:
+    inputs = bench.make_inputs(SMALL, torch.device("cpu"))
+    assert inputs["mel_pred"].shape == (3, 12, 5)
+    assert int(inputs["mel_lengths"][0]) == 12
+    assert int(inputs["mel_lengths"].min()) >= 4
+    full = bench.make_inputs(bench.Case("full", 2, 7, ragged=False), torch.device("cpu"))
+    assert full["mel_lengths"].tolist() == [7, 7]

@@ -1,0 +1,87 @@
+"""The bytes that a fused pass over the losses must move, term by term: the bound that speed is held to.
+
+Every input element that counts is read once; every element of a gradient is written once, zeros in padding
+included. Padded inputs cost nothing. Lengths, weights and partial sums are too small to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of one loss call; everything in elements."""
+
+    batch: int
+    frames: int
+    bins: int = 80
+    latents: int = 64
+    symbols: int = 0
+    """N of the attention; 0 for none."""
+    heads: int = 1
+    predictions: int = 1
+    prior: bool = False
+
+
+@dataclass(frozen=True)
+class Move:
+    """What one tensor costs."""
+
+    term: str
+    tensor: str
+    read: int
+    written: int
+    """Bytes."""
+
+
+def ledger(
+    shape: Shape, lengths: Sequence[int], *, item: int = 4, tail: int = 8, gradients: bool = True
+) -> list[Move]:
+    """Bytes read and written by term and tensor.
+
+    Args:
+        shape: sizes.
+        lengths: valid frames of each utterance, (B,).
+        item: bytes of one element.
+        tail: steps after the end that the stop term takes in.
+        gradients: whether gradients are written.
+    """
+    valid = sum(lengths)
+    padded = shape.batch * shape.frames if gradients else 0
+    moves = [
+        Move("mel", f"prediction {i}", valid * shape.bins * item, padded * shape.bins * item)
+        for i in range(shape.predictions)
+    ]
+    moves.append(Move("mel", "target", valid * shape.bins * item, 0))
+    gaussians = ("posterior", "prior") if shape.prior else ("posterior",)
+    moves += [
+        Move("kl", f"{name} {part}", valid * shape.latents * item, padded * shape.latents * item)
+        for name in gaussians
+        for part in ("mu", "logvar")
+    ]
+    steps = sum(min(length + tail, shape.frames) for length in lengths)
+    moves.append(Move("stop", "logits", steps * item, padded * item))
+    if shape.symbols:
+        weights = shape.heads * shape.symbols * item
+        moves.append(Move("attention", "weights", valid * weights, padded * weights))
+    return moves
+
+
+def total_bytes(moves: Sequence[Move]) -> int:
+    """Read and written together."""
+    return sum(move.read + move.written for move in moves)
+
+
+def table(moves: Sequence[Move], bandwidth: float | None = None) -> str:
+    """The ledger in columns; with ``bandwidth`` (bytes/s), the time that each line costs at the least."""
+    heading = f"{'term':<10} {'tensor':<18} {'read MB':>9} {'written MB':>11}"
+    lines = [heading + (f" {'least us':>9}" if bandwidth else "")]
+    everything = [*moves, Move("total", "", sum(m.read for m in moves), sum(m.written for m in moves))]
+    for move in everything:
+        line = f"{move.term:<10} {move.tensor:<18} {move.read / 1e6:>9.2f} {move.written / 1e6:>11.2f}"
+        if bandwidth:
+            line += f" {(move.read + move.written) / bandwidth * 1e6:>9.1f}"
+        lines.append(line)
+    return "\n".join(lines)
