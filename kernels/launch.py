@@ -14,7 +14,7 @@ from ttsfast.kernels.backward import rescale
 from ttsfast.kernels.forward import loss_forward
 
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import LossInputs, LossSpec
+from ttsfast.losses.spec import LossInputs, LossSpec, StepState
 
 MEL_TILE = 1024
 """Elements of a mel tile: 8 for each of 128 threads, one 16-byte access of bf16 or two of float32 to each
@@ -48,20 +48,6 @@ class Gradients(NamedTuple):
     """One per layer, wanted for all layers or for none."""
 
 
-class State(NamedTuple):
-    """The buffers of the adaptive weights, which the kernel reads and steps; see ``AdaptiveWeights``."""
-
-    method: str
-    """``"fixed"`` where this call must not change them."""
-    factors: Tensor
-    fast: Tensor
-    slow: Tensor
-    log_variances: Tensor
-    observations: Tensor
-    skipped: Tensor
-    schedule: Tensor
-
-
 class Launched(NamedTuple):
     """What the forward kernel writes beside the gradients."""
 
@@ -88,13 +74,11 @@ def forward(
     spec: LossSpec,
     inputs: LossInputs,
     gradients: Gradients,
-    weights: Tensor | State,
+    weights: Tensor | StepState,
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
     step: Tensor,
     counter: Tensor,
-    *,
-    advance: bool = False,
 ) -> Launched:
     """Launch the forward kernel on the current stream of the inputs' device.
 
@@ -102,15 +86,12 @@ def forward(
         spec, inputs, normalizer, grad_scale, step: as a loss backend gets them, all on one device; attention
             layers of one dtype and one pair of strides of (S, N).
         gradients: where to write the gradients, every element of them.
-        weights: (4,), or the state that they follow from.
+        weights: (4,), or the state that they follow from and that the launch moves on.
         counter: () int32, 0; the same tensor must not serve two streams at a time.
-        advance: whether the kernel adds 1 to ``step``.
     """
     dtype = inputs.compute_dtype
     device = inputs.target.device
-    grid, arguments, options = prepare(
-        spec, inputs, gradients, weights, normalizer, grad_scale, step, advance=advance
-    )
+    grid, arguments, options = prepare(spec, inputs, gradients, weights, normalizer, grad_scale, step)
     total = torch.empty((), dtype=dtype, device=device)
     report = torch.empty(13, dtype=dtype, device=device)
     integers = torch.empty(2, dtype=torch.int64, device=device)
@@ -132,12 +113,10 @@ def prepare(
     spec: LossSpec,
     inputs: LossInputs,
     gradients: Gradients,
-    weights: Tensor | State,
+    weights: Tensor | StepState,
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
     step: Tensor,
-    *,
-    advance: bool = False,
 ) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
     """(grid, arguments but the outputs, compile options) of a forward launch."""
     batch, frames, bins = inputs.target.shape
@@ -154,7 +133,7 @@ def prepare(
     axes = [layer.shape[-2] for layer in inputs.attention]
     if inputs.stop_logits is not None:
         axes.append(inputs.stop_logits.shape[1])
-    state = weights if isinstance(weights, State) else None
+    state = weights if isinstance(weights, StepState) else None
     arguments.update(
         mel_lengths=inputs.mel_lengths.contiguous(),
         step_lengths=_contiguous(inputs.step_lengths if axes else None),
@@ -171,7 +150,7 @@ def prepare(
         ACTIVE=sum(1 << i for i, active in enumerate(spec.active) if active),
         STATE=state is not None,
         METHOD="fixed" if state is None else state.method,
-        ADVANCE=advance,
+        ADVANCE=state is not None and state.advance,
         BY_UTTERANCE=spec.normalization == "utterance",
         BATCH_BLOCK=BATCH_BLOCK,
         REDUCE_BLOCK=REDUCE_BLOCK,

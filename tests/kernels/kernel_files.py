@@ -9,4 +9,5 @@ KERNEL_FILES = (
     "test_kernel_forward.py",
     "test_kernel_backward.py",
     "test_kernel_hostile.py",
+    "test_kernel_state.py",
 )

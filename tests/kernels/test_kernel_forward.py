@@ -167,4 +167,6 @@ def test_two_runs_have_the_same_bits() -> None:
     spec, inputs = make_spec(mel_smoothing="noise"), make_inputs(prior=True, heads=(2,))
     first, second = (evaluate(BACKEND, spec, inputs) for _ in range(2))
     for a, b in zip((*first.result, *first.gradients), (*second.result, *second.gradients), strict=True):
+        assert a is not None
+        assert b is not None
         assert torch.equal(a, b)

@@ -118,6 +118,8 @@ def test_lengths_outside_their_axes_are_clamped_and_counted() -> None:
     )
     ours, truth = (evaluate(each, make_spec(), wild) for each in (BACKEND, Reference()))
     torch.testing.assert_close(ours.result.total.double(), truth.result.total, rtol=1e-5, atol=0)
+    assert ours.result.clamped is not None
+    assert int(ours.result.clamped) == 6
     for a, b in zip(ours.gradients, truth.gradients, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-6)
 

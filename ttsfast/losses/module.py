@@ -15,7 +15,8 @@ from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
 from ttsfast.losses.checks import check_inputs
 from ttsfast.losses.counts import Counts, count
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, StepState
+from ttsfast.losses.triton import TritonBackend
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -208,13 +209,16 @@ class TTSLoss(nn.Module):
         )
         self._check_call(inputs, normalizer, grad_scale)
         spec = self.spec
-        weights = self.current_weights(inputs.compute_dtype)
         backend = backends.choose(self.backend, spec, inputs)
-        result = backend.run(spec, inputs, weights, normalizer, grad_scale, self.noise_step)
-        if self.training:
-            self.noise_step.add_(1)
-            if self.update_in_forward:
-                self.adaptive.observe(result.values, result.floors)
+        if isinstance(backend, TritonBackend):
+            result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
+        else:
+            weights = self.current_weights(inputs.compute_dtype)
+            result = backend.run(spec, inputs, weights, normalizer, grad_scale, self.noise_step)
+            if self.training:
+                self.noise_step.add_(1)
+                if self.update_in_forward:
+                    self.adaptive.observe(result.values, result.floors)
         return LossOutput(
             total=result.total,
             values=result.values,
@@ -222,6 +226,23 @@ class TTSLoss(nn.Module):
             weight_values=weights,
             frames=result.frames,
             present=inputs.present,
+            clamped=result.clamped,
+        )
+
+    def _step_state(self) -> StepState:
+        """For a backend that moves the state on in its own launch."""
+        adaptive = self.adaptive
+        return StepState(
+            method=adaptive.method if self.training and self.update_in_forward else "fixed",
+            factors=adaptive.factors,
+            fast=adaptive.fast,
+            slow=adaptive.slow,
+            log_variances=adaptive.log_variances,
+            observations=adaptive.observations,
+            skipped=adaptive.skipped,
+            schedule=self.schedule,
+            noise_step=self.noise_step,
+            advance=self.training,
         )
 
     def current_weights(self, dtype: torch.dtype = torch.float32) -> Tensor:

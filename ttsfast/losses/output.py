@@ -29,6 +29,9 @@ class LossOutput:
     """() int64, valid frames of this call."""
     present: tuple[bool, ...]
     """Which terms had inputs."""
+    clamped: Tensor | None = None
+    """() int64, how many lengths on a GPU lay outside their axes and were clamped; None elsewhere, where
+    they raise."""
 
     @property
     def mel(self) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Once, graph_is_kept
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
 def interpreted() -> bool:
@@ -55,26 +55,42 @@ class TritonBackend:
         grad_scale: Tensor | float | None,
         step: Tensor,
     ) -> BackendResult:
-        from ttsfast.kernels import launch
+        return _run(_Call(spec, _uniform_layers(inputs), weights, normalizer, grad_scale, step))[0]
 
+    def run_step(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        state: StepState,
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+    ) -> tuple[BackendResult, Tensor]:
+        """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same launch moves on."""
         inputs = _uniform_layers(inputs)
-        call = _Call(spec, inputs, weights, normalizer, grad_scale, step)
-        tensors = launch.differentiable(inputs)
-        needs = _needs(spec, tensors)
-        if any(needs):
-            total, report, integers = _FusedLoss.apply(call, needs, *tensors)
-        else:
-            total, report, integers = _launch(call, launch.arrange([None] * len(tensors)))
-        return BackendResult(total, report[0:4], report[4:8], integers[0])
+        return _run(_Call(spec, inputs, state, normalizer, grad_scale, state.noise_step))
 
 
 class _Call(NamedTuple):
     spec: LossSpec
     inputs: LossInputs
-    weights: Tensor
+    weights: Tensor | StepState
     normalizer: Counts | Tensor | float | None
     grad_scale: Tensor | float | None
     step: Tensor
+
+
+def _run(call: _Call) -> tuple[BackendResult, Tensor]:
+    """The result and the weights (4,) it used."""
+    from ttsfast.kernels import launch
+
+    tensors = launch.differentiable(call.inputs)
+    needs = _needs(call.spec, tensors)
+    if any(needs):
+        total, report, integers = _FusedLoss.apply(call, needs, *tensors)
+    else:
+        total, report, integers = _launch(call, launch.arrange([None] * len(tensors)))
+    values, floors, weights = report[:12].view(3, 4).unbind()
+    return BackendResult(total, values, floors, *integers.unbind()), weights
 
 
 def _uniform_layers(inputs: LossInputs) -> LossInputs:
