@@ -6,7 +6,7 @@ import pytest
 import torch
 from model_checks import assert_same
 
-from ttsfast.models.attention import PositionalCode, TextAttention
+from ttsfast.models.attention import PACE_GAIN, PositionalCode, TextAttention
 
 
 def test_the_code_of_a_position_resembles_those_nearby_most() -> None:
@@ -44,7 +44,7 @@ def test_attention_equals_a_loop() -> None:
     keys, values = attention.read(text)
     allowed = torch.tensor([[[True, True, False, True, False]], [[True] * 5]])
     read, weights = attention(steps, 3, keys, values, allowed, torch.tensor([1, 0]))
-    for row, pace in enumerate((math.exp(-0.2), math.exp(0.1))):
+    for row, pace in enumerate((math.exp(-0.02 * PACE_GAIN), math.exp(0.01 * PACE_GAIN))):
         for s in range(4):
             query = attention.query(steps[row, s]) + attention.position(torch.tensor([pace * (3 + s)]))[0]
             scores = [

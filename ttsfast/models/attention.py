@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-SHORTEST_WAVE = 20.0
+SHORTEST_WAVE = 12.0
 LONGEST_WAVE = 1000.0
 """Wavelengths of the positional code, in text symbols: where in the sentence a step is, to within a word
 or so. Which symbol of the word it speaks is for the content to say, else a voice that speeds up or pauses
 would be read at the wrong place."""
 
-PACE_GAIN = 10.0
+PACE_GAIN = 4.0
 """Adam moves every parameter by about the learning rate at each step, whatever its scale; the pace has to
 arrive within the first hundred steps, so that its unit is made small."""
 
