@@ -44,22 +44,21 @@ class SequenceConv(nn.Module):
         self.kernel_size = kernel_size
         self.dilation = dilation
         reach = (kernel_size - 1) * dilation
-        self.padding = reach if causal else reach // 2
+        self.padding = (reach, 0) if causal else (reach // 2, reach // 2)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.normal_(self.weight, std=(inputs * kernel_size) ** -0.5)
 
     def forward(self, x: Tensor, cache: ConvCache | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D_out).
+        """(B, T, D) -> (B, D_out, T), channels first, as the convolution leaves it.
 
         With a ``cache`` the convolution is causal, x is the one next step (B, 1, D), and the result equals
         that step of the whole sequence; the cache moves on.
         """
         if cache is not None:
-            return F.linear(cache.taps(x, self), cache.weight, self.bias)
-        # A causal convolution is padded at both ends and cut: a copy less than padding the start alone.
-        y = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.padding, dilation=self.dilation)
-        return y[:, :, : x.shape[1]].transpose(1, 2)
+            return F.linear(cache.taps(x, self), cache.weight, self.bias).transpose(1, 2)
+        padded = F.pad(x, (0, 0, *self.padding))
+        return F.conv1d(padded.transpose(1, 2), self.weight, self.bias, dilation=self.dilation)
 
 
 class GatedConv(nn.Module):
@@ -88,8 +87,9 @@ class GatedConv(nn.Module):
         h = self.norm(x)
         if valid is not None:
             h = h * valid
-        y = F.glu(self.conv(h, cache), dim=-1)
-        return x + self.dropout(y.transpose(1, 2)).transpose(1, 2)
+        # Gated while channels are first: both halves are contiguous, without which the backward is slow.
+        y = F.glu(self.conv(h, cache), dim=1)
+        return x + self.dropout(y).transpose(1, 2)
 
 
 class GatedStack(nn.ModuleList):
