@@ -65,7 +65,7 @@ struct MelLine {
 };
 
 template <typename T, Distance kDistance, bool kStream>
-TTSFAST_INLINE double mel_run(const MelLine<T>& line, std::int64_t n, std::int64_t head) {
+TTSFAST_INLINE void mel_run(const MelLine<T>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
   const V high = all<V>(line.delta), low = -high;
@@ -95,7 +95,7 @@ TTSFAST_INLINE double mel_run(const MelLine<T>& line, std::int64_t n, std::int64
     if (line.target_gradient != nullptr)
       put<T, kWhole, kStream>(line.target_gradient + i, -line.keep * slopes, count);
   });
-  return sum(total);
+  sum.add(total);
 }
 
 template <typename T>
@@ -108,9 +108,9 @@ struct KlLine {
   T scale;
 };
 
-// Twice the nats of n elements.
+// Adds twice the nats of n elements.
 template <typename T, bool kPrior, bool kStream>
-TTSFAST_INLINE double kl_run(const KlLine<T>& line, std::int64_t n, std::int64_t head) {
+TTSFAST_INLINE void kl_run(const KlLine<T>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
   each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
@@ -138,12 +138,12 @@ TTSFAST_INLINE double kl_run(const KlLine<T>& line, std::int64_t n, std::int64_t
         put<T, kWhole, kStream>(line.gradient[3] + i, -spread_slope - T(0.5) * line.scale * square, count);
     }
   });
-  return sum(total);
+  sum.add(total);
 }
 
 // a softplus(-x) + b softplus(x), and its slope b sigmoid(x) - a sigmoid(-x).
 template <typename T>
-TTSFAST_INLINE double stop_run(const T* logits, T* gradient, std::int64_t n, T a, T b, T scale) {
+TTSFAST_INLINE void stop_run(const T* logits, T* gradient, std::int64_t n, T a, T b, T scale, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
   each_vector<T, false>(n, 0, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
@@ -166,7 +166,7 @@ TTSFAST_INLINE double stop_run(const T* logits, T* gradient, std::int64_t n, T a
                             scale * (b * (positive ? near : far) - a * (positive ? far : near)), count);
     }
   });
-  return sum(total);
+  sum.add(total);
 }
 
 template <typename T>
@@ -182,7 +182,7 @@ struct AttentionLine {
 // A (1 - exp(-(n/N - t/T)^2 / (2 sigma^2))) over n in [first, first + n): the difference is taken between
 // integers, n T - t N, where that of two quotients would cancel near the diagonal.
 template <typename T>
-TTSFAST_INLINE double attention_run(const AttentionLine<T>& line, std::int64_t first, std::int64_t n) {
+TTSFAST_INLINE void attention_run(const AttentionLine<T>& line, std::int64_t first, std::int64_t n, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{}, lanes{};
   for (std::int64_t lane = 0; lane < Lanes<T>::count; ++lane) lanes[lane] = static_cast<T>(first + lane);
@@ -193,7 +193,7 @@ TTSFAST_INLINE double attention_run(const AttentionLine<T>& line, std::int64_t f
     total += fetch<T, kWhole>(line.weights + i, count) * penalty;
     if (line.gradient != nullptr) put<T, kWhole, false>(line.gradient + i, penalty * line.scale, count);
   });
-  return sum(total);
+  sum.add(total);
 }
 
 }  // namespace TTSFAST_ISA

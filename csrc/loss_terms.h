@@ -48,11 +48,11 @@ TTSFAST_INLINE T* ahead(T* pointer, std::int64_t count) {
 
 template <typename T, Distance kDistance, bool kStream>
 double mel_line(MelLine<T> line, std::int64_t n) {
-  double total = 0;
+  Sum<T> sum;
   std::int64_t head = kStream ? common_head(line.gradient, line.target_gradient) : 0;
   while (n > 0) {
     const std::int64_t run = n < kRun + head ? n : kRun + head;
-    total += mel_run<T, kDistance, kStream>(line, run, head);
+    mel_run<T, kDistance, kStream>(line, run, head, sum);
     n -= run;
     head = 0;
     for (int p = 0; p < 2; ++p) {
@@ -63,7 +63,7 @@ double mel_line(MelLine<T> line, std::int64_t n) {
     line.shift = ahead(line.shift, run);
     line.target_gradient = ahead(line.target_gradient, run);
   }
-  return total;
+  return total_of(sum);
 }
 
 template <typename T, Distance kDistance>
@@ -138,11 +138,11 @@ double mel_task(const Call& call, std::int64_t index, T* scratch) {
 
 template <typename T, bool kPrior, bool kStream>
 double kl_line(KlLine<T> line, std::int64_t n) {
-  double total = 0;
+  Sum<T> sum;
   std::int64_t head = kStream ? common_head(line.gradient) : 0;
   while (n > 0) {
     const std::int64_t run = n < kRun + head ? n : kRun + head;
-    total += kl_run<T, kPrior, kStream>(line, run, head);
+    kl_run<T, kPrior, kStream>(line, run, head, sum);
     n -= run;
     head = 0;
     line.mu += run;
@@ -151,7 +151,7 @@ double kl_line(KlLine<T> line, std::int64_t n) {
     line.prior_logvar = ahead(line.prior_logvar, run);
     for (T*& gradient : line.gradient) gradient = ahead(gradient, run);
   }
-  return 0.5 * total;
+  return 0.5 * total_of(sum);
 }
 
 template <typename T>
@@ -226,18 +226,18 @@ double stop_task(const Call& call, std::int64_t index, T* scratch) {
   // Target 1 begins at the last valid step; a truncated utterance has none.
   const std::int64_t negative = call.truncated[index] ? included : length - 1;
   const T scale = static_cast<T>(call.stop.scale[index]);
-  double total = 0;
+  Sum<T> sum;
   for (std::int64_t first = 0; first < included;) {
     const int target = first >= negative;
     const std::int64_t end = target ? included : negative;
     const std::int64_t run = end - first < kRun ? end - first : kRun;
-    total += stop_run<T>(logits.data + first, ahead(gradient.data, first), run,
+    stop_run<T>(logits.data + first, ahead(gradient.data, first), run,
                          static_cast<T>(call.coefficients[target][0]), static_cast<T>(call.coefficients[target][1]),
-                         scale);
+                scale, sum);
     first += run;
   }
   write_rows(call.logits_gradient, place(call.logits_gradient), gradient);
-  return total;
+  return total_of(sum);
 }
 
 template <typename T>
@@ -259,7 +259,7 @@ double attention_task(const Call& call, const Layer& layer, std::int64_t index, 
   const Rows<T> weights = read_rows<T>(layer.value, from, scratch);
   const Rows<T> gradient = gradient_rows<T>(layer.gradient, to, scratch);
   const double span = static_cast<double>(valid) * static_cast<double>(length) * call.sigma;
-  double total = 0;
+  Sum<T> sum;
   for (std::int64_t r = 0; r < block.valid; ++r) {
     AttentionLine<T> line{weights.row(r),
                           gradient ? gradient.row(r) : nullptr,
@@ -268,13 +268,13 @@ double attention_task(const Call& call, const Layer& layer, std::int64_t index, 
                           static_cast<T>(1.0 / span),
                           static_cast<T>(call.attention.scale[batch])};
     for (std::int64_t first = 0; first < valid; first += kRun) {
-      total += attention_run<T>(line, first, valid - first < kRun ? valid - first : kRun);
+      attention_run<T>(line, first, valid - first < kRun ? valid - first : kRun, sum);
       line.weights += kRun;
       line.gradient = ahead(line.gradient, kRun);
     }
   }
   write_rows(layer.gradient, to, gradient);
-  return total;
+  return total_of(sum);
 }
 
 template <typename T>

@@ -19,6 +19,7 @@ typedef double DoubleVector __attribute__((vector_size(TTSFAST_BYTES)));
 typedef std::int32_t IntVector __attribute__((vector_size(TTSFAST_BYTES)));
 typedef std::uint32_t WordVector __attribute__((vector_size(TTSFAST_BYTES)));
 typedef std::uint64_t LongVector __attribute__((vector_size(2 * TTSFAST_BYTES)));
+typedef double SumVector __attribute__((vector_size(2 * TTSFAST_BYTES)));
 typedef std::uint16_t HalfVector __attribute__((vector_size(TTSFAST_BYTES / 2)));
 
 template <typename T>
@@ -102,18 +103,61 @@ TTSFAST_INLINE void finish_streaming() {
 #endif
 }
 
-template <typename V>
-TTSFAST_INLINE double sum(V value) {
+// A sum in double precision, one for each lane until the end.
+template <typename T>
+struct Sum;
+
+template <>
+struct Sum<float> {
+  SumVector lanes{};
+  TTSFAST_INLINE void add(FloatVector value) { lanes += __builtin_convertvector(value, SumVector); }
+};
+
+template <>
+struct Sum<double> {
+  DoubleVector lanes{};
+  TTSFAST_INLINE void add(DoubleVector value) { lanes += value; }
+};
+
+template <typename T>
+TTSFAST_INLINE double total_of(const Sum<T>& sum) {
   double total = 0;
-  for (std::size_t i = 0; i < sizeof(V) / sizeof(value[0]); ++i) total += static_cast<double>(value[i]);
+  for (std::size_t i = 0; i < sizeof(sum.lanes) / sizeof(double); ++i) total += sum.lanes[i];
   return total;
 }
 
-// NaN stays NaN: no comparison with it holds.
+// The smaller and the larger of the bound and the value; a value that is NaN stays NaN. By name, since
+// compilers turn a choice between vectors into a comparison and a blend.
+TTSFAST_INLINE FloatVector at_most(FloatVector bound, FloatVector value) {
+#if TTSFAST_BYTES == 64
+  return reinterpret_cast<FloatVector>(_mm512_maskz_min_ps(0xFFFF, reinterpret_cast<__m512>(bound), reinterpret_cast<__m512>(value)));
+#elif TTSFAST_BYTES == 32
+  return reinterpret_cast<FloatVector>(_mm256_min_ps(reinterpret_cast<__m256>(bound), reinterpret_cast<__m256>(value)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<FloatVector>(_mm_min_ps(reinterpret_cast<__m128>(bound), reinterpret_cast<__m128>(value)));
+#else
+  return bound < value ? bound : value;
+#endif
+}
+
+TTSFAST_INLINE FloatVector at_least(FloatVector bound, FloatVector value) {
+#if TTSFAST_BYTES == 64
+  return reinterpret_cast<FloatVector>(_mm512_maskz_max_ps(0xFFFF, reinterpret_cast<__m512>(bound), reinterpret_cast<__m512>(value)));
+#elif TTSFAST_BYTES == 32
+  return reinterpret_cast<FloatVector>(_mm256_max_ps(reinterpret_cast<__m256>(bound), reinterpret_cast<__m256>(value)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<FloatVector>(_mm_max_ps(reinterpret_cast<__m128>(bound), reinterpret_cast<__m128>(value)));
+#else
+  return bound > value ? bound : value;
+#endif
+}
+
+TTSFAST_INLINE DoubleVector at_most(DoubleVector bound, DoubleVector value) { return bound < value ? bound : value; }
+TTSFAST_INLINE DoubleVector at_least(DoubleVector bound, DoubleVector value) { return bound > value ? bound : value; }
+
 template <typename V>
 TTSFAST_INLINE V clamp(V value, V low, V high) {
-  value = value > high ? high : value;
-  return value < low ? low : value;
+  return at_least(low, at_most(high, value));
 }
 
 TTSFAST_INLINE FloatVector absolute(FloatVector value) {
@@ -122,7 +166,7 @@ TTSFAST_INLINE FloatVector absolute(FloatVector value) {
 
 TTSFAST_INLINE DoubleVector absolute(DoubleVector value) { return value < 0 ? -value : value; }
 
-// 2^k in float for integers -127 < k < 128 held as floats.
+// 2^k for integers -127 < k < 128 held as floats.
 TTSFAST_INLINE FloatVector power_of_two(FloatVector k) {
   return reinterpret_cast<FloatVector>((reinterpret_cast<WordVector>(__builtin_convertvector(k, IntVector)) + 127u) << 23);
 }
@@ -133,31 +177,30 @@ TTSFAST_INLINE FloatVector nearest(FloatVector value) {
   return (value + shift) - shift;
 }
 
-// x = k ln 2 + f with |f| <= ln(2)/2.
+// x = k ln 2 + f with |f| <= ln(2)/2, up to x = 88.4; beyond, k stays and f grows until e^f overflows.
 struct Split {
   FloatVector k, f;
-  FloatVector half;  // 2^k / 2: 2^128 has no float, but e^x below the largest float may need it
-  FloatVector tail;  // e^f - 1 - f by Taylor's series
+  FloatVector scale;  // 2^k
+  FloatVector tail;   // e^f - 1 - f by Taylor's series
 };
 
 TTSFAST_INLINE Split split(FloatVector x) {
-  const FloatVector bounded = clamp(x, all<FloatVector>(-87.0f), all<FloatVector>(89.0f));
-  const FloatVector k = nearest(bounded * 1.44269504f);
+  x = at_least(all<FloatVector>(-87.0f), x);
+  const FloatVector k = at_most(all<FloatVector>(127.0f), nearest(x * 1.44269504f));
   // ln 2 in two parts: the first has few enough bits that its product with k is exact.
-  const FloatVector f = (bounded - k * 0.693145752f) - k * 1.42860677e-6f;
-  const FloatVector tail =
-      f * f *
-      (0.5f +
-       f * (1.66666667e-1f +
-            f * (4.16666667e-2f +
-                 f * (8.33333333e-3f + f * (1.38888889e-3f + f * (1.98412698e-4f + f * 2.48015873e-5f))))));
-  return {k, f, power_of_two(k - 1.0f), tail};
+  const FloatVector f = (x - k * 0.693145752f) - k * 1.42860677e-6f;
+  // In pairs rather than one after the other: the loops wait for this chain of dependent operations.
+  const FloatVector q = f * f;
+  const FloatVector low = 0.5f + f * 1.66666667e-1f, middle = 4.16666667e-2f + f * 8.33333333e-3f;
+  const FloatVector high = (1.38888889e-3f + f * 1.98412698e-4f) + q * 2.48015873e-5f;
+  return {k, f, power_of_two(k), q * (low + q * (middle + q * high))};
 }
 
 // e^x; 0 below the smallest normal float.
 TTSFAST_INLINE FloatVector power(FloatVector x) {
   const Split s = split(x);
-  return 2.0f * (s.half + s.half * (s.f + s.tail));
+  const FloatVector result = s.scale + s.scale * (s.f + s.tail);
+  return x < -87.0f ? FloatVector{} : result;
 }
 
 TTSFAST_INLINE DoubleVector power(DoubleVector x) {
@@ -172,9 +215,8 @@ struct Exponential {
 
 TTSFAST_INLINE Exponential exponential(FloatVector x) {
   const Split s = split(x);
-  const FloatVector scaled = 2.0f * (s.half * (s.f + s.tail) + (s.half - 0.5f));
-  const auto small = s.k == 0.0f;
-  return {small ? s.f + s.tail : scaled, small ? s.tail : scaled - x};
+  const FloatVector minus_one = s.scale * (s.f + s.tail) + (s.scale - 1.0f);
+  return {minus_one, s.k == 0.0f ? s.tail : minus_one - x};
 }
 
 struct WideExponential {

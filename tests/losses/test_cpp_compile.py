@@ -101,6 +101,18 @@ def test_operator_rules(normalizer: Any) -> None:
     torch.library.opcheck(usual.default, calls[0])
 
 
+def test_lengths_out_of_range_are_clamped() -> None:
+    # In a compiled graph nobody has looked at their values.
+    torch._dynamo.reset()
+    batch = make(per_frame=True, heads=2)
+    loss = make_loss(backend="cpp")
+    frames, symbols = batch["mel_target"].shape[1], batch["attention"].shape[-1]
+    within = dict(batch, mel_lengths=torch.tensor([frames, 4, 0]), text_lengths=torch.tensor([symbols, 0, 1]))
+    beyond = dict(batch, mel_lengths=torch.tensor([9999, 4, -7]), text_lengths=torch.tensor([9999, -1, 1]))
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(**beyond).values, loss(**within).values, rtol=0, atol=0)
+
+
 def test_spec_survives_the_operator() -> None:
     for options in CASES:
         spec = make_loss(**{key: value for key, value in options.items() if key != "weighting"}).spec

@@ -145,13 +145,14 @@ def test_padding_is_never_read(bad: float) -> None:
         assert_same_bits(run(clean, "cpp", **options), run(dirty, "cpp", **options))
 
 
+@pytest.mark.parametrize("free_bits", [0.0, 2.0])
 @pytest.mark.parametrize("name", ["mel_pred", "mel_target", "posterior", "stop_logits", "attention"])
-def test_nan_in_the_valid_region_shows(name: str) -> None:
+def test_nan_in_the_valid_region_shows(name: str, free_bits: float) -> None:
     batch = batch_of(torch.float32, [9, 4], per_frame=True, bins=20)
     value = batch[name][1] if name == "posterior" else batch[name]
     with torch.no_grad():
         value[1, 2] = math.nan
-    expected, result = (run(batch, backend) for backend in ("torch", "cpp"))
+    expected, result = (run(batch, backend, kl_free_bits=free_bits) for backend in ("torch", "cpp"))
     assert result["total"].isnan()
     for key in expected:
         torch.testing.assert_close(result[key].isnan(), expected[key].isnan(), msg=key)
@@ -165,4 +166,4 @@ def test_infinite_prior_precision_at_equal_means() -> None:
     batch["prior"] = (mu.detach().clone().requires_grad_(), logvar.detach().clone().requires_grad_())
     expected, result = (run(batch, backend) for backend in ("torch", "cpp"))
     for key in expected:
-        torch.testing.assert_close(result[key], expected[key], rtol=1e-6, atol=1e-9, equal_nan=False)
+        torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-7, equal_nan=False)
