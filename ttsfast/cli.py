@@ -101,7 +101,14 @@ def prepare(
     validation_fraction: Annotated[float, typer.Option(help="Share of the texts held out.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
+    mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
     trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
+    max_duration: Annotated[
+        float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
+    ] = None,
+    exclude_bad: Annotated[
+        bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core.")] = -1,
     force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
     as_json: AsJson = False,
@@ -111,25 +118,30 @@ def prepare(
     Example: ttsfast prepare LJSpeech-1.1 data/store --language en
     """
     from ttsfast.data.mel import MelContract
-    from ttsfast.data.prepare import PrepareOptions
+    from ttsfast.data.prepare import CorpusFaults, PrepareOptions
     from ttsfast.data.prepare import prepare as run
     from ttsfast.data.text import TextFrontend
 
-    report = run(
-        corpus,
-        store,
-        PrepareOptions(
-            contract=MelContract.preset(contract),
-            frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
-            layout=layout,
-            validation_fraction=validation_fraction,
-            seed=seed,
-            resample=resample,
-            trim=trim,
-            jobs=jobs,
-            force=force,
-        ),
+    options = PrepareOptions(
+        contract=MelContract.preset(contract),
+        frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
+        layout=layout,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        resample=resample,
+        mixdown=mixdown,
+        trim=trim,
+        max_duration=max_duration,
+        exclude_bad=exclude_bad,
+        jobs=jobs,
+        force=force,
     )
+    try:
+        report = run(corpus, store, options)
+    except CorpusFaults as error:
+        for fault in error.faults:
+            print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
+        raise
     _print_json(report.to_dict()) if as_json else print(report)
 
 

@@ -49,20 +49,20 @@ def open_loaders(config: Config, store: Store, device: torch.device) -> tuple[Me
                 f"{names}",
                 markup=False,
             )
-        if len(indices) == 0:
-            raise InputError(f"{data.store}: no {split} utterance is within the length limits; raise them")
         loaders.append(_loader(config, store, indices, device))
     return loaders[0], loaders[1]
 
 
 def _loader(config: Config, store: Store, indices: np.ndarray, device: torch.device) -> MelLoader:
     data = config.data
+    padding = {"tail_frames": config.training.stop_tail_frames, "pad_to_multiple": data.pad_to_multiple}
     plan = BatchPlan(
         store.frames,
         indices,
         batch_size=data.batch_size,
         seed=config.training.seed,
         frame_budget=data.frame_budget or None,
+        **padding,
     )
     on_gpu = device.type == "cuda"
     return MelLoader(
@@ -71,8 +71,7 @@ def _loader(config: Config, store: Store, indices: np.ndarray, device: torch.dev
         num_workers=data.num_workers,
         pin_memory=data.pin_memory and on_gpu,
         device=device if data.prefetch_to_gpu and on_gpu else None,
-        tail_frames=config.training.stop_tail_frames,
-        pad_to_multiple=data.pad_to_multiple,
+        **padding,
     )
 
 
