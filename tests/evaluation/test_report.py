@@ -116,7 +116,7 @@ def test_missed_targets_come_first(bare: Evaluation, tmp_path: Path) -> None:
     page, _ = write(tmp_path, replace(bare, figures=figures))
     verdict = page.texts.index("2 of 5 targets missed")
     assert verdict < 6
-    assert page.texts[verdict + 1] == "coverage is 0.500, wanted ≥ 0.98, stop rate is –, wanted ≥ 0.95"
+    assert page.texts[verdict + 1] == "coverage is 0.500, wanted ≥ 0.98; stop rate is –, wanted ≥ 0.95"
     assert page.texts.count("missed") == 2
 
 

@@ -98,7 +98,7 @@ class Evaluation:
             "baselines": self.baselines,
             "teacher_forced": self.teacher_forced,
             "free_running": self.free_running,
-            "targets": {v.name: v.target_text for v in self.verdicts if v.passed is not None},
+            "targets": {v.name: v.wanted for v in self.verdicts if v.passed is not None},
             "split": self.split,
             "utterances": self.utterances,
             "frames": self.frames,

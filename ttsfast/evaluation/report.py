@@ -170,7 +170,7 @@ def _facts(sample: SpokenSample, frame: float) -> list[str]:
     )
     facts.append("ended by itself" if sample.stopped else "never stopped: cut at the frame limit")
     shown = ("mel_l1", "diagonal_mass", "coverage", "mcd_dtw")
-    return facts + [f"{label(n)} {number(sample.figures[n])}" for n in shown if n in sample.figures]
+    return facts + [f"{label(n)}: {number(sample.figures[n])}" for n in shown if n in sample.figures]
 
 
 def _curves(run_folder: Path, log: Sequence[Mapping[str, Any]]) -> list[Picture]:

@@ -119,7 +119,7 @@ def _verdict(verdicts: Sequence[Verdict], held_out: bool) -> str:
     missed = [v for v in judged if not v.passed]
     if missed:
         what = f"{len(missed)} of {len(judged)} targets missed"
-        rest = ", ".join(f"{escape(v.label)} is {number(v.value)}, wanted {v.target_text}" for v in missed)
+        rest = "; ".join(f"{escape(v.label)} is {number(v.value)}, wanted {escape(v.wanted)}" for v in missed)
     else:
         what = f"All {len(judged)} targets met"
         rest = f"on utterances that training {'never saw' if held_out else 'saw'}"
@@ -147,7 +147,7 @@ def _tile(verdict: Verdict) -> str:
 <h3>{escape(verdict.label)}</h3>
 <div class="top"><span class="value figure">{number(verdict.value)}</span>
 <span class="badge {"good" if verdict.passed else "bad"}">{state}</span></div>{gauge}
-<div class="foot soft">target {escape(verdict.target_text)}</div>
+<div class="foot soft">target {escape(verdict.wanted)}</div>
 </div>
 """
 

@@ -69,6 +69,9 @@ class Verdict:
     target: float | None
     """The bound itself, also where it is a baseline's figure; None: the figure has no target."""
     target_text: str
+    """Such as "≥ 0.90"; empty without a target."""
+    rival: str
+    """The baseline to beat, where the target is one."""
     passed: bool | None
     """None without a target. A target whose figure could not be measured is missed."""
 
@@ -76,6 +79,11 @@ class Verdict:
     def label(self) -> str:
         """The figure's name for people."""
         return label(self.name)
+
+    @property
+    def wanted(self) -> str:
+        """The target with its reason."""
+        return f"{self.target_text} ({self.rival})" if self.rival else self.target_text
 
     @property
     def higher_is_better(self) -> bool:
@@ -93,19 +101,16 @@ def judge(figures: Mapping[str, float], baselines: Mapping[str, Mapping[str, flo
         higher = name in HIGHER_IS_BETTER
         passed: bool | None = None
         bound: float | None = None
-        text = ""
+        text = rival = ""
         if isinstance(wanted, str):
-            bound = beside.get(wanted)
+            bound, rival = beside.get(wanted), wanted.replace("_", " ")
             passed = value is not None and bound is not None and (value > bound if higher else value < bound)
-            name_of_it = wanted.replace("_", " ")
-            text = f"{'>' if higher else '<'} " + (
-                name_of_it if bound is None else f"{number(bound)} ({name_of_it})"
-            )
+            text = f"{'>' if higher else '<'} {number(bound)}"
         elif wanted is not None:
             bound = wanted
             passed = value is not None and (value >= bound if higher else value <= bound)
             text = f"{'≥' if higher else '≤'} {bound:.2f}"
-        verdicts.append(Verdict(name, value, beside, bound, text, passed))
+        verdicts.append(Verdict(name, value, beside, bound, text, rival, passed))
     return verdicts
 
 
@@ -118,9 +123,9 @@ def table(verdicts: list[Verdict], title: str) -> Table:
     """The verdicts for a terminal."""
     labels = list(dict.fromkeys(label for verdict in verdicts for label in verdict.baselines))
     result = Table(title=title, title_justify="left")
-    result.add_column("metric")
-    result.add_column("value", justify="right")
-    result.add_column("target", justify="right")
+    result.add_column("metric", no_wrap=True)
+    result.add_column("value", justify="right", no_wrap=True)
+    result.add_column("target", justify="right", no_wrap=True)
     result.add_column("")
     for label in labels:
         result.add_column(label.replace("_", " "), justify="right", style="dim")
