@@ -168,7 +168,9 @@ class Voice(VoiceInfo):
         speech = []
         for row, spoken in enumerate(texts):
             frames = int(out.mel_lengths[row])
-            steps = -(-frames * out.attention.shape[1] // out.mel.shape[1])
+            # The frame limit may cut the last step: the ratio of the shapes is not exact, rounded up it is.
+            frames_per_step = -(-out.mel.shape[1] // out.attention.shape[1])
+            steps = -(-frames // frames_per_step)
             mel = out.mel[row, :frames].float().cpu().numpy() * self.mel_std + self.mel_mean
             speech.append(
                 Speech(
