@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="torch's own setting when left out")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--all", action="store_true", help="more shapes than the two with targets")
     parser.add_argument(
         "--compiled", nargs="*", default=["default"], help="modes of torch.compile; none to skip it"

@@ -1,12 +1,17 @@
 #include "pool.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 namespace ttsfast {
 namespace {
@@ -21,6 +26,7 @@ class Pool {
     if (!alone.owns_lock()) return false;
     start_up_to(helpers);
     helpers = std::min(helpers, started_.load(std::memory_order_relaxed));
+    keep_off_the_callers_processor();
     {
       std::lock_guard<std::mutex> lock(state_);
       count_ = count;
@@ -49,13 +55,32 @@ class Pool {
   void start_up_to(int helpers) {
     while (started() < helpers) {
       try {
-        std::thread([this] { serve(); }).detach();
+        std::thread helper([this] { serve(); });
+        handles_.push_back(helper.native_handle());
+        helper.detach();
       } catch (const std::system_error&) {
         // The system gives no more threads: fewer do the same work.
         return;
       }
       started_.fetch_add(1, std::memory_order_relaxed);
+      left_out_ = -1;
     }
+  }
+
+  // Where no processor is idle (another runtime's threads wait for work in loops), a woken thread is put on
+  // the processor of the one that woke it, and the two take turns: worse than no helper. So, where helpers
+  // and caller could have every processor the caller may use, the caller's own is closed to the helpers.
+  void keep_off_the_callers_processor() {
+#if defined(__linux__)
+    const int here = sched_getcpu();
+    if (here < 0 || here == left_out_) return;
+    left_out_ = here;
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+    const int processors = CPU_COUNT(&allowed);
+    if (processors > 1 && started() + 1 >= processors) CPU_CLR(static_cast<std::size_t>(here), &allowed);
+    for (const pthread_t helper : handles_) pthread_setaffinity_np(helper, sizeof(allowed), &allowed);
+#endif
   }
 
   void serve() {
@@ -79,6 +104,8 @@ class Pool {
     }
   }
 
+  std::vector<pthread_t> handles_;
+  int left_out_ = -1;
   std::mutex caller_;
   std::mutex state_;
   std::condition_variable wake_;

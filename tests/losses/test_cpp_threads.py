@@ -53,6 +53,22 @@ def test_the_number_of_threads_changes_no_bit(options: dict[str, Any]) -> None:
     assert native.core.pool_threads() >= 3
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs processor affinity")
+def test_a_caller_confined_to_one_processor_computes_the_same() -> None:
+    torch.set_num_threads(2)
+    batch = make()
+    expected = run(batch, "cpp")
+    allowed = os.sched_getaffinity(0)
+    try:
+        for processor in sorted(allowed)[:2]:
+            os.sched_setaffinity(0, {processor})
+            assert_same_bits(run(batch, "cpp"), expected)
+            assert os.sched_getaffinity(0) == {processor}
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert_same_bits(run(batch, "cpp"), expected)
+
+
 def test_callers_side_by_side() -> None:
     torch.set_num_threads(4)
     batches = [make(seed=seed) for seed in range(4)]

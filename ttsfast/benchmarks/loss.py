@@ -7,9 +7,11 @@ otherwise. ``cold`` rotates through sets of tensors that together fit no cache.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -26,6 +28,9 @@ MEL_WEIGHT, KL_WEIGHT, STOP_WEIGHT = 22.0, 1.8, 1.5
 DELTA, SMOOTHING, STOP_SMOOTHING, POS_WEIGHT, TAIL = 0.6, 0.025, 0.06, 4.0, 8
 TOLERANCE = 1e-4
 """Of a gradient, relative to its largest element: far above rounding, far below any mistake."""
+
+CALLS = 4
+"""Of a variant in a row."""
 
 Inputs = dict[str, Tensor]
 Variant = Callable[[Inputs], Tensor]
@@ -158,7 +163,7 @@ def run_loss_bench(
     *,
     device: str | torch.device = "cpu",
     threads: int | None = None,
-    rounds: int = 60,
+    rounds: int = 20,
     compiled: Sequence[str] = ("default",),
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -168,8 +173,7 @@ def run_loss_bench(
         cases: workloads.
         device: ``"cpu"`` or a CUDA device.
         threads: of torch and of the C++ backend; torch's own setting when None.
-        rounds: timed calls of each variant and case; in each round every variant runs once, with a large
-            copy among them.
+        rounds: turns of each variant on each case, three timed calls each, with a large copy after it.
         compiled: modes of ``torch.compile``; empty for none.
         progress: told what is being done.
 
@@ -264,12 +268,16 @@ def error_of(variant: Variant, inputs: Inputs) -> float:
 def _time(
     chosen: dict[str, Variant], sets: Sequence[Inputs], device: torch.device, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], list[float]]:
-    """Seconds of each call, both passes and the first alone, and bytes/s of the copies among them."""
+    """Seconds of each call, both passes and the first alone, and bytes/s of the copies among them.
+
+    In each round every variant has its turn, and after it the copy, which clears the caches. A turn is
+    CALLS calls, the first untimed: it finds what the one before it left behind.
+    """
     both: dict[str, list[float]] = {name: [] for name in chosen}
     forward: dict[str, list[float]] = {name: [] for name in chosen}
     copies: list[float] = []
     copy = machine.Copy(device)
-    warm = 3
+    turn = itertools.cycle(sets)
 
     def timed(call: Callable[[], Any]) -> float:
         machine.synchronize(device)
@@ -280,28 +288,26 @@ def _time(
         del kept
         return seconds
 
-    for i in range(-warm, rounds):
-        inputs = sets[i % len(sets)]
+    def take(variant: Callable[[Inputs], Any]) -> list[float]:
+        return [timed(lambda: variant(next(turn))) for _ in range(CALLS)][1:]
+
+    for i in range(-2, rounds):
         for name, variant in chosen.items():
-            seconds = timed(lambda variant=variant, inputs=inputs: both_passes(variant, inputs))  # type: ignore[misc]
+            seconds = take(partial(both_passes, variant))
+            with torch.no_grad():
+                alone = take(variant)
+            copy_seconds = timed(copy)
             if i >= 0:
-                both[name].append(seconds)
-        seconds = timed(copy)
-        if i >= 0:
-            copies.append(copy.bytes / seconds)
-    with torch.no_grad():
-        for i in range(-warm, rounds // 2):
-            for name, variant in chosen.items():
-                seconds = timed(lambda variant=variant, i=i: variant(sets[i % len(sets)]))  # type: ignore[misc]
-                if i >= 0:
-                    forward[name].append(seconds)
+                both[name] += seconds
+                forward[name] += alone
+                copies.append(copy.bytes / copy_seconds)
     return both, forward, copies
 
 
 def _overhead(chosen: dict[str, Variant], device: torch.device, rounds: int) -> dict[str, float]:
     """Microseconds of both passes where there is next to nothing to compute."""
     inputs = make_inputs(TINY, device)
-    both, _, _ = _time(chosen, [inputs], device, 5 * rounds)
+    both, _, _ = _time(chosen, [inputs], device, rounds)
     return {name: median(seconds) * 1e6 for name, seconds in both.items()}
 
 
