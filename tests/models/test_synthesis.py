@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from model_checks import assert_same, random_texts, small_model
 from torch import Tensor
 
 from ttsfast.models.convtts import ConvTTS
-from ttsfast.models.synthesis import window
+from ttsfast.models.synthesis import DecoderCaches, window
 
 
 def naive(model: ConvTTS, text: Tensor, speaker: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,6 +46,20 @@ def test_cached_speech_equals_the_definition(r: int, n_speakers: int) -> None:
     assert spoken.stopped.tolist() == [False]
 
 
+def make_restless(model: ConvTTS) -> None:
+    """Let the stop probability rise and fall, for each text in a phase and to a height of its own."""
+    settled = model.decode
+
+    def decode(heard: Tensor, keys: Tensor, values: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+        caches = others[-1] if isinstance(others[-1], DecoderCaches) else None
+        steps = torch.arange(heard.shape[1]) + (0 if caches is None else caches.step)
+        mel, stop, attention = settled(heard, keys, values, *others)
+        phase = values[:, :1, 0]
+        return mel, stop + (2.0 + phase) * torch.sin(1.3 * steps + 10.0 * phase), attention
+
+    model.decode = decode  # type: ignore[method-assign]
+
+
 def telling_threshold(probabilities: Tensor) -> float:
     """A stop threshold (of (B, S) probabilities) at which the utterances end at different steps, one never,
     and one that has ended fires again before the others have."""
@@ -59,6 +75,7 @@ def telling_threshold(probabilities: Tensor) -> float:
 def test_each_utterance_of_a_batch_ends_by_itself_and_as_if_alone() -> None:
     texts, r, steps = [1, 9, 5, 12], 3, 20
     model = small_model(reduction_factor=r)
+    make_restless(model)
     text, lengths = random_texts(texts)
     stops = [
         naive(model, text[k : k + 1, :n], torch.tensor([0]), steps)[1].sigmoid() for k, n in enumerate(texts)

@@ -96,6 +96,9 @@ class ConvTTS(nn.Module):
         if config.latent_dim:
             self.posterior = PosteriorEncoder(n_mels, width, config.latent_dim, 2 * r, config.dropout)
             self.latent = nn.Linear(config.latent_dim, width)
+            # Until the posterior knows something its samples are noise, and should not be heard.
+            nn.init.zeros_(self.latent.weight)
+            nn.init.zeros_(self.latent.bias)
 
     @classmethod
     def from_size(
