@@ -7,7 +7,6 @@ over as they are; otherwise they are rescaled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,17 +15,9 @@ from torch import Tensor
 from ttsfast import native
 from ttsfast.losses import cpp_op
 from ttsfast.losses.counts import Counts
+from ttsfast.losses.handover import Once, graph_is_kept, is_plain
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, SweepResult
-
-_graph_is_kept: Callable[[], bool] = getattr(
-    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
-)
-"""Whether the backward pass under way may be repeated (``retain_graph``); where torch does not tell, the
-gradients are copied."""
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class CppBackend:
@@ -44,7 +35,7 @@ class CppBackend:
             return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
         if not torch.compiler.is_compiling():
             for tensor in inputs.values():
-                if type(tensor) not in _PLAIN:
+                if not is_plain(tensor):
                     return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
         return None
 
@@ -58,7 +49,8 @@ class CppBackend:
         step: Tensor,
     ) -> BackendResult:
         if torch.compiler.is_compiling():
-            return cpp_op.run(spec, inputs, weights, normalizer, grad_scale, step)
+            operator = torch.ops.ttsfast.cpp_losses
+            return cpp_op.run(operator, spec, inputs, weights, normalizer, grad_scale, step)
         sweep = Sweep(spec, inputs, weights, normalizer, step, self.isa)
         wanted = sweep.differentiable() if torch.is_grad_enabled() else []
         hint = 1.0 if grad_scale is None else float(grad_scale)
@@ -92,7 +84,7 @@ class _Attach(torch.autograd.Function):
                 "pass retain_graph=True to the first backward"
             )
         scale = incoming.item()
-        kept = _graph_is_kept()
+        kept = graph_is_kept()
         if scale == result.applied:
             given = [gradient.clone() for gradient in gradients] if kept else gradients
         elif ctx.again is not None:
@@ -104,20 +96,8 @@ class _Attach(torch.autograd.Function):
         if not kept:
             result.gradients = None
         if torch.is_grad_enabled():
-            given = [_Once.apply(gradient.requires_grad_()) for gradient in given]
+            given = [Once.apply(gradient.requires_grad_()) for gradient in given]
         return (None, None, *given)
-
-
-class _Once(torch.autograd.Function):
-    """A gradient that refuses to be differentiated: silence would be a wrong second derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, incoming: Tensor) -> Tensor:
-        raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
 
 
 def _rescaled(gradients: list[Tensor], scale: float, applied: float, in_place: bool) -> list[Tensor]:

@@ -1,13 +1,13 @@
-"""The C++ backend as a torch operator, for compiled graphs: torch traces around it, not into it.
+"""The fused backends as torch operators, for compiled graphs: torch traces around them, not into them.
 
-Outside compiled graphs the sweep is called directly, which costs less per call. Here the
-gradients are results of the operator like any other, and the backward pass always multiplies by what
+Outside compiled graphs the backends are called directly, which costs less per call. Here the
+gradients are results of an operator like any other, and the backward pass always multiplies by what
 arrived over what was applied, which the compiler joins with the operations around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,15 +23,19 @@ _SMOOTHINGS = ("none", "mean", "noise")
 _NORMALIZATIONS = ("frame", "utterance")
 _KL_NORMALIZATIONS = ("elbo", "vector")
 
-_library = torch.library.Library("ttsfast", "FRAGMENT")
-_library.define(
-    "cpp_losses(Tensor[] reals, Tensor[] integers, Tensor[] statistics, Tensor[] normalizer, Tensor weights,"
+SCHEMA = (
+    "(Tensor[] reals, Tensor[] integers, Tensor[] statistics, Tensor[] normalizer, Tensor weights,"
     " Tensor grad_scale, Tensor step, bool[] wanted, int[] layout, int[] choices, float[] numbers)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor[])"
 )
+"""Of every fused backend's operator: total, values, floors, frames, the gradient scale applied, gradients."""
+
+_library = torch.library.Library("ttsfast", "FRAGMENT")
+_library.define("cpp_losses" + SCHEMA)
 
 
 def run(
+    operator: Callable[..., Any],
     spec: LossSpec,
     inputs: LossInputs,
     weights: Tensor,
@@ -39,7 +43,7 @@ def run(
     grad_scale: Tensor | float | None,
     step: Tensor,
 ) -> BackendResult:
-    """As :meth:`ttsfast.losses.cpp.CppBackend.run`, traceable."""
+    """As :meth:`ttsfast.losses.backend.Backend.run`, traceable, through an operator of :data:`SCHEMA`."""
     reals = inputs.values()
     slots = _slots(inputs)
     active = {"mel": 0, "target": 0, "posterior": 1, "prior": 1, "stop": 2, "attention": 3}
@@ -61,7 +65,7 @@ def run(
         inputs.mel_std is not None,
     ]
     parts: Sequence[Any] = normalizer if isinstance(normalizer, tuple) else (normalizer,)
-    total, values, floors, frames, _, _ = torch.ops.ttsfast.cpp_losses(
+    total, values, floors, frames, _, _ = operator(
         reals,
         integers,
         [part for part in (inputs.mel_mean, inputs.mel_std) if part is not None],
@@ -84,22 +88,13 @@ def _slots(inputs: LossInputs) -> list[Slot]:
     return [(field, i) for field, count in fields for i in range(count)]
 
 
-def _sweep(
-    reals: Sequence[Tensor],
-    integers: Sequence[Tensor],
-    statistics: Sequence[Tensor],
-    normalizer: Sequence[Tensor],
-    weights: Tensor,
-    grad_scale: Tensor,
-    step: Tensor,
-    wanted: Sequence[bool],
-    layout: Sequence[int],
-    choices: Sequence[int],
-    numbers: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+def inputs_of(
+    reals: Sequence[Any], integers: Sequence[Any], statistics: Sequence[Any], layout: Sequence[int]
+) -> LossInputs:
+    """The inputs that an operator's arguments stand for, or whatever is given in their places."""
     mel, posterior, prior, stop, attention, text, truncated, mean, std = layout
     real, integer, statistic = iter(reals), iter(integers), iter(statistics)
-    inputs = LossInputs(
+    return LossInputs(
         mel=tuple(next(real) for _ in range(mel)),
         target=next(real),
         posterior=(next(real), next(real)) if posterior else None,
@@ -113,8 +108,24 @@ def _sweep(
         mel_mean=next(statistic) if mean else None,
         mel_std=next(statistic) if std else None,
     )
+
+
+def _sweep(
+    reals: Sequence[Tensor],
+    integers: Sequence[Tensor],
+    statistics: Sequence[Tensor],
+    normalizer: Sequence[Tensor],
+    weights: Tensor,
+    grad_scale: Tensor,
+    step: Tensor,
+    wanted: Sequence[bool],
+    layout: Sequence[int],
+    choices: Sequence[int],
+    numbers: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    inputs = inputs_of(reals, integers, statistics, layout)
     parts = Counts(*normalizer) if len(normalizer) == len(Counts._fields) else (*normalizer, None)[0]
-    sweep = Sweep(_spec_of(tuple(choices), tuple(numbers)), inputs, weights, parts, step)
+    sweep = Sweep(spec_of(tuple(choices), tuple(numbers)), inputs, weights, parts, step)
     slots = _slots(inputs)
     chosen = [(slot, tensor) for slot, tensor, want in zip(slots, reals, wanted, strict=True) if want]
     result = sweep.run(chosen, float(grad_scale), [_memory(tensor) for _, tensor in chosen])
@@ -135,7 +146,7 @@ def _memory(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, dtype=torch.float32) if tensor.dtype in HALF else empty_gradient(tensor)
 
 
-def _sweep_shapes(reals: Sequence[Tensor], *rest: Any) -> tuple[Any, ...]:
+def _shapes(reals: Sequence[Tensor], *rest: Any) -> tuple[Any, ...]:
     weights, wanted = rest[3], rest[6]
     dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in reals) else torch.float32
     scalar = weights.new_empty((), dtype=dtype)
@@ -170,9 +181,14 @@ def _backward(ctx: Any, incoming: Tensor, *unused: Any) -> tuple[Any, ...]:
     return (reals, *([None] * count for count in ctx.lists), *([None] * ctx.others))
 
 
+def complete(name: str, library: torch.library.Library) -> None:
+    """Tell torch the shapes and the derivative of an operator of :data:`SCHEMA`."""
+    torch.library.register_fake(name, _shapes, lib=library)
+    torch.library.register_autograd(name, _backward, setup_context=_keep, lib=library)
+
+
 _library.impl("cpp_losses", _sweep, "CPU")
-torch.library.register_fake("ttsfast::cpp_losses", _sweep_shapes, lib=_library)
-torch.library.register_autograd("ttsfast::cpp_losses", _backward, setup_context=_keep, lib=_library)
+complete("ttsfast::cpp_losses", _library)
 
 
 def _tensor(value: Tensor | float) -> Tensor:
@@ -205,7 +221,7 @@ def _numbers_of(spec: LossSpec) -> tuple[list[int], list[float]]:
 
 
 @lru_cache(maxsize=64)
-def _spec_of(choices: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
+def spec_of(choices: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
     """The inverse of :func:`_numbers_of`."""
     mel_loss, smoothing, normalization, kl_normalization, tail, seed = choices
     mel, kl, stop, attention, delta, amount, floor, free_bits, stop_smoothing, pos_weight, sigma = numbers

@@ -14,6 +14,11 @@ graph_is_kept: Callable[[], bool] = getattr(
 """Whether the backward pass under way may be repeated (``retain_graph``); True where torch does not tell."""
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether its memory can be read directly: no DTensor or other subclass, no sparse layout."""
+    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+
+
 class Once(torch.autograd.Function):
     """A gradient that refuses to be differentiated: silence would be a wrong second derivative."""
 
