@@ -1,4 +1,30 @@
-"""The C++ backend's values and gradients on shapes, options and numbers chosen to break it."""
+"""The C++ backend's values and gradients on shapes, options and numbers chosen to break it.
+
+Mutants planted one at a time in csrc and in the glue, and the test that killed each:
+
+- half of Huber's slope, L1's slope at 0, target gradient without 1 - e, floor of one prediction, stop
+  without its tail, truncated clips that end, heads not averaged, zeros of padding one row late, nine rounds
+  of Philox: test_no_worse_than_torch
+- divisor not clamped to 1: test_normalizer
+- e^x - 1 - x by subtraction: test_small_divergences_keep_their_digits
+- free bits that swallow NaN: test_nan_in_the_valid_region_shows
+- root of an infinite precision times 0: test_infinite_prior_precision_at_equal_means
+- bfloat16 cut off, not rounded: test_no_worse_than_torch
+- head of a streamed line counted in every run, stride of a layer without heads:
+  test_gradients_are_written_whole_and_nothing_else
+- shape of a gradient not checked: test_bad_calls_are_refused_before_memory_is_touched
+- lengths not clamped: test_lengths_out_of_range_are_clamped
+- blocks that depend on the threads: test_the_number_of_threads_changes_no_bit
+- memory given out while in use (the process dies), idle memory never given back:
+  test_gradient_memory_is_used_again_but_never_while_in_use
+- pool not renewed after fork(): test_a_forked_child_computes_too
+- gradients handed over though the graph is kept, rescaled in place though kept:
+  test_retain_graph_gives_the_same_gradients_again
+- handed over twice: test_a_leaf_takes_the_gradient_without_a_copy
+- silent double backward: test_double_backward_raises
+- half precision rescaled instead of computed again: test_any_incoming_gradient
+- recomputation with the next step's noise: test_half_precision_is_not_rounded_twice
+"""
 
 from __future__ import annotations
 
