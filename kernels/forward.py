@@ -59,8 +59,7 @@ def loss_forward(
     logit_strides,  # ((B, S) of logits, (B, S) of the gradient)
     layers,  # tuple of L pointers, (B, H_l, S, N)
     layer_gradients,  # tuple of L pointers or Nones
-    layer_strides,  # (B strides, H strides, gradients' B strides, gradients' H strides), each of L
-    symbol_strides,  # (S, N, gradients' S, gradients' N), the same for every layer
+    layer_strides,  # for each layer (B, H, S, N of it, B, H, S, N of its gradient)
     weights,  # (4,) or, with STATE, the base weights as four numbers
     schedule,  # (4,) with STATE
     state,  # factors, fast, slow, log variances (4,), observations, skipped (); with STATE
@@ -301,44 +300,32 @@ def loss_forward(
             first = (unit % attention_blocks) * attention_tiles
             head = (unit // attention_blocks) % HEADS[len(layers)]
             utterance = (unit // attention_blocks // HEADS[len(layers)]).to(tl.int64)
-            HAS_GRADIENT: tl.constexpr = layer_gradients[0] is not None
-            layer = layers[0] + _offset(layer_strides, 0, 0, utterance, head, ATTENTION_ALIGN)
-            gradient = layer
-            if HAS_GRADIENT:
-                gradient = layer_gradients[0] + _offset(layer_strides, 2, 0, utterance, head, ATTENTION_ALIGN)
-            for i in tl.static_range(1, len(layers)):
-                if head >= HEADS[i]:
-                    own_head = head - HEADS[i]
-                    layer = layers[i] + _offset(layer_strides, 0, i, utterance, own_head, ATTENTION_ALIGN)
-                    if HAS_GRADIENT:
-                        gradient = layer_gradients[i] + _offset(
-                            layer_strides, 2, i, utterance, own_head, ATTENTION_ALIGN
-                        )
             length = clamped(step_lengths, utterance, True, steps)
             own = 1.0 / tl.maximum(length, 1).to(ACC) if BY_UTTERANCE else tl.full([], 1.0, ACC)
             text_length = clamped(text_lengths, utterance, True, symbols)
             result = tl.zeros([], ACC)
-            for i in range(attention_tiles):
-                result += attention_rows(
-                    layer,
-                    gradient,
-                    symbol_strides[0],
-                    symbol_strides[1],
-                    symbol_strides[2],
-                    symbol_strides[3],
-                    attention_steps,
-                    symbols,
-                    length,
-                    text_length,
-                    first + i,
-                    scale * own,
-                    inverse_sigma,
-                    HAS_GRADIENT,
-                    ATTENTION_ALIGN,
-                    ATTENTION_TILE[0],
-                    ATTENTION_TILE[1],
-                    ACC,
-                )
+            # A branch for each layer: choosing among pointers is beyond some compilers.
+            for k in tl.static_range(len(layers)):
+                if (head >= HEADS[k]) & (head < HEADS[k + 1]):
+                    for i in range(attention_tiles):
+                        result += attention_rows(
+                            layers[k],
+                            layer_gradients[k],
+                            layer_strides[k],
+                            utterance,
+                            (head - HEADS[k]).to(tl.int64),
+                            attention_steps,
+                            symbols,
+                            length,
+                            text_length,
+                            first + i,
+                            scale * own,
+                            inverse_sigma,
+                            ATTENTION_ALIGN,
+                            ATTENTION_TILE[0],
+                            ATTENTION_TILE[1],
+                            ACC,
+                        )
             partial = result * own
 
     tl.store(partials + pid, partial)
@@ -430,12 +417,6 @@ def loss_forward(
             observe(values, floors, active, state, METHOD)
         if ADVANCE:
             tl.store(step, tl.load(step) + 1)
-
-
-@triton.jit
-def _offset(strides, at: tl.constexpr, i: tl.constexpr, utterance, head, ALIGN: tl.constexpr):
-    """Of a head's first element in layer ``i``; its stride of B is at ``strides[at]``, that of H after it."""
-    return tl.multiple_of(utterance * strides[at][i] + head.to(tl.int64) * strides[at + 1][i], ALIGN)
 
 
 @triton.jit

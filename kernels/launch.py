@@ -16,16 +16,35 @@ from ttsfast.kernels.forward import loss_forward
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import LossInputs, LossSpec, StepState
 
-MEL_TILE = 1024
-"""Elements of a mel tile: 8 for each of 128 threads, one 16-byte access of bf16 or two of float32 to each
-tensor. More would cost registers, and with them the occupancy that hides the latency of memory."""
-MEL_STRIDED_TILE = (64, 16)
-"""(frames, bins): 16 bins divide the usual 80; 64 frames make whole lines where time is contiguous."""
-KL_TILE = 512
-"""Elements of a KL tile, half a mel tile's: up to four tensors are read and four written."""
+
+class Settings(NamedTuple):
+    """How kernels are cut for one maker's GPUs."""
+
+    threads: int
+    """Of a program. A tile gives each one or two accesses of 16 bytes to each of its tensors; more would cost
+    registers, and with them the occupancy that hides the latency of memory."""
+    options: dict[str, Any]
+    """Of the compiler."""
+
+
+NUM_WARPS = 4
+NVIDIA = Settings(
+    threads=32 * NUM_WARPS,
+    # Six programs on a multiprocessor. Left to itself the assembler spills a few registers for one more.
+    options={"num_warps": NUM_WARPS, "enable_fp_fusion": True, "maxnreg": 80},
+)
+AMD = Settings(threads=64 * NUM_WARPS, options={"num_warps": NUM_WARPS, "enable_fp_fusion": True})
+SETTINGS = NVIDIA if torch.version.hip is None else AMD
+
+MEL_ELEMENTS = 8
+"""Of a mel tile, per thread: one access of bf16, two of float32, to each tensor."""
+MEL_STRIDED_BINS = 16
+"""Of a tile of a mel with gaps or transposed: 16 divide the usual 80, and leave 32 frames or more, a whole
+line where time is contiguous."""
+MEL_STRIDED_ELEMENTS = 4
 KL_WIDTH = 256
 """Widest latent vector that is one row of a tile."""
-STOP_TILE = 256
+STOP_ELEMENTS = 2
 ATTENTION_WIDTH = 64
 """Symbols of an attention tile; it has as many steps as give each thread one 16-byte access."""
 MAX_PROGRAMS = 4096
@@ -33,7 +52,6 @@ MAX_PROGRAMS = 4096
 sums their partials in a few microseconds. Larger inputs give each program more tiles."""
 BATCH_BLOCK = 128
 REDUCE_BLOCK = 512
-NUM_WARPS = 4
 
 
 class Gradients(NamedTuple):
@@ -45,7 +63,7 @@ class Gradients(NamedTuple):
     """Of the posterior's mu and logvar and the prior's."""
     stop: Tensor | None
     attention: tuple[Tensor | None, ...]
-    """One per layer, wanted for all layers or for none."""
+    """One per layer."""
 
 
 class Launched(NamedTuple):
@@ -83,8 +101,7 @@ def forward(
     """Launch the forward kernel on the current stream of the inputs' device.
 
     Args:
-        spec, inputs, normalizer, grad_scale, step: as a loss backend gets them, all on one device; attention
-            layers of one dtype and one pair of strides of (S, N).
+        spec, inputs, normalizer, grad_scale, step: as a loss backend gets them, all on one device.
         gradients: where to write the gradients, every element of them.
         weights: (4,), or the state that they follow from and that the launch moves on.
         counter: () int32, 0; the same tensor must not serve two streams at a time.
@@ -156,7 +173,7 @@ def prepare(
         REDUCE_BLOCK=REDUCE_BLOCK,
         ACC=tl.float64 if inputs.compute_dtype == torch.float64 else tl.float32,
     )
-    return (ranges.end,), arguments, {"num_warps": NUM_WARPS, "enable_fp_fusion": True}
+    return (ranges.end,), arguments, SETTINGS.options
 
 
 def backward(
@@ -178,11 +195,12 @@ def _rescale(
     gradients: Sequence[Tensor], outputs: Sequence[Tensor], incoming: Tensor, applied: Tensor
 ) -> None:
     padding = (None,) * (_RESCALED - len(gradients))
+    tile = MEL_ELEMENTS * SETTINGS.threads
     sizes = [gradient.numel() for gradient in gradients]
-    tiles = max(1, triton.cdiv(sum(triton.cdiv(size, MEL_TILE) for size in sizes), MAX_PROGRAMS))
+    tiles = max(1, triton.cdiv(sum(triton.cdiv(size, tile) for size in sizes), MAX_PROGRAMS))
     ends, end = [], 0
     for size in sizes:
-        end += triton.cdiv(size, MEL_TILE * tiles)
+        end += triton.cdiv(size, tile * tiles)
         ends.append(end)
     if end == 0:
         return
@@ -198,9 +216,8 @@ def _rescale(
             tiles,
             **dict(zip(names, [*sizes, *filler, *ends, *filler], strict=True)),
             IN_PLACE=in_place,
-            TILE=MEL_TILE,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=True,
+            TILE=tile,
+            **SETTINGS.options,
         )
 
 
@@ -232,11 +249,11 @@ def _mel(
     tensors = (*predictions, inputs.target, *gradients.mel)
     whole_quads = spec.mel_smoothing != "noise" or bins % 4 == 0
     if whole_quads and all(tensor is None or _without_gaps(tensor) for tensor in tensors):
-        tile: tuple[int, ...] = (min(MEL_TILE, max(128, triton.next_power_of_2(frames * bins))),)
+        tile: tuple[int, ...] = (_tile(MEL_ELEMENTS * SETTINGS.threads, frames * bins),)
         tiles = -(-frames * bins // tile[0])
         align = _align(frames * bins, *(t.stride(0) for t in tensors if t is not None and batch > 1))
     else:
-        tile = MEL_STRIDED_TILE
+        tile = (MEL_STRIDED_ELEMENTS * SETTINGS.threads // MEL_STRIDED_BINS, MEL_STRIDED_BINS)
         tiles = -(-frames // tile[0])
         align = _align(frames)
     # At least one program in all: the last one to finish writes the report.
@@ -278,7 +295,7 @@ def _latents(
     shaped = [t if t is None or t.dim() == 3 else t.unsqueeze(1) for t in (*latents, *gradients.latents)]
     size = 0 if inputs.posterior is None else inputs.posterior[0].shape[-1]
     width = min(KL_WIDTH, triton.next_power_of_2(max(size, 1)))
-    rows = max(1, KL_TILE // width) if per_frame else 1
+    rows = max(1, _one_access(latents) // width) if per_frame else 1
     blocks, per_program, end = 1, 1, ranges.end
     if inputs.posterior is not None:
         blocks, per_program, end = ranges.take(batch, -(-frames // rows) if per_frame else 1)
@@ -300,7 +317,7 @@ def _stop(
 ) -> None:
     logits = inputs.stop_logits
     size = 0 if logits is None else logits.shape[1]
-    tile = min(STOP_TILE, max(128, triton.next_power_of_2(max(size, 1))))
+    tile = _tile(STOP_ELEMENTS * SETTINGS.threads, size)
     blocks, end = 1, ranges.end
     if logits is not None:
         blocks, _, end = ranges.take(batch, -(-size // tile), looped=False)
@@ -327,23 +344,19 @@ def _attention(
     blocks, per_program = 1, 1
     rows = 1
     if layers:
-        rows = NUM_WARPS * 32 * 16 // layers[0].element_size() // ATTENTION_WIDTH
+        rows = _one_access(layers) // ATTENTION_WIDTH
         blocks, per_program, _ = ranges.take(batch * heads[-1], -(-steps // rows))
-    last = [*layers[:1], *outputs[:1]]
     align = 1
-    if all(t is None or t.stride(3) == 1 for t in last):
-        written = [t for t in (*layers, *outputs) if t is not None]
-        align = _align(symbols, *(t.stride(axis) for t in written for axis in (0, 1, 2) if t.shape[axis] > 1))
+    present = [tensor for tensor in (*layers, *outputs) if tensor is not None]
+    if all(tensor.stride(3) == 1 for tensor in present):
+        align = _align(symbols, *(t.stride(axis) for t in present for axis in (0, 1, 2) if t.shape[axis] > 1))
     arguments.update(
         layers=inputs.attention,
         layer_gradients=gradients.attention,
-        layer_strides=(
-            tuple(layer.stride(0) for layer in layers),
-            tuple(layer.stride(1) for layer in layers),
-            tuple(0 if g is None else g.stride(0) for g in outputs),
-            tuple(0 if g is None else g.stride(1) for g in outputs),
+        layer_strides=tuple(
+            (*layer.stride(), *((0, 0, 0, 0) if output is None else output.stride()))
+            for layer, output in zip(layers, outputs, strict=True)
         ),
-        symbol_strides=tuple(0 if t is None else t.stride(axis) for t in last for axis in (2, 3)),
         attention_steps=steps,
         symbols=symbols,
         attention_blocks=blocks,
@@ -390,6 +403,16 @@ def _scalars(
         NORMALIZER_ON_DEVICE=on_device,
         SCALE_ON_DEVICE=isinstance(grad_scale, Tensor),
     )
+
+
+def _tile(largest: int, size: int) -> int:
+    """A power of two that covers ``size`` elements, within bounds."""
+    return min(largest, max(128, triton.next_power_of_2(max(size, 1))))
+
+
+def _one_access(tensors: Sequence[Tensor | None]) -> int:
+    """Elements of a tile that gives each thread 16 bytes of the narrowest tensor."""
+    return SETTINGS.threads * 16 // min(t.element_size() for t in tensors if t is not None)
 
 
 def _contiguous(vector: Tensor | None) -> Tensor | None:

@@ -341,10 +341,9 @@ def stop_steps(
 def attention_rows(
     layer,
     gradient,
-    step_stride,
-    symbol_stride,
-    gradient_step_stride,
-    gradient_symbol_stride,
+    strides,
+    utterance,
+    head,
     steps,
     symbols,
     length,
@@ -352,20 +351,22 @@ def attention_rows(
     block,
     scale,
     inverse_sigma,
-    HAS_GRADIENT: tl.constexpr,
     ALIGN: tl.constexpr,
     TILE_S: tl.constexpr,
     TILE_N: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Guided attention of TILE_S steps of one head, whose first element ``layer`` points to.
+    """Guided attention of TILE_S steps of one head.
 
-    ALIGN divides N and every other stride than that of N, which is 1, or is 1 itself.
+    ALIGN divides N and every stride but that of N, which is 1; or it is 1 itself.
     """
     length = length.to(tl.int32)
     text_length = text_length.to(tl.int32)
     loaded = _rounded_up(text_length, ALIGN)
     stored = _rounded_up(symbols, ALIGN)
+    layer += tl.multiple_of(utterance * strides[0] + head * strides[1], ALIGN)
+    if gradient is not None:
+        gradient += tl.multiple_of(utterance * strides[4] + head * strides[5], ALIGN)
     t = block * TILE_S + tl.arange(0, TILE_S)
     row = (t.to(ACC) / tl.maximum(length, 1).to(ACC))[:, None]
     t = t[:, None]
@@ -377,12 +378,13 @@ def attention_rows(
         inside = (t < length) & (n < text_length)
         away = (column - row) * inverse_sigma
         penalty = one_minus_exp(0.5 * away * away)
-        rows = tl.multiple_of(t.to(tl.int64) * step_stride, (ALIGN, ALIGN))
-        weight = _load(layer + rows + n.to(tl.int64) * symbol_stride, (t < length) & (n < loaded), ACC)
+        rows = tl.multiple_of(t.to(tl.int64) * strides[2], (ALIGN, ALIGN))
+        at = layer + rows + n.to(tl.int64) * strides[3]
+        weight = _load(at, (t < length) & (n < loaded), ACC)
         # Summed along rows at once: a tile of partial sums would cost registers, these few shuffles do not.
         acc += tl.sum(tl.where(inside, weight * penalty, 0.0), 1)
-        if HAS_GRADIENT:
-            rows = tl.multiple_of(t.to(tl.int64) * gradient_step_stride, (ALIGN, ALIGN))
-            at = gradient + rows + n.to(tl.int64) * gradient_symbol_stride
+        if gradient is not None:
+            rows = tl.multiple_of(t.to(tl.int64) * strides[6], (ALIGN, ALIGN))
+            at = gradient + rows + n.to(tl.int64) * strides[7]
             _store(at, tl.where(inside, penalty * scale, 0.0), (t < steps) & (n < stored))
     return tl.sum(acc)

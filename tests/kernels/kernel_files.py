@@ -10,4 +10,5 @@ KERNEL_FILES = (
     "test_kernel_backward.py",
     "test_kernel_hostile.py",
     "test_kernel_state.py",
+    "test_kernel_compile.py",
 )

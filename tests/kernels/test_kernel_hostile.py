@@ -37,8 +37,8 @@ def test_many_utterances() -> None:
 
 def test_several_tiles_per_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "MAX_PROGRAMS", 2)
-    monkeypatch.setattr(launch, "MEL_TILE", 128)
-    monkeypatch.setattr(launch, "KL_TILE", 32)
+    monkeypatch.setattr(launch, "MEL_ELEMENTS", 1)
+    monkeypatch.setattr(launch, "_one_access", lambda tensors: 64)
     monkeypatch.setattr(launch, "REDUCE_BLOCK", 2)
     inputs = make_inputs(lengths=(70, 31), frames=70, bins=12, latents=16, heads=(2,), predictions=2)
     check(make_spec(mel_smoothing="noise"), inputs)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ttsfast.losses import triton_op
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.handover import Once, graph_is_kept
+from ttsfast.losses.handover import Once, graph_is_kept, is_plain
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
@@ -42,6 +43,9 @@ class TritonBackend:
         device = inputs.target.device.type
         if device != "cuda" and not (device == "cpu" and interpreted()):
             return f"it runs on CUDA and ROCm devices, the inputs are on {device}"
+        for tensor in () if torch.compiler.is_compiling() else inputs.values():
+            if not is_plain(tensor):
+                return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
         if inputs.target.requires_grad and torch.is_grad_enabled():
             return "it sends no gradient to mel_target, which requires one: detach it, or use backend='torch'"
         return None
@@ -55,7 +59,9 @@ class TritonBackend:
         grad_scale: Tensor | float | None,
         step: Tensor,
     ) -> BackendResult:
-        return _run(_Call(spec, _uniform_layers(inputs), weights, normalizer, grad_scale, step))[0]
+        if torch.compiler.is_compiling():
+            return triton_op.run(spec, inputs, weights, normalizer, grad_scale, step)
+        return _run(_Call(spec, inputs, weights, normalizer, grad_scale, step))[0]
 
     def run_step(
         self,
@@ -66,7 +72,6 @@ class TritonBackend:
         grad_scale: Tensor | float | None,
     ) -> tuple[BackendResult, Tensor]:
         """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same launch moves on."""
-        inputs = _uniform_layers(inputs)
         return _run(_Call(spec, inputs, state, normalizer, grad_scale, state.noise_step))
 
 
@@ -93,31 +98,19 @@ def _run(call: _Call) -> tuple[BackendResult, Tensor]:
     return BackendResult(total, values, floors, *integers.unbind()), weights
 
 
-def _uniform_layers(inputs: LossInputs) -> LossInputs:
-    """Attention layers of one dtype and one pair of strides of (S, N), as the kernel takes them."""
-    layers = inputs.attention
-    if len({(layer.dtype, layer.stride()[-2:]) for layer in layers}) <= 1:
-        return inputs
-    dtypes = {layer.dtype for layer in layers}
-    common = dtypes.pop() if len(dtypes) == 1 else inputs.compute_dtype
-    return inputs._replace(attention=tuple(layer.to(common).contiguous() for layer in layers))
-
-
 def _needs(spec: LossSpec, tensors: list[Tensor | None]) -> list[bool]:
     """Which of :func:`ttsfast.kernels.launch.differentiable` get a gradient."""
     if not torch.is_grad_enabled():
         return [False] * len(tensors)
     mel, kl, stop, attention = spec.active
     active = [mel] * 2 + [kl] * 4 + [stop] + [attention] * (len(tensors) - 7)
-    needs = [t is not None and t.requires_grad and a for t, a in zip(tensors, active, strict=True)]
-    # The kernel writes the gradients of all layers or of none.
-    return needs[:7] + [any(needs[7:])] * len(needs[7:])
+    return [t is not None and t.requires_grad and a for t, a in zip(tensors, active, strict=True)]
 
 
 _counters: dict[tuple[torch.device, int], Tensor] = {}
 
 
-def _counter(device: torch.device) -> Tensor:
+def counter(device: torch.device) -> Tensor:
     """() int32 zero that a launch on the current stream may count in; every launch leaves it at zero."""
     if device.type != "cuda":
         return torch.zeros((), dtype=torch.int32, device=device)
@@ -141,7 +134,7 @@ def _launch(call: _Call, gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
         call.normalizer,
         call.grad_scale,
         call.step,
-        _counter(call.inputs.target.device),
+        counter(call.inputs.target.device),
     )
 
 

@@ -1,0 +1,117 @@
+"""The operator that compiled graphs call, and what happens around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from kernel_cases import BACKEND, DEVICE, OPTIONS, Reference, leaves, make_inputs, make_spec, rebuilt
+from torch import Tensor
+
+from ttsfast.losses import triton_op
+from ttsfast.losses.module import TTSLoss
+from ttsfast.losses.spec import LossInputs
+
+# Tracing does not need generated code; on a GPU the whole compiler runs.
+COMPILER = "inductor" if DEVICE == "cuda" else "aot_eager"
+SPEC = make_spec(kl_free_bits=1.0)
+
+
+def small() -> LossInputs:
+    return make_inputs(lengths=(5, 3), frames=6, bins=8, prior=True, heads=(2,))
+
+
+def test_the_operator_keeps_its_promises() -> None:
+    inputs = small()
+    inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
+    wanted = [tensor is not inputs.target for tensor in inputs.values()]
+    scalars = [
+        torch.tensor(SPEC.base_weights, device=DEVICE),
+        torch.zeros((), dtype=torch.int64, device=DEVICE),
+        torch.tensor(2.0, device=DEVICE),
+    ]
+    vectors = [inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths]
+    layout = [1, 1, 1, 1, 1, 1, 0, 0, 0]
+    call: tuple[Any, ...] = (inputs.values(), vectors, [], scalars, wanted, layout, *triton_op._encoded(SPEC))
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.ttsfast.triton_losses.default, call, test_utils=checks)
+
+
+def test_the_spec_survives_the_operator() -> None:
+    spec = make_spec(seed=7, mel_smoothing="noise", normalization="utterance", kl_normalization="vector")
+    assert triton_op._decoded(*triton_op._encoded(spec)) == spec
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_graph() -> None:
+    options = {k: v for k, v in OPTIONS.items() if k not in ("base_weights", "mel_floor")}
+    loss = TTSLoss(**options, weighting="dwa", backend="triton").to(DEVICE)
+    plain = TTSLoss(**options, weighting="dwa", backend="torch").to(DEVICE)
+
+    def total(module: Any, mel: Tensor, inputs: LossInputs) -> Tensor:
+        return module(
+            mel * 2,
+            inputs.target,
+            inputs.mel_lengths,
+            stop_logits=inputs.stop_logits,
+            posterior=inputs.posterior,
+            prior=inputs.prior,
+            attention=inputs.attention,
+            text_lengths=inputs.text_lengths,
+        ).total
+
+    compiled = torch.compile(lambda mel, inputs: total(loss, mel, inputs), fullgraph=True, backend=COMPILER)
+    for seed in range(2):
+        inputs = make_inputs(lengths=(5, 3), frames=6, bins=8, prior=True, heads=(2,), seed=seed)
+        mel = inputs.mel[0].requires_grad_()
+        ours, truth = compiled(mel, inputs), total(plain, mel, inputs)
+        torch.testing.assert_close(ours, truth, rtol=1e-5, atol=0)
+        a, b = (torch.autograd.grad(each * 3, mel)[0] for each in (ours, truth))
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss.adaptive.fast, plain.adaptive.fast, rtol=1e-5, atol=1e-6)
+
+
+def test_autocast_and_scaler() -> None:
+    """As a training step has it: half precision from a layer, a scaled total, one unscaled gradient."""
+    inputs = small()
+    layer = torch.nn.Linear(8, 8, device=DEVICE)
+    weights = torch.tensor(SPEC.base_weights, device=DEVICE)
+    step = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    source = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    gradients = []
+    for backend in (BACKEND, Reference(None)):
+        with torch.autocast(DEVICE, torch.bfloat16):
+            mel = layer(source)
+            assert mel.dtype == torch.bfloat16
+            total = backend.run(SPEC, inputs._replace(mel=(mel,)), weights, None, None, step).total
+        scale = 1024.0
+        gradients.append([g / scale for g in torch.autograd.grad(total * scale, list(layer.parameters()))])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.02 * b.abs().max().item())
+
+
+def test_a_target_that_needs_a_gradient_is_declined() -> None:
+    inputs = small()
+    inputs = inputs._replace(target=inputs.target.requires_grad_())
+    assert "mel_target" in (BACKEND.declines(SPEC, inputs) or "")
+    with torch.no_grad():
+        assert BACKEND.declines(SPEC, inputs) is None
+
+
+def test_subclasses_are_declined() -> None:
+    class Odd(Tensor):
+        pass
+
+    inputs = small()
+    odd = inputs.mel[0].as_subclass(Odd)
+    assert "Odd" in (BACKEND.declines(SPEC, inputs._replace(mel=(odd,))) or "")
+
+
+def test_every_leaf_is_connected() -> None:
+    inputs = small()
+    inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
+    weights = torch.tensor(SPEC.base_weights, device=DEVICE)
+    step = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    BACKEND.run(SPEC, inputs, weights, None, None, step).total.backward()
+    assert all(tensor.grad is not None for tensor in leaves(inputs))
