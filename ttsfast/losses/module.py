@@ -210,7 +210,7 @@ class TTSLoss(nn.Module):
         self._check_call(inputs, normalizer, grad_scale)
         spec = self.spec
         backend = backends.choose(self.backend, spec, inputs)
-        if isinstance(backend, TritonBackend):
+        if isinstance(backend, TritonBackend) and not torch.compiler.is_compiling():
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
         else:
             weights = self.current_weights(inputs.compute_dtype)
