@@ -57,9 +57,10 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
         raise ValueError(f"{name} must have shape ({batch},), got {_shape(lengths.shape)}")
     _check_device(name, lengths, like)
     if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-        for row, length in enumerate(lengths.tolist()):
-            if not 0 <= length <= limit:
-                raise ValueError(f"{name}[{row}] is {length}, outside 0..{limit}, the size of {axis}")
+        values = lengths.tolist()
+        if values and not (min(values) >= 0 and max(values) <= limit):
+            row = next(i for i, length in enumerate(values) if not 0 <= length <= limit)
+            raise ValueError(f"{name}[{row}] is {values[row]}, outside 0..{limit}, the size of {axis}")
     return lengths
 
 
