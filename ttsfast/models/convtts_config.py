@@ -32,8 +32,9 @@ class ConvTTSConfig:
     symbols_per_frame: float = 0.17
     """where the learned pace of reading starts; speech has some 12 to 20 symbols in 86 frames"""
     window_back: int = 1
-    window_ahead: int = 3
-    """symbols before and after the last one read that free-running attention may look at"""
+    window_ahead: int = 4
+    """symbols before and after the last one read that free-running attention may look at: enough for the
+    steps in which speech passes letters that nobody hears, too few to reach the next word"""
 
     def __post_init__(self) -> None:
         for name in ("text_dilations", "mel_dilations", "decoder_dilations"):
