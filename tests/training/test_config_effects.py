@@ -165,6 +165,8 @@ class Witness:
         seen: dict[str, Any] = {"said": [], "batches": [], "calls": []}
         config = changed(config, {"training.run_folder": str(root / config.training.run_folder)})
         with self.monkeypatch.context() as patch:
+            # The status line tells speeds, which differ from run to run.
+            patch.setattr(Telemetry, "status", lambda _, text: None)
             patch.setattr(Telemetry, "say", lambda _, message: seen["said"].append(message))
             spy(patch, seen, Store, "open")
             spy(patch, seen, setup, "MelLoader")
