@@ -14,9 +14,17 @@ from ttsfast.losses.philox import standard_normal
 HALF = (torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("mel_loss", ["huber", "l1", "mse"])
-@pytest.mark.parametrize("smoothing", ["none", "mean", "noise"])
-@pytest.mark.parametrize("normalization", ["frame", "utterance"])
+@pytest.mark.parametrize(
+    ("mel_loss", "smoothing", "normalization"),
+    [
+        ("huber", "none", "frame"),
+        ("huber", "mean", "utterance"),
+        ("huber", "noise", "frame"),
+        ("l1", "none", "utterance"),
+        ("l1", "noise", "utterance"),
+        ("mse", "mean", "frame"),
+    ],
+)
 def test_mel(mel_loss: str, smoothing: str, normalization: str) -> None:
     spec = make_spec(mel_loss=mel_loss, mel_smoothing=smoothing, normalization=normalization, mel_floor=0.25)
     inputs = only(make_inputs(predictions=2, statistics=True, bins=12))
@@ -42,26 +50,31 @@ def test_mel_noise_is_the_generator_of_the_reference() -> None:
 @pytest.mark.parametrize("per_frame", [True, False])
 @pytest.mark.parametrize("normalization", ["frame", "utterance"])
 @pytest.mark.parametrize("kl_normalization", ["elbo", "vector"])
-@pytest.mark.parametrize("prior", [False, True])
-def test_kl(per_frame: bool, normalization: str, kl_normalization: str, prior: bool) -> None:
+def test_kl(per_frame: bool, normalization: str, kl_normalization: str) -> None:
+    prior = per_frame == (normalization == "frame")
     spec = make_spec(normalization=normalization, kl_normalization=kl_normalization, kl_free_bits=6.0)
     inputs = only(make_inputs(per_frame=per_frame, prior=prior), "kl")
     outcome = check(spec, inputs)
     free = outcome.gradients[1].abs().sum(-1) == 0
     assert free.any()
     assert not free.all()
-    check(make_spec(normalization=normalization, kl_normalization=kl_normalization), inputs)
 
 
-@pytest.mark.parametrize("free_bits", [0.0, 200.0])
+@pytest.mark.parametrize("free_bits", [0.0, 300.0])
 def test_kl_of_vectors_wider_than_a_tile(free_bits: float) -> None:
     spec = make_spec(kl_free_bits=free_bits)
     check(spec, only(make_inputs(lengths=(3, 1), frames=4, latents=300, prior=True), "kl"))
 
 
-@pytest.mark.parametrize("normalization", ["frame", "utterance"])
-@pytest.mark.parametrize("smoothing", [0.0, 0.0625])
-@pytest.mark.parametrize("truncated", [None, (False, True, False, False)])
+@pytest.mark.parametrize(
+    ("normalization", "smoothing", "truncated"),
+    [
+        ("frame", 0.0, None),
+        ("frame", 0.0625, (False, True, False, False)),
+        ("utterance", 0.0625, None),
+        ("utterance", 0.0, (True, True, False, False)),
+    ],
+)
 def test_stop(normalization: str, smoothing: float, truncated: tuple[bool, ...] | None) -> None:
     spec = make_spec(normalization=normalization, stop_label_smoothing=smoothing)
     inputs = make_inputs(frames=15, truncated=truncated)
@@ -70,8 +83,9 @@ def test_stop(normalization: str, smoothing: float, truncated: tuple[bool, ...] 
     check(spec, only(inputs, "stop"))
 
 
-@pytest.mark.parametrize("normalization", ["frame", "utterance"])
-@pytest.mark.parametrize("heads", [(0,), (3,), (2, 0, 3)])
+@pytest.mark.parametrize(
+    ("normalization", "heads"), [("frame", (0,)), ("utterance", (3,)), ("frame", (2, 0, 3))]
+)
 def test_attention(normalization: str, heads: tuple[int, ...]) -> None:
     spec = make_spec(normalization=normalization)
     check(spec, only(make_inputs(heads=heads, symbols=67, lengths=(13, 7, 0)), "attention"))
@@ -99,7 +113,8 @@ def test_all_terms_with_a_reduction_factor() -> None:
 )
 @pytest.mark.parametrize("normalization", ["frame", "utterance"])
 def test_normalizer(normalizer: Any, normalization: str) -> None:
-    check(make_spec(normalization=normalization), make_inputs(), normalizer=normalizer)
+    inputs = make_inputs(lengths=(5, 3, 0), frames=6, bins=4, latents=2, symbols=3)
+    check(make_spec(normalization=normalization), inputs, normalizer=normalizer)
 
 
 @pytest.mark.parametrize("dtype", HALF)
