@@ -35,6 +35,15 @@ def test_ledger_counts_valid_reads_and_whole_writes() -> None:
     assert lines[-1].split()[0] == "total"
 
 
+def test_roofline_is_shown_from_what_json_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "COPY_BYTES", 1 << 16)
+    result = json.loads(json.dumps(roofline.run_roofline(roofline.Shape(4, 10), valid=0.5)))
+    assert result["bytes"] == roofline.total_bytes(roofline.ledger(roofline.Shape(4, 10), [5] * 4))
+    assert result["copy_gb_per_s"] > 0
+    shown = roofline.show(result).splitlines()
+    assert len(shown) == 3 + len(result["moves"])
+
+
 def test_bench_is_gated_and_writes_json(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = bench.variants
 

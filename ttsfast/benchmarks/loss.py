@@ -8,6 +8,7 @@ otherwise. ``cold`` rotates through sets of tensors that together fit no cache.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -321,6 +322,8 @@ def _peak_memory(variant: Variant, inputs: Inputs, device: torch.device) -> int:
         both_passes(variant, inputs)
         machine.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    # Before its first use the profiler can be told not to announce itself.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as seen:

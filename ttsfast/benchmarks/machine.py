@@ -45,8 +45,8 @@ def describe(device: torch.device) -> dict[str, Any]:
 class Copy:
     """A copy too large for the caches, to be timed among what is compared with it."""
 
-    def __init__(self, device: torch.device, size: int = COPY_BYTES) -> None:
-        self.source = torch.ones(size // 8, device=device)
+    def __init__(self, device: torch.device) -> None:
+        self.source = torch.ones(COPY_BYTES // 8, device=device)
         self.target = torch.empty_like(self.source)
         self.bytes = 2 * self.source.numel() * self.source.element_size()
         self()

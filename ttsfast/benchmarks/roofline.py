@@ -6,8 +6,15 @@ included. Padded inputs cost nothing. Lengths, weights and partial sums are too 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from ttsfast.benchmarks import machine
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,45 @@ def ledger(
 def total_bytes(moves: Sequence[Move]) -> int:
     """Read and written together."""
     return sum(move.read + move.written for move in moves)
+
+
+def run_roofline(
+    shape: Shape = Shape(48, 800, symbols=100), *, valid: float = 0.67, device: str | torch.device = "cpu"
+) -> dict[str, Any]:
+    """The ledger of one shape with ``valid`` of its frames valid, and this machine's copy bandwidth.
+
+    Returns:
+        A dictionary that ``json`` can write; :func:`show` prints it.
+    """
+    device = torch.device(device)
+    copy = machine.Copy(device)
+    speeds = []
+    for _ in range(7):
+        machine.synchronize(device)
+        begin = time.perf_counter()
+        copy()
+        machine.synchronize(device)
+        speeds.append(copy.bytes / (time.perf_counter() - begin))
+    moves = ledger(shape, [round(valid * shape.frames)] * shape.batch)
+    return {
+        "machine": machine.describe(device),
+        "shape": asdict(shape),
+        "valid": valid,
+        "copy_gb_per_s": median(speeds) / 1e9,
+        "bytes": total_bytes(moves),
+        "moves": [asdict(move) for move in moves],
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    """What :func:`run_roofline` found, in columns."""
+    shape = Shape(**result["shape"])
+    moves = [Move(**move) for move in result["moves"]]
+    heading = (
+        f"B={shape.batch} T={shape.frames} C={shape.bins} Z={shape.latents} N={shape.symbols}, "
+        f"{result['valid']:.0%} valid, copy {result['copy_gb_per_s']:.1f} GB/s"
+    )
+    return heading + "\n" + table(moves, result["copy_gb_per_s"] * 1e9)
 
 
 def table(moves: Sequence[Move], bandwidth: float | None = None) -> str:
