@@ -26,9 +26,9 @@ def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "bench loss", "bench roofline"])
 def test_help_has_an_example(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     assert f"Example: ttsfast {command}" in result.output
 
@@ -46,6 +46,8 @@ def test_help_has_an_example(command: str) -> None:
         ("evaluate", "no-run"),
         ("synth", "no-run", "hello"),
         ("synth", "no-run"),
+        ("bench", "roofline", "--device", "tpu"),
+        ("bench", "loss", "--device", "cuda:99"),
         ("demo", "--language", "xx"),
         ("demo", "--engine", "xx"),
     ],

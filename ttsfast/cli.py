@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast.cli_bench import bench
 from ttsfast.errors import InputError, TrainingError
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(bench, name="bench")
 
 SPEECH, DEMO_RUN = Path("speech"), Path("runs/demo")
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

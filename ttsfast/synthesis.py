@@ -12,6 +12,7 @@ from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 from ttsfast.models.voice import Voice
 from ttsfast.progress import console
+from ttsfast.training.precision import find_device
 
 
 def read_texts(path: Path) -> list[str]:
@@ -36,7 +37,7 @@ def write_speech(
     """
     if not texts:
         raise InputError("nothing to say: give texts, or a file with --file")
-    voice = Voice.load(run, device)
+    voice = Voice.load(run, find_device(device))
     spoken = voice.speak(texts, None if speaker is None else [speaker] * len(texts))
     output.mkdir(parents=True, exist_ok=True)
     entries = []

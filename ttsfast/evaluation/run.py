@@ -12,6 +12,7 @@ from ttsfast.evaluation.evaluate import Evaluation, evaluate
 from ttsfast.evaluation.report import write_report
 from ttsfast.models.voice import Voice
 from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
+from ttsfast.training.precision import find_device
 from ttsfast.training.telemetry import read_log
 
 
@@ -42,7 +43,7 @@ def evaluate_run(
     checkpoint = find_checkpoint(run_folder, prefer_best=True)
     state = load_checkpoint(checkpoint).state
     config = config_from_dict(state["config"])
-    voice = Voice.load(checkpoint, device)
+    voice = Voice.load(checkpoint, find_device(device))
     evaluation = evaluate(voice, Store.open(store or Path(config.data.store)), split, corpus=corpus)
     output = output or run_folder
     output.mkdir(parents=True, exist_ok=True)

@@ -53,3 +53,20 @@ def choose_precision(config: Config) -> Precision:
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Precision(device, torch.bfloat16, "auto, and the GPU has bf16")
     return Precision(device, torch.float16, "auto, and the GPU has no bf16")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a ``--device`` option: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: the name is another one, or there is no such GPU.
+    """
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count()
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or not (number == "" or number.isdecimal()):
+        raise InputError(f"device {name!r}: use cpu, cuda or cuda:N")
+    if int(number or 0) >= count:
+        raise InputError(f"device {name!r}: torch sees {count} GPUs here; use cpu")
+    return torch.device(name)

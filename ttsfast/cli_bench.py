@@ -1,0 +1,69 @@
+"""``ttsfast bench``: measured speed, each figure after a check that the result is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+bench = typer.Typer(help="Measure speed, after checking that the results are right.", no_args_is_help=True)
+
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Output = Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")]
+
+
+def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bool) -> None:
+    text = json.dumps(result, indent=1)
+    if output is not None:
+        from ttsfast.files import atomic_write
+
+        with atomic_write(output) as handle:
+            handle.write(text.encode() + b"\n")
+    print(text if as_json else table)
+
+
+@bench.command()
+def loss(
+    device: Device = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads of torch and of the C++ backend.")] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each variant on each shape.")] = 20,
+    all_shapes: Annotated[bool, typer.Option("--all", help="More shapes than the two with targets.")] = False,
+    compiled: Annotated[
+        str, typer.Option(help="Modes of torch.compile, comma-separated; empty: none.")
+    ] = "default",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the composite loss: plain torch, torch.compile and each backend, interleaved.
+
+    Example: ttsfast bench loss --threads 2
+    """
+    from ttsfast.benchmarks import loss as measured
+    from ttsfast.progress import console
+    from ttsfast.training.precision import find_device
+
+    result = measured.run_loss_bench(
+        measured.CASES + measured.MORE_CASES if all_shapes else measured.CASES,
+        device=find_device(device),
+        threads=threads,
+        rounds=rounds,
+        compiled=[mode for mode in compiled.split(",") if mode],
+        progress=lambda line: console.print(line, markup=False),
+    )
+    _report(result, measured.table(result), output, as_json)
+
+
+@bench.command()
+def roofline(device: Device = "cpu", output: Output = None, as_json: AsJson = False) -> None:
+    """List the bytes that every term must move, and what they cost at this machine's copy bandwidth.
+
+    Example: ttsfast bench roofline
+    """
+    from ttsfast.benchmarks import roofline as measured
+    from ttsfast.training.precision import find_device
+
+    result = measured.run_roofline(device=find_device(device))
+    _report(result, measured.show(result), output, as_json)
