@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -83,11 +84,30 @@ def test_backward_into_leaves_accumulates() -> None:
 def test_a_leaf_takes_the_gradient_without_a_copy() -> None:
     batch = make()
     value = total(batch)
-    result = value.grad_fn.result  # type: ignore[union-attr]
-    written = {gradient.data_ptr() for gradient in result.gradients}
+    handed = value.grad_fn.written  # type: ignore[union-attr]
+    written = {gradient.data_ptr() for gradient in handed.gradients}
     value.backward()
     taken = {leaf.grad.data_ptr() for leaf in leaves(batch).values() if leaf.grad is not None}
     assert taken == written
+
+
+def test_a_loss_that_is_let_go_takes_its_gradients_along() -> None:
+    assert native.core is not None
+    batch = make_batch([900, 900], [5, 4], bins=400, dtype=torch.float32)
+    before = native.core.recycled_bytes()[0]
+    gc.disable()
+    try:
+        value = total(batch)
+        assert native.core.recycled_bytes()[0] > before
+        del value
+        # At once, not when the garbage collector comes by.
+        assert native.core.recycled_bytes()[0] == before
+        value = total(batch)
+        value.backward()
+        batch["mel_pred"].grad = None
+        assert native.core.recycled_bytes()[0] == before
+    finally:
+        gc.enable()
 
 
 def test_the_same_tensor_twice() -> None:

@@ -80,7 +80,6 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
         patch.setattr(sweep, "_fused", lambda spec: Recorder())
         call = sweep.Sweep(loss.spec, inputs, weights, None, loss.noise_step)
         result = call.run([(("mel", 0), inputs.mel[0])], 1.0)
-    assert result.gradients is not None
     return list(calls[0]), [
         *inputs.values(),
         weights,

@@ -17,7 +17,7 @@ from ttsfast.losses import cpp_op
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Once, graph_is_kept, is_plain
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
-from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, SweepResult
+from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep
 
 
 class CppBackend:
@@ -56,28 +56,41 @@ class CppBackend:
         hint = 1.0 if grad_scale is None else float(grad_scale)
         result = sweep.run(wanted, hint)
         if wanted:
-            total = _Attach.apply(sweep, result, *(tensor for _, tensor in wanted))
+            written = _Written(result.gradients, result.applied)
+            total = _Attach.apply(sweep, written, [result.total], *(tensor for _, tensor in wanted))
             return BackendResult(total, result.values, result.floors, result.frames)
         return BackendResult(result.total, result.values, result.floors, result.frames)
+
+
+class _Written:
+    """Gradients that await the backward pass, None once handed over; nothing here leads back to the total,
+    which would keep itself and them alive."""
+
+    __slots__ = ("applied", "gradients")
+
+    def __init__(self, gradients: list[Tensor], applied: float) -> None:
+        self.gradients: list[Tensor] | None = gradients
+        self.applied = applied
 
 
 class _Attach(torch.autograd.Function):
     """Connects the total to the inputs whose gradients the sweep has already written."""
 
     @staticmethod
-    def forward(ctx: Any, sweep: Sweep, result: SweepResult, *tensors: Tensor) -> Tensor:
-        ctx.result = result
+    def forward(ctx: Any, sweep: Sweep, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
+        ctx.written = written
         # A rounded gradient cannot be rescaled without rounding twice, or after fp16 underflow at all.
         ctx.again = None
         if any(tensor.dtype in HALF for tensor in tensors):
             ctx.again = sweep
             ctx.save_for_backward(*sweep.inputs.values())
-        return result.total
+        # In a list, since autograd would take an argument that comes back for a view.
+        return total.pop()
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        result: SweepResult = ctx.result
-        gradients = result.gradients
+        written: _Written = ctx.written
+        gradients = written.gradients
         if gradients is None:
             raise RuntimeError(
                 "the loss is differentiated a second time, after its gradients were handed over: "
@@ -85,19 +98,19 @@ class _Attach(torch.autograd.Function):
             )
         scale = incoming.item()
         kept = graph_is_kept()
-        if scale == result.applied:
+        if scale == written.applied:
             given = [gradient.clone() for gradient in gradients] if kept else gradients
         elif ctx.again is not None:
             # Reading them raises where one was changed in place since.
             _ = ctx.saved_tensors
             given = ctx.again.run(ctx.again.differentiable(), scale).gradients
         else:
-            given = _rescaled(gradients, scale, result.applied, in_place=not kept)
+            given = _rescaled(gradients, scale, written.applied, in_place=not kept)
         if not kept:
-            result.gradients = None
+            written.gradients = None
         if torch.is_grad_enabled():
             given = [Once.apply(gradient.requires_grad_()) for gradient in given]
-        return (None, None, *given)
+        return (None, None, None, *given)
 
 
 def _rescaled(gradients: list[Tensor], scale: float, applied: float, in_place: bool) -> list[Tensor]:

@@ -44,7 +44,7 @@ _View = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 class SweepResult:
-    """What one sweep wrote; ``gradients`` in the order of ``wanted``, None once handed over."""
+    """What one sweep wrote; ``gradients`` in the order of ``wanted``."""
 
     __slots__ = ("applied", "floors", "frames", "gradients", "total", "values")
 
@@ -61,7 +61,7 @@ class SweepResult:
         self.values = values
         self.floors = floors
         self.frames = frames
-        self.gradients: list[Tensor] | None = gradients
+        self.gradients = gradients
         self.applied = applied
 
 
