@@ -8,13 +8,17 @@ steps the state of the adaptive weights, which every other program has read by t
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
 # A branch on a constexpr is compiled away only where it stands alone.
-# ruff: noqa: RET505, SIM102
+# ruff: noqa: SIM102
 
 import triton
 import triton.language as tl
-from ttsfast.kernels.counts import batch_counts, clamped, divisors, is_truncated, number, stop_tail
+from ttsfast.kernels.attention import attention_rows
+from ttsfast.kernels.counts import clamped, is_truncated, stop_tail
 from ttsfast.kernels.finish import floor_sums, lengths_outside, observe, ordered_sum, pack
-from ttsfast.kernels.terms import attention_rows, kl_rows, mel_rows, mel_strided, stop_steps
+from ttsfast.kernels.latents import kl_rows
+from ttsfast.kernels.mel import mel_rows, mel_strided
+from ttsfast.kernels.stop import stop_steps
+from ttsfast.kernels.weighting import applied, norms, weight
 
 _SIZES = [
     "batch",
@@ -134,7 +138,7 @@ def loss_forward(
     HAS_STEPS: tl.constexpr = HAS_STOP or HAS_ATTENTION
     pid = tl.program_id(0)
 
-    _, mel_norm, kl_norm, stop_norm, attention_norm = _norms(
+    _, mel_norm, kl_norm, stop_norm, attention_norm = norms(
         mel_lengths,
         step_lengths,
         truncated,
@@ -155,7 +159,7 @@ def loss_forward(
         BATCH_BLOCK,
         ACC,
     )
-    incoming = _applied(grad_scale, SCALE_ON_DEVICE, ACC)
+    incoming = applied(grad_scale, SCALE_ON_DEVICE, ACC)
     # Only this program's own term stays in registers; the last program works the rest out again.
     norm = mel_norm
     term = 0
@@ -168,7 +172,7 @@ def loss_forward(
     if HAS_ATTENTION:
         norm = tl.where(pid >= stop_units, attention_norm, norm)
         term = tl.where(pid >= stop_units, 3, term)
-    scale = _weight(weights, schedule, state, term, STATE, ACC) * incoming * norm
+    scale = weight(weights, schedule, state, term, STATE, ACC) * incoming * norm
 
     partial = tl.zeros([], ACC)
     if pid < mel_units:
@@ -333,7 +337,7 @@ def loss_forward(
     tl.debug_barrier()
     if tl.atomic_add(counter, 1, sem="acq_rel") == tl.num_programs(0) - 1:
         tl.store(counter, 0)
-        own_frames, mel_norm, kl_norm, stop_norm, attention_norm = _norms(
+        own_frames, mel_norm, kl_norm, stop_norm, attention_norm = norms(
             mel_lengths,
             step_lengths,
             truncated,
@@ -391,14 +395,14 @@ def loss_forward(
         values = pack(mel, kl, stop, attention)
         floors = pack(mel_sum * mel_floor * mel_norm * BINS, kl_floor, stop_sum * stop_norm, 0.0).to(ACC)
         i = tl.arange(0, 4)
-        used = _weight(weights, schedule, state, i, STATE, ACC)
+        used = weight(weights, schedule, state, i, STATE, ACC)
         active = ((ACTIVE >> i) & 1) == 1
         # Inactive terms are left out, not multiplied by 0: they may be infinite.
         tl.store(total, tl.sum(tl.where(active, values * used, 0.0)))
         tl.store(report + i, values)
         tl.store(report + 4 + i, floors)
         tl.store(report + 8 + i, used)
-        tl.store(report + 12, _applied(grad_scale, SCALE_ON_DEVICE, ACC))
+        tl.store(report + 12, applied(grad_scale, SCALE_ON_DEVICE, ACC))
         tl.store(integers, own_frames)
         outside = lengths_outside(
             mel_lengths,
@@ -417,83 +421,3 @@ def loss_forward(
             observe(values, floors, active, state, METHOD)
         if ADVANCE:
             tl.store(step, tl.load(step) + 1)
-
-
-@triton.jit
-def _norms(
-    mel_lengths,
-    step_lengths,
-    truncated,
-    batch,
-    frames,
-    steps,
-    stop_size,
-    tail_frames,
-    normalizer,
-    BINS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HAS_STEPS: tl.constexpr,
-    BY_UTTERANCE: tl.constexpr,
-    KL_BY: tl.constexpr,
-    ELBO: tl.constexpr,
-    NORMALIZER: tl.constexpr,
-    NORMALIZER_ON_DEVICE: tl.constexpr,
-    BATCH_BLOCK: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Valid frames, and what the sums of the four terms are multiplied by."""
-    own_frames, own_stop, own_attention, own_utterances = batch_counts(
-        mel_lengths,
-        step_lengths,
-        truncated,
-        batch,
-        frames,
-        steps,
-        stop_size,
-        tail_frames,
-        HAS_STEPS,
-        BATCH_BLOCK,
-    )
-    by_frames, by_stop, by_attention, by_utterances = divisors(
-        own_frames,
-        own_stop,
-        own_attention,
-        own_utterances,
-        normalizer,
-        NORMALIZER,
-        NORMALIZER_ON_DEVICE,
-        BY_UTTERANCE,
-        ACC,
-    )
-    if BY_UTTERANCE:
-        by_frames = by_utterances
-        by_stop = by_utterances
-        by_attention = by_utterances
-    mel = 1.0 / by_frames / BINS
-    kl = mel
-    if not ELBO:
-        kl = 1.0 / (by_utterances if KL_BY == "vectors" else by_frames)
-    return own_frames, mel, kl, 1.0 / by_stop, 1.0 / by_attention / (HEADS if HEADS > 0 else 1)
-
-
-@triton.jit
-def _applied(grad_scale, ON_DEVICE: tl.constexpr, ACC: tl.constexpr):
-    """The expected incoming gradient; 1 where it could not be divided out again."""
-    scale = number(grad_scale, ON_DEVICE, ACC)
-    return tl.where((tl.abs(scale) < float("inf")) & (scale != 0), scale, 1.0)
-
-
-@triton.jit
-def _weight(weights, schedule, state, term, STATE: tl.constexpr, ACC: tl.constexpr):
-    """The weights of this step of ``term``, one index or several."""
-    if STATE:
-        # In the reference's order of multiplication, so that both round alike.
-        factor = (tl.load(state[0] + term) * tl.load(schedule + term)).to(ACC)
-        base = tl.where(
-            term == 0,
-            weights[0],
-            tl.where(term == 1, weights[1], tl.where(term == 2, weights[2], weights[3])),
-        )
-        return factor * base
-    else:
-        return tl.load(weights + term).to(ACC)
