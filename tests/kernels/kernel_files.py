@@ -11,4 +11,5 @@ KERNEL_FILES = (
     "test_kernel_hostile.py",
     "test_kernel_state.py",
     "test_kernel_compile.py",
+    "test_kernel_properties.py",
 )
