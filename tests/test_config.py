@@ -106,6 +106,11 @@ def test_a_rendered_file_reads_back_as_it_was_and_comments_every_key(preset: str
         ("training: !!python/object:os.system {}\n", ["not valid YAML"]),
         ("? {a: 1}\n: 2\n", ["not valid YAML"]),
         ("training:\n  min_learning_rate: 0.1\n", ["min_learning_rate", "lower it"]),
+        ("training:\n  seed: 1" + "0" * 400 + "\n", ["training.seed", "greatest value"]),
+        ("training:\n  seed: -1" + "0" * 400 + "\n", ["training.seed", "least value"]),
+        ("training:\n  learning_rate: 1" + "0" * 400 + "\n", ["training.learning_rate", "finite"]),
+        ('training:\n  run_folder: "a\\0b"\n', ["training.run_folder", "expected text"]),
+        ("data:\n  pad_to_multiple: 100000000000\n", ["data.pad_to_multiple", "greatest"]),
     ],
 )
 def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[str], tmp_path) -> None:
@@ -119,6 +124,12 @@ def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[s
         assert word in message
     if "min_learning_rate" not in message:
         assert "bad.yaml" in message
+
+
+def test_all_weights_zero_would_teach_nothing() -> None:
+    terms = ("mel", "kl", "stop", "attention")
+    with pytest.raises(InputError, match="nothing would be learnt"):
+        load_config(overrides=[f"training.{term}_loss_weight=0" for term in terms])
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:

@@ -82,7 +82,9 @@ class TrainingConfig:
     )
     stop_label_smoothing: float = option(0.06, "label smoothing of the stop target", low=0.0, high=0.5)
     stop_token_positive_weight: float = option(4.0, "weight of the positive stop targets", above=0.0)
-    stop_tail_frames: int = option(8, "frames after the end that still teach the stop token", low=0)
+    stop_tail_frames: int = option(
+        8, "frames after the end that still teach the stop token", low=0, high=1000
+    )
     kl_normalization: str = option(
         "elbo", "elbo: nats per mel element; vector: nats per latent vector", choices=("elbo", "vector")
     )
@@ -159,7 +161,7 @@ class DataConfig:
     num_workers: int = option(12, "batcher threads, capped at the cores there are", low=1)
     max_mel_frames: int = option(800, "longer utterances are left out, and listed", low=1)
     max_text_length: int = option(180, "utterances with more symbols are left out, and listed", low=1)
-    pad_to_multiple: int = option(8, "batches are padded to whole multiples of this", low=1)
+    pad_to_multiple: int = option(8, "batches are padded to whole multiples of this", low=1, high=1024)
     preprocessing_mode: str = option(
         "precompute",
         "precompute: features from the store; on_the_fly: computed again from the audio (slow)",
@@ -188,6 +190,11 @@ class Config:
             raise InputError(
                 f"training.min_learning_rate {training.min_learning_rate:g} is above training.learning_rate "
                 f"{training.learning_rate:g}: lower it"
+            )
+        terms = ("mel", "kl", "stop", "attention")
+        if not any(getattr(training, f"{term}_loss_weight") > 0 for term in terms):
+            raise InputError(
+                "training.mel_loss_weight, kl, stop and attention are all 0: nothing would be learnt"
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -307,11 +314,11 @@ def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> An
         hint = _nearest(converted, limits["choices"])
         raise InputError(f"{name}: {converted!r} is not one of {', '.join(limits['choices'])}{hint}")
     if limits["low"] is not None and converted < limits["low"]:
-        raise InputError(f"{name}: {converted:g} is below the least value {limits['low']:g}")
+        raise InputError(f"{name}: {converted} is below the least value {limits['low']:g}")
     if limits["above"] is not None and converted <= limits["above"]:
-        raise InputError(f"{name}: {converted:g} must be above {limits['above']:g}")
+        raise InputError(f"{name}: {converted} must be above {limits['above']:g}")
     if limits["high"] is not None and converted > limits["high"]:
-        raise InputError(f"{name}: {converted:g} is above the greatest value {limits['high']:g}")
+        raise InputError(f"{name}: {converted} is above the greatest value {limits['high']:g}")
     return converted
 
 
@@ -328,7 +335,7 @@ def _converted(value: Any, kind: type) -> Any:
         except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and "\0" not in value else None
 
 
 def render(config: Config, *, title: str) -> str:

@@ -46,6 +46,17 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     fsync_folder(path.parent)
 
 
+def output_folder(path: Path) -> Path:
+    """Make a folder for results before the work that fills it; raise InputError when that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written to ({error.strerror}); choose another folder") from error
+    return path
+
+
 def inside(root: Path, relative: str, what: str) -> Path:
     """Join ``relative`` to ``root``; raise InputError when the result would leave ``root``.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ttsfast.data.audio import write_wav
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
+from ttsfast.files import atomic_write, output_folder
 from ttsfast.models.voice import Voice
 from ttsfast.progress import console
 from ttsfast.training.precision import find_device
@@ -37,9 +37,9 @@ def write_speech(
     """
     if not texts:
         raise InputError("nothing to say: give texts, or a file with --file")
+    output_folder(output)
     voice = Voice.load(run, find_device(device))
     spoken = voice.speak(texts, None if speaker is None else [speaker] * len(texts))
-    output.mkdir(parents=True, exist_ok=True)
     entries = []
     for number, speech in enumerate(spoken, start=1):
         path = output / f"{number:04d}.wav"

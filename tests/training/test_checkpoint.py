@@ -93,10 +93,52 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_litter(tmp_path: Path) 
     load_checkpoint(find_checkpoint(tmp_path, prefer_best=True))
 
 
-def test_writing_a_step_again_replaces_it(tmp_path: Path) -> None:
+def test_a_checkpoint_is_never_replaced(tmp_path: Path) -> None:
+    """Replacing takes two renames, and a kill between them would leave none."""
     write(tmp_path, 1)
-    save_checkpoint(tmp_path, 1, weights={"v": torch.ones(1)}, training={}, voice={}, state={})
-    assert list(load_checkpoint(checkpoint_folder(tmp_path, 1)).weights) == ["v"]
+    with pytest.raises(OSError, match="step-00000001"):
+        write(tmp_path, 1)
+    assert list(load_checkpoint(checkpoint_folder(tmp_path, 1)).weights) == ["w"]
+
+
+def test_every_flipped_byte_of_the_state_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path, 1) / "state.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        if chr(content[place]).isspace():
+            continue
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(InputError) as caught:
+            load_checkpoint(path.parent)
+        assert "step-00000001" in str(caught.value)
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    write(tmp_path, 1)
+    monkeypatch.setattr("ttsfast.training.checkpoint.save_file", full)
+    with pytest.raises(OSError, match=r"weights\.safetensors.*No space left"):
+        write(tmp_path, 2)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_stray_file_is_no_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step-zzz").write_text("")
+    (tmp_path / "checkpoints" / "step-99999999").write_text("")
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"step": 1e999}', "[]", "\x00"])
+def test_a_broken_pointer_is_an_input_error(text: str, tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    (tmp_path / "checkpoints" / "best.json").write_text(text)
+    with pytest.raises(InputError, match=r"best\.json"):
+        best_checkpoint(tmp_path)
 
 
 def test_no_checkpoint_is_an_input_error(tmp_path: Path) -> None:

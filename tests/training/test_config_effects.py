@@ -248,6 +248,6 @@ def test_changing_a_gpu_key_changes_the_loader(
     store = Store.open(store_path)
     base = make_config()
     for config in (base, changed(base, {key: ON_GPU[key].value})):
-        setup.open_loaders(config, store, torch.device("cuda"))
+        setup.open_loaders(config, store, torch.device("cuda"), 2)
     assert len(seen) == 4
     assert seen[0] != seen[2]

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError, TrainingError
+from ttsfast.training import trainer as trainer_module
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
-from ttsfast.training.telemetry import read_log
+from ttsfast.training.setup import tail_steps
+from ttsfast.training.telemetry import Telemetry, read_log
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -104,10 +106,94 @@ def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig, make_m
     assert {p: p.stat().st_mtime_ns for p in (trainer.run_folder / "checkpoints").rglob("*")} == before
 
 
-def test_resume_without_a_checkpoint_starts(make_config: MakeConfig, make_model: MakeModel) -> None:
+def test_resume_without_a_checkpoint_starts_and_says_so(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Telemetry, "say", lambda _, message: said.append(message))
     with Trainer(make_config(), model=make_model(), resume=True) as trainer:
         assert trainer.fit().step == 6
-        assert not trainer.resumed
+    assert any("no checkpoint to resume" in message and " 0 logged steps" in message for message in said)
+    shutil.rmtree(trainer.run_folder / "checkpoints")
+    with Trainer(make_config(), model=make_model(), resume=True) as trainer:
+        trainer.fit()
+    assert any("no checkpoint to resume" in message and " 6 logged steps" in message for message in said)
+
+
+def test_a_step_is_saved_once_even_when_it_is_the_best(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    original = trainer_module.save_run
+
+    def save(trainer: Trainer) -> Path:
+        saved.append(trainer.step)
+        return original(trainer)
+
+    monkeypatch.setattr(trainer_module, "save_run", save)
+    with Trainer(make_config(training__val_step=2), model=make_model()) as trainer:
+        trainer.fit()
+    assert saved == [2, 4, 6]
+
+
+def test_resuming_in_another_precision_works(make_config: MakeConfig, make_model: MakeModel) -> None:
+    for steps, changes in (
+        (2, {"data__mixed_precision": False}),
+        (4, {"training__amp_dtype": "fp16"}),
+        (6, {"training__amp_dtype": "bf16"}),
+    ):
+        with Trainer(
+            make_config(training__max_steps=steps, **changes), model=make_model(), resume=True
+        ) as trainer:
+            assert trainer.fit().step == steps
+
+
+def test_another_watched_metric_starts_its_own_record(make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(training__monitor="duration_error"), model=make_model()) as trainer:
+        trainer.fit()
+    config = make_config(training__max_steps=7, training__val_step=7)
+    with Trainer(config, model=make_model(), resume=True) as trainer:
+        result = trainer.fit()
+    (row,) = [r for r in read_log(trainer.run_folder) if r["kind"] == "validation" and r["step"] == 7]
+    assert result.best_metric == row["mel_l1"]
+    assert result.best_step == 7
+
+
+def test_held_out_clips_without_an_end_are_refused_before_training(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttsfast.training.setup._is_truncated", lambda store, index: True)
+    with pytest.raises(InputError, match="every held-out clip is marked truncated"):
+        Trainer(make_config(), model=make_model())
+    with Trainer(make_config(training__stop_loss_weight=0.0), model=make_model()) as trainer:
+        trainer.fit()
+
+
+def test_a_backend_that_is_not_there_is_bad_input(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ttsfast.training.setup.unavailable", lambda name: "no such device; use auto")
+    with pytest.raises(InputError, match=r"training\.loss_backend=triton: no such device"):
+        Trainer(make_config(training__loss_backend="triton"), model=make_model())
+
+
+@pytest.mark.parametrize(("frames", "r", "steps"), [(8, 4, 2), (3, 4, 1), (8, 16, 1), (0, 4, 0), (5, 1, 5)])
+def test_the_stop_tail_is_never_rounded_away(
+    frames: int, r: int, steps: int, make_config: MakeConfig
+) -> None:
+    assert tail_steps(make_config(training__stop_tail_frames=frames), r) == steps
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[]\n", b"{}\n", b'{"step": "x"}\n', b"no\n"])
+def test_a_damaged_log_is_named(content: bytes, make_config: MakeConfig, make_model: MakeModel) -> None:
+    with Trainer(make_config(), model=make_model()) as trainer:
+        trainer.fit()
+    (trainer.run_folder / "log.jsonl").write_bytes(content)
+    with (
+        pytest.raises(InputError, match=r"log\.jsonl"),
+        Trainer(make_config(), model=make_model(), resume=True) as again,
+    ):
+        again.fit()
 
 
 def test_an_existing_run_is_not_overwritten(make_config: MakeConfig, make_model: MakeModel) -> None:

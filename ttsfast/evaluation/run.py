@@ -10,6 +10,7 @@ from ttsfast.data.store import Store
 from ttsfast.environment import environment
 from ttsfast.evaluation.evaluate import Evaluation, evaluate
 from ttsfast.evaluation.report import write_report
+from ttsfast.files import output_folder
 from ttsfast.models.voice import Voice
 from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.training.precision import find_device
@@ -43,16 +44,17 @@ def evaluate_run(
     checkpoint = find_checkpoint(run_folder, prefer_best=True)
     state = load_checkpoint(checkpoint).state
     config = config_from_dict(state["config"])
+    run_folder = checkpoint.parent.parent
+    log = read_log(run_folder)
+    output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device))
     evaluation = evaluate(voice, Store.open(store or Path(config.data.store)), split, corpus=corpus)
-    output = output or run_folder
-    output.mkdir(parents=True, exist_ok=True)
     evaluation.save(output / "metrics.json")
     write_report(
         output,
         evaluation,
         title=title or f"Voice {run_folder.name}, step {state['step']}",
-        log=read_log(run_folder),
+        log=log,
         config=config.to_dict(),
         environment=_flat(environment()),
     )

@@ -126,7 +126,8 @@ class Voice(VoiceInfo):
         try:
             model.load_state_dict(checkpoint.weights)
         except RuntimeError as error:
-            raise InputError(f"{checkpoint.path}: the weights do not fit the model ({error})") from error
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{checkpoint.path}: the weights do not fit the model ({reason})") from error
         return cls(model=model.to(device).eval(), device=torch.device(device), **vars(info))
 
     def speak(

@@ -60,7 +60,11 @@ def save_checkpoint(
     voice: Mapping[str, Any],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint beside the others and publish it by one rename; return its folder."""
+    """Write a checkpoint beside the others and publish it by one rename; return its folder.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; the earlier checkpoints are as they were.
+    """
     final = checkpoint_folder(run_folder, step)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -70,18 +74,15 @@ def save_checkpoint(
         for name, tensors in (("weights", weights), ("training", training)):
             # safetensors refuses shared and strided storage: every entry becomes its own copy.
             own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-            save_file(own, temporary / f"{name}.safetensors")
+            _save_tensors(own, temporary / f"{name}.safetensors")
         (temporary / "voice.json").write_text(json.dumps(voice, ensure_ascii=False), encoding="utf-8")
         files = {name: _fingerprint(temporary / name) for name in PAYLOAD}
-        text = json.dumps(
-            {"format": FORMAT, "step": step, "files": files, **state}, indent=1, ensure_ascii=False
-        )
+        body = {"format": FORMAT, "step": step, "files": files, **state}
+        text = json.dumps({**body, "seal": _seal(body)}, indent=1, ensure_ascii=False)
         (temporary / "state.json").write_text(text, encoding="utf-8")
         for file in temporary.iterdir():
             _fsync_file(file)
         fsync_folder(temporary)
-        if final.exists():
-            _retire(final)
         temporary.rename(final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -96,27 +97,31 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         InputError: a file is missing, of another size, of another hash, or of another format version.
     """
+    remedy = f"move {path.name} away to use the checkpoint before it"
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        files = {name: state["files"][name] for name in PAYLOAD}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); use another one") from error
-    if state.get("format") != FORMAT:
-        raise InputError(f"{path}: checkpoint format {state.get('format')!r}, this version reads {FORMAT}")
-    for name, expected in files.items():
-        if not (path / name).is_file() or _fingerprint(path / name) != expected:
-            raise InputError(f"{path / name}: missing or damaged; resume from another checkpoint")
+        found = state.get("format"), state.pop("seal")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path / 'state.json'}: not readable ({error!r}); {remedy}") from error
+    if found[0] != FORMAT:
+        raise InputError(f"{path}: checkpoint format {found[0]!r}, this version reads {FORMAT}; {remedy}")
+    if found[1] != _seal(state):
+        raise InputError(f"{path / 'state.json'}: damaged; {remedy}")
+    for name in PAYLOAD:
+        if not (path / name).is_file() or _fingerprint(path / name) != state["files"][name]:
+            raise InputError(f"{path / name}: missing or damaged; {remedy}")
     try:
         weights, training = (load_file(path / f"{name}.safetensors") for name in ("weights", "training"))
         voice = json.loads((path / "voice.json").read_text(encoding="utf-8"))
     except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); use another one") from error
+        raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
     return Checkpoint(path, weights, training, voice, state)
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    return sorted((run_folder / "checkpoints").glob("step-*"))
+    folders = (run_folder / "checkpoints").glob("step-" + "[0-9]" * 8)
+    return sorted(folder for folder in folders if folder.is_dir())
 
 
 def best_checkpoint(run_folder: Path) -> Path | None:
@@ -126,7 +131,7 @@ def best_checkpoint(run_folder: Path) -> Path | None:
         return None
     try:
         path = checkpoint_folder(run_folder, int(json.loads(pointer.read_text(encoding="utf-8"))["step"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(
             f"{pointer}: not readable ({error}); delete it to use the last checkpoint"
         ) from error
@@ -192,6 +197,19 @@ def unpack_optimizer(
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": list(rest["param_groups"])})
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        # What the library raises for a full disk too.
+        raise OSError(f"{path}: cannot be written ({error}); earlier checkpoints are as they were") from error
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    """A hash of the state's values, however they are spaced in the file."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

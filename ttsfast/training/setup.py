@@ -13,6 +13,7 @@ from ttsfast.data.loader import MelLoader, select
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
+from ttsfast.losses.backend import unavailable
 from ttsfast.losses.module import TTSLoss
 from ttsfast.progress import console
 
@@ -35,8 +36,14 @@ def open_store(config: Config) -> Store:
     return store
 
 
-def open_loaders(config: Config, store: Store, device: torch.device) -> tuple[MelLoader, MelLoader]:
-    """The training and validation loaders; says what the length limits leave out."""
+def open_loaders(
+    config: Config, store: Store, device: torch.device, reduction_factor: int
+) -> tuple[MelLoader, MelLoader]:
+    """The training and validation loaders; says what the length limits leave out.
+
+    Raises:
+        InputError: a split is empty, or no held-out clip has a true end while the stop term is on.
+    """
     data = config.data
     loaders = []
     for split in ("train", "validation"):
@@ -49,13 +56,30 @@ def open_loaders(config: Config, store: Store, device: torch.device) -> tuple[Me
                 f"{names}",
                 markup=False,
             )
-        loaders.append(_loader(config, store, indices, device))
+        if split == "validation" and config.training.stop_loss_weight > 0:
+            _check_true_end(store, indices)
+        tail_frames = tail_steps(config, reduction_factor) * reduction_factor
+        loaders.append(_loader(config, store, indices, device, tail_frames))
     return loaders[0], loaders[1]
 
 
-def _loader(config: Config, store: Store, indices: np.ndarray, device: torch.device) -> MelLoader:
+def _check_true_end(store: Store, indices: np.ndarray) -> None:
+    if all(_is_truncated(store, int(i)) for i in indices):
+        raise InputError(
+            f"{store.path}: every held-out clip is marked truncated, so the stop threshold cannot be "
+            "calibrated; hold whole clips out (validation.txt), or set training.stop_loss_weight=0"
+        )
+
+
+def _is_truncated(store: Store, index: int) -> bool:
+    return store.entries[index].truncated
+
+
+def _loader(
+    config: Config, store: Store, indices: np.ndarray, device: torch.device, tail_frames: int
+) -> MelLoader:
     data = config.data
-    padding = {"tail_frames": config.training.stop_tail_frames, "pad_to_multiple": data.pad_to_multiple}
+    padding = {"tail_frames": tail_frames, "pad_to_multiple": data.pad_to_multiple}
     plan = BatchPlan(
         store.frames,
         indices,
@@ -75,10 +99,18 @@ def _loader(config: Config, store: Store, indices: np.ndarray, device: torch.dev
     )
 
 
+def tail_steps(config: Config, reduction_factor: int) -> int:
+    """The stop term's tail in decoder steps, which is how the loss counts it: rounded up, never away."""
+    return -(-config.training.stop_tail_frames // reduction_factor)
+
+
 def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
     """The training loss. One decoder step makes ``reduction_factor`` frames."""
     training = config.training
     smoothing = training.use_label_smoothing
+    reason = None if training.loss_backend == "auto" else unavailable(training.loss_backend)
+    if reason is not None:
+        raise InputError(f"training.loss_backend={training.loss_backend}: {reason}")
     loss = TTSLoss(
         mel_weight=training.mel_loss_weight,
         kl_weight=training.kl_loss_weight if config.model.posterior else 0.0,
@@ -93,8 +125,7 @@ def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
         kl_free_bits=training.kl_free_bits,
         stop_label_smoothing=training.stop_label_smoothing if smoothing else 0.0,
         stop_pos_weight=training.stop_token_positive_weight,
-        # The loss counts its tail in decoder steps.
-        stop_tail_frames=training.stop_tail_frames // reduction_factor,
+        stop_tail_frames=tail_steps(config, reduction_factor),
         attention_sigma=training.attention_sigma,
         weighting=training.adaptive_weighting if training.use_adaptive_loss_weights else "fixed",
         backend=training.loss_backend,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.errors import InputError
+from ttsfast.progress import console
 from ttsfast.training.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
 
 _HOST_PARTS = ("loader", "plateau", "early")
+_WATCHES = ("plateau", "early")
 
 
 def save_run(trainer: Trainer) -> Path:
@@ -72,11 +74,21 @@ def restore_run(trainer: Trainer) -> bool:
     _same_model(trainer, state, str(checkpoint.path))
     trainer.model.load_state_dict(checkpoint.weights)
     unpack_optimizer(trainer.optimizer, tensors, state["optimizer"])
-    trainer.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] and trainer.scaler.is_enabled():
+        trainer.scaler.load_state_dict(state["scaler"])
     trainer.loss.load_state_dict(_part(tensors, "loss."))
     trainer.guard.load_state_dict(_part(tensors, "guard."))
+    watched = state["config"]["training"]["monitor"]
+    same_metric = watched == trainer.config.training.monitor
+    if not same_metric:
+        console.print(
+            f"training.monitor was {watched} and is {trainer.config.training.monitor}: "
+            "best value and patience start anew",
+            markup=False,
+        )
     for name in _HOST_PARTS:
-        getattr(trainer, name).load_state_dict(state[name])
+        if same_metric or name not in _WATCHES:
+            getattr(trainer, name).load_state_dict(state[name])
     trainer.window.losses.extend(state["window"])
     trainer.steep_steps = state["steep_steps"]
     trainer.step = checkpoint.step

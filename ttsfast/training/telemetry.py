@@ -85,13 +85,16 @@ def read_log(run_folder: Path) -> list[dict[str, Any]]:
     path = run_folder / LOG_NAME
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a training log ({error}); move it away") from error
+    if not all(isinstance(row, dict) and isinstance(row.get("step"), int) for row in rows):
+        raise InputError(f"{path}: not a training log (a line without a step); move it away")
+    return rows
 
 
 def _rewind(path: Path, step: int) -> int:

@@ -17,6 +17,7 @@ from ttsfast.config import Config
 from ttsfast.data.batch import Batch
 from ttsfast.data.loader import MelLoader
 from ttsfast.errors import InputError, TrainingError
+from ttsfast.files import output_folder
 from ttsfast.losses.counts import Counts, sum_counts
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS
@@ -70,6 +71,7 @@ class Trainer:
         self.config = config
         training = config.training
         self.run_folder = Path(training.run_folder)
+        self.resume = resume
         if checkpoints(self.run_folder) and not resume:
             raise InputError(
                 f"{self.run_folder}: holds a run already; add --resume to continue it, "
@@ -85,7 +87,9 @@ class Trainer:
         self.loss = build_loss(config, self.reduction_factor).to(self.device)
         self.optimizer = build_optimizer(config, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.scales_loss)
-        self.loader, self.validation_loader = open_loaders(config, self.store, self.device)
+        self.loader, self.validation_loader = open_loaders(
+            config, self.store, self.device, self.reduction_factor
+        )
         self.guard = SpikeGuard(
             training.loss_smoothing_factor, training.max_loss_spike_threshold, self.device
         )
@@ -108,7 +112,7 @@ class Trainer:
             TrainingError: a loss or gradient stopped being finite.
         """
         training = self.config.training
-        self.run_folder.mkdir(parents=True, exist_ok=True)
+        output_folder(self.run_folder)
         batches = _forever(self.loader)
         with Telemetry(self.run_folder, self.step, training.max_steps) as self.telemetry:
             self._greet()
@@ -266,6 +270,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this step, once everything up to it is known to be finite."""
+        if checkpoint_folder(self.run_folder, self.step).is_dir():
+            return  # as the best of a validation at this very step
         self.log()
         save_run(self)
 
@@ -276,9 +282,8 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         if self.early.last_step != self.step:
             self.validate()
+        self.save()
         last = checkpoint_folder(self.run_folder, self.step)
-        if not last.is_dir():
-            last = save_run(self)
         best = best_checkpoint(self.run_folder)
         chosen = last
         if best is not None and self.config.training.early_stopping_restore_best_weights:
@@ -314,6 +319,11 @@ class Trainer:
         parameters = sum(p.numel() for p in self.model.parameters())
         precision = f"{str(self.precision.dtype).removeprefix('torch.')} ({self.precision.reason})"
         self.telemetry.say(f"{parameters:,} parameters on {self.device.type}, {precision}")
+        if self.resume and not self.resumed:
+            self.telemetry.say(
+                f"{self.run_folder}: no checkpoint to resume, starting at step 0; "
+                f"{self.telemetry.lost_steps} logged steps are taken again"
+            )
         if self.resumed:
             self.telemetry.say(
                 f"resuming at step {self.step}; {self.telemetry.lost_steps} logged steps after that "

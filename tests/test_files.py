@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ttsfast.errors import InputError
+from ttsfast.files import atomic_write, inside, output_folder
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as handle:
+        handle.write(b"half of the new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a longer old content")
+    with atomic_write(path) as handle:
+        handle.write(b"new")
+        assert path.read_text() == "a longer old content"
+    assert path.read_text() == "new"
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.parametrize("relative", ["../x", "/etc/passwd", "a/../../x", "link/x"])
+def test_paths_stay_inside(relative: str, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"metadata\.csv"):
+        inside(root, relative, "metadata.csv")
+    assert inside(root, "a/../b.wav", "metadata.csv") == root / "a/../b.wav"
+
+
+def test_an_output_folder_is_made_or_refused(tmp_path: Path) -> None:
+    assert output_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/x")):
+        with pytest.raises(InputError, match="choose another folder"):
+            output_folder(path)
+    assert not list((tmp_path / "a" / "b").iterdir())
