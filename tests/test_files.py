@@ -11,9 +11,14 @@ from ttsfast.files import atomic_write, inside, output_folder
 def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_write(path) as handle:
-        handle.write(b"half of the new")
-        raise RuntimeError
+
+    def fail() -> None:
+        with atomic_write(path) as handle:
+            handle.write(b"half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
