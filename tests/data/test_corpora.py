@@ -200,16 +200,31 @@ def test_listings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_corpus(tmp_path)
     with pytest.raises(InputError, match="unknown corpus layout 'csv'"):
         read_corpus(tmp_path, "csv")
-    make(tmp_path, "metadata.csv", b"a|one|one\nb|tw\xf6|tw\xf6\n", ("wavs/a.wav",))
-    with pytest.raises(InputError, match=r"metadata\.csv:2: is not UTF-8 \(byte 5\)"):
+    make(tmp_path, "metadata.csv", b"\nb|tw\xf6|tw\xf6\nc|\xfc|\xfc\n", ("wavs/b.wav",))
+    with pytest.raises(InputError, match=r"metadata\.csv:2: is not UTF-8 \(byte 5\).*no line"):
         read_corpus(tmp_path)
-    with pytest.raises(InputError, match=r"metadata\.csv:1: is not UTF-8"):
-        read_corpus(make(tmp_path, "metadata.csv", "a|one|one\n".encode("utf-16")))
+    for encoding in ("utf-16", "utf-16-be"):
+        content = "\ufeffa|one|one\nb|two|two\n" if encoding == "utf-16-be" else "a|one|one\nb|two|two\n"
+        with pytest.raises(InputError, match=r"metadata\.csv:1: is not UTF-8 but UTF-16"):
+            read_corpus(make(tmp_path, "metadata.csv", content.encode(encoding)))
     with pytest.raises(InputError, match=r"holds no listing .* of layout 'jsonl'"):
         read_corpus(tmp_path, "jsonl")
     make(tmp_path, "metadata.jsonl", "")
     with pytest.raises(InputError, match=r"several listings \(metadata\.csv, metadata\.jsonl\)"):
         read_corpus(tmp_path)
+
+
+def test_every_line_that_is_not_utf8_is_a_fault_of_its_own(tmp_path: Path) -> None:
+    content = "a|one|one\nb|zwö|zwö\nc|three|three\nd|fünf|fünf\n".encode("latin-1")
+    make(tmp_path, "metadata.csv", content, tuple(f"wavs/{name}.wav" for name in "abcd"))
+    corpus = read_corpus(tmp_path)
+    assert [(item.id, item.line) for item in corpus.items] == [("a", 1), ("c", 3)]
+    assert faults(corpus) == [("metadata.csv:2", "not UTF-8"), ("metadata.csv:4", "not UTF-8")]
+    assert corpus.exclusions[1].detail.startswith("metadata.csv:4: is not UTF-8 (byte 4)")
+    make(tmp_path, "validation.txt", b"c\n\xff\n")
+    corpus = read_corpus(tmp_path)
+    assert [item.split for item in corpus.items] == ["train", "validation"]
+    assert faults(corpus)[2:] == [("validation.txt:2", "not UTF-8")]
 
 
 def test_a_layout_that_is_asked_for_is_not_guessed(tmp_path: Path) -> None:

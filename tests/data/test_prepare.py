@@ -357,6 +357,18 @@ def test_short_recordings_are_a_fault_that_names_the_file(corpus: Path, tmp_path
         prepare_small(mine, tmp_path / "store", contract=reflect)
 
 
+def test_lines_that_are_not_utf8_are_listed_together_and_can_be_left_out(tiny: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))
+    lines = (mine / "metadata.jsonl").read_bytes().splitlines()
+    for number in (2, 4):
+        lines[number - 1] = lines[number - 1].replace(b'."', b' \xfc."')
+    (mine / "metadata.jsonl").write_bytes(b"\n".join(lines))
+    with pytest.raises(CorpusFaults, match="2 x not UTF-8") as error:
+        prepare_small(mine, tmp_path / "store")
+    assert [fault.id for fault in error.value.faults] == ["metadata.jsonl:2", "metadata.jsonl:4"]
+    assert prepare_small(mine, tmp_path / "store", exclude_bad=True).utterances == 6
+
+
 def test_nothing_left(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of 20 utterances is left"):
         prepare_small(corpus, tmp_path / "store", max_duration=0.001)

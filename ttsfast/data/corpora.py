@@ -17,6 +17,7 @@ are for training.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -95,10 +96,10 @@ class _Fault(Exception):
 def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
     """Read a corpus folder's listing and look for every recording that it names.
 
-    A line that cannot be used (wrong columns or keys, no text, no recording, a path that leaves the folder,
-    an id that was there before) becomes an exclusion and the rest goes on, even when nothing is left: the
-    caller can then show every fault. Blank lines mean nothing. Raises InputError for a missing folder, a
-    missing or empty listing, an unknown layout, and a listing that is not UTF-8.
+    A line that cannot be used (not UTF-8, wrong columns or keys, no text, no recording, a path that leaves
+    the folder, an id that was there before) becomes an exclusion and the rest goes on, even when nothing is
+    left: the caller can then show every fault. Blank lines mean nothing. Raises InputError for a missing
+    folder, a missing or empty listing, an unknown layout, and a listing of which no line is UTF-8.
     """
     root = Path(root)
     if not root.is_dir():
@@ -106,7 +107,7 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
     if layout not in ("auto", *LAYOUTS):
         raise InputError(f"unknown corpus layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
     listing = _find_listing(root, layout)
-    lines = _read_lines(listing)
+    lines, exclusions = _read_lines(listing)
     if not lines:
         raise InputError(f"{listing}: the listing is empty; write a line for each recording")
     if layout == "auto":
@@ -114,7 +115,6 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
     parse = _parser(layout, lines)
     items: dict[str, CorpusItem] = {}
     names: dict[str, str] = {}
-    exclusions: list[Exclusion] = []
     for number, line in lines:
         where = name = f"{listing.name}:{number}"
         try:
@@ -167,18 +167,29 @@ def _find_listing(root: Path, layout: str) -> Path:
     return found[0]
 
 
-def _read_lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines that are not blank, without a BOM; raises InputError where one is not UTF-8."""
-    lines = []
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
+def _read_lines(path: Path) -> tuple[list[tuple[int, str]], list[Exclusion]]:
+    """Numbered lines that are not blank, without a BOM, and those that are not UTF-8.
+
+    Raises InputError when there are only such, and for UTF-16.
+    """
+    content = path.read_bytes()
+    # Its letters of ASCII, between NULs, would pass for UTF-8 on every line but the first.
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path}:1: is not UTF-8 but UTF-16; save the file as UTF-8")
+    lines, undecodable = [], []
+    for number, raw in enumerate(content.split(b"\n"), start=1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            where = f"{path}:{number}"
-            raise InputError(f"{where}: is not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
+            where = f"{path.name}:{number}"
+            detail = f"{where}: is not UTF-8 (byte {error.start + 1}); save the file as UTF-8"
+            undecodable.append(Exclusion(where, "not UTF-8", detail))
+            continue
         if line:
             lines.append((number, line))
-    return lines
+    if undecodable and not lines:
+        raise InputError(f"{path.parent}/{undecodable[0].detail}; no line of it can be read")
+    return lines, undecodable
 
 
 def _guess_layout(listing: Path, lines: list[tuple[int, str]]) -> str:
@@ -291,7 +302,9 @@ def _hold_out(
     if not path.is_file():
         return
     held = set()
-    for number, name in _read_lines(path):
+    lines, undecodable = _read_lines(path)
+    yield from undecodable
+    for number, name in lines:
         identity = names.get(name, name)
         if identity in items:
             held.add(identity)
