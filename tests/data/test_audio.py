@@ -87,6 +87,23 @@ def test_samples_that_are_not_numbers_are_counted_and_placed(tmp_path: Path, val
         read_audio(tmp_path / "a.wav", RATE)
 
 
+@pytest.mark.parametrize("scale", [100.0, 32768.0, 1e12, 1e30])
+def test_samples_far_beyond_full_scale_are_refused(tmp_path: Path, scale: float) -> None:
+    wave = tone() / np.abs(tone()).max()
+    soundfile.write(tmp_path / "a.wav", wave * scale, RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"a\.wav: its samples reach .*, full scale is 1; scale it"):
+        read_audio(tmp_path / "a.wav", RATE)
+    soundfile.write(tmp_path / "b.wav", np.stack([wave, -wave], axis=1) * scale, RATE, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"b\.wav: its samples reach"):
+        read_audio(tmp_path / "b.wav", RATE, mixdown=True)
+
+
+def test_a_floating_point_file_may_pass_full_scale_by_some(tmp_path: Path) -> None:
+    wave = 4 * tone() / np.abs(tone()).max()
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", RATE), wave.astype(np.float32))
+
+
 def test_missing_empty_and_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.wav: no such file"):
         read_audio(tmp_path / "none.wav", RATE)

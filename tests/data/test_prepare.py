@@ -357,6 +357,18 @@ def test_short_recordings_are_a_fault_that_names_the_file(corpus: Path, tmp_path
         prepare_small(mine, tmp_path / "store", contract=reflect)
 
 
+@pytest.mark.parametrize("scale", [1e12, 1e30])
+def test_an_absurd_amplitude_is_a_fault_and_not_a_statistic(tiny: Path, tmp_path: Path, scale: float) -> None:
+    mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))
+    wave, rate = soundfile.read(mine / "u002.wav")
+    soundfile.write(mine / "u002.wav", wave * scale, rate, subtype="FLOAT")
+    with pytest.raises(CorpusFaults, match=r"1 x bad audio.*u002\.wav: its samples reach"):
+        prepare_small(mine, tmp_path / "store")
+    report = prepare_small(mine, tmp_path / "store", exclude_bad=True)
+    assert [e.id for e in report.exclusions] == ["u002"]
+    assert np.abs(Store.open(tmp_path / "store").mel_mean).max() < 20
+
+
 def test_lines_that_are_not_utf8_are_listed_together_and_can_be_left_out(tiny: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))
     lines = (mine / "metadata.jsonl").read_bytes().splitlines()

@@ -11,6 +11,10 @@ import numpy as np
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
+# Floating-point files may pass full scale by some; samples beyond this are in another unit, or damaged, and
+# one such recording would outweigh a corpus in its statistics.
+LOUDEST = 16.0
+
 
 def read_audio(
     path: Path | str,
@@ -26,7 +30,8 @@ def read_audio(
     ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
     cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
     remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
-    the option that allows it, that holds NaN or Inf, or that is silent throughout when it is to be trimmed.
+    the option that allows it, that holds NaN or Inf, that lies far beyond full scale (any sample above
+    ``LOUDEST``), or that is silent throughout when it is to be trimmed.
     """
     import soundfile
 
@@ -50,6 +55,12 @@ def read_audio(
     if bad.size:
         first = f"{bad[0] / rate:.3f} s"
         raise InputError(f"{path}: {bad.size} samples are NaN or Inf, first at {first}; replace or remove it")
+    # Of every channel: in their average two wrecks can cancel.
+    peak = float(np.abs(samples).max())
+    if peak > LOUDEST:
+        raise InputError(
+            f"{path}: its samples reach {peak:.3g}, full scale is 1; scale it to [-1, 1] or remove it"
+        )
     if rate != sample_rate:
         if not resample:
             raise InputError(
