@@ -357,6 +357,20 @@ def test_short_recordings_are_a_fault_that_names_the_file(corpus: Path, tmp_path
         prepare_small(mine, tmp_path / "store", contract=reflect)
 
 
+@pytest.mark.parametrize("samples", [1, 5, CONTRACT.win_length - 1])
+@pytest.mark.parametrize("padding", ["center_zero", "center_reflect", "hifigan"])
+def test_less_than_a_window_is_too_short_in_every_contract(
+    tiny: Path, tmp_path: Path, samples: int, padding: str
+) -> None:
+    mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))
+    contract = type(CONTRACT)(**(CONTRACT.to_dict() | {"padding": padding}))
+    soundfile.write(mine / "u000.wav", np.full(samples, 0.1, np.float32), RATE)
+    soundfile.write(mine / "u001.wav", np.full(CONTRACT.win_length, 0.1, np.float32), RATE)
+    report = prepare_small(mine, tmp_path / "store", contract=contract, exclude_bad=True)
+    assert [(e.id, e.reason) for e in report.exclusions] == [("u000", "too short")]
+    assert "u000.wav" in report.exclusions[0].detail
+
+
 @pytest.mark.parametrize("scale", [1e12, 1e30])
 def test_an_absurd_amplitude_is_a_fault_and_not_a_statistic(tiny: Path, tmp_path: Path, scale: float) -> None:
     mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))

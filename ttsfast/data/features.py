@@ -56,6 +56,8 @@ class Recording:
     frames: int = 0
     fault: str = ""
     """One line that names the file and the remedy; empty for a good recording."""
+    reason: str = ""
+    """Of the fault, in a fixed phrase to count by."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,18 @@ def inspect(audio: Sequence[Path], options: FeatureOptions, jobs: int) -> list[R
 def _inspect(path: Path, options: FeatureOptions) -> Recording:
     try:
         wave = options.read(path)
+        frames = options.contract.frames(len(wave))
+        # A centred contract pads a single sample to a frame, but nobody says a sentence in it.
+        shortest = options.contract.win_length
+        if len(wave) < shortest or frames == 0:
+            fault = f"{path}: the recording has {len(wave)} samples, less than a window ({shortest})"
+            return Recording(fault=f"{fault}; replace or remove it", reason="too short")
         if len(wave) < 2 * options.contract.n_fft:
             # Short enough that the contract may refuse it.
             log_mel(wave, options.contract)
-        frames = options.contract.frames(len(wave))
-        if frames == 0:
-            raise InputError(f"the recording has {len(wave)} samples, less than a frame; remove it")
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
-        return Recording(fault=named)
+        return Recording(fault=named, reason="bad audio")
     return Recording(sha256=_sha256(path), frames=frames)
 
 

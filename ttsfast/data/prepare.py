@@ -212,7 +212,7 @@ def _look(corpus: Corpus, options: PrepareOptions, jobs: int) -> tuple[list[Item
     for item, text, recording in zip(corpus.items, texts, recordings, strict=True):
         problems = _text_problem(item, text, options.symbols)
         if recording.fault:
-            problems.append(Exclusion(item.id, "bad audio", recording.fault))
+            problems.append(Exclusion(item.id, recording.reason, recording.fault))
         seconds = recording.frames * options.contract.hop_length / options.contract.sample_rate
         if problems:
             faults += problems
