@@ -293,6 +293,17 @@ def test_select_gives_each_exclusion_one_reason(store: Store) -> None:
         select(store, "train", 1)
 
 
+def test_an_empty_split_is_not_blamed_on_the_limits(tmp_path: Path) -> None:
+    prepare_small(write_corpus(tmp_path / "corpus", 1), tmp_path / "store")
+    one = Store.open(tmp_path / "store")
+    assert select(one, "train")[0].tolist() == [0]
+    with pytest.raises(
+        InputError, match=r"validation split has no utterance; .*--validation-fraction"
+    ) as error:
+        select(one, "validation", 4000, 400)
+    assert "max_mel_frames" not in str(error.value)
+
+
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("ttsfast-batcher")]
 

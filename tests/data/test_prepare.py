@@ -43,7 +43,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("tiny"), 8)
 
 
-def edit(corpus: Path, change: Callable[[list[dict]], None]) -> None:
+def edit(corpus: Path, change: Callable[[list[dict]], object]) -> None:
     listing = corpus / "metadata.jsonl"
     entries = [json.loads(line) for line in listing.read_text().splitlines()]
     change(entries)
@@ -393,6 +393,19 @@ def test_lines_that_are_not_utf8_are_listed_together_and_can_be_left_out(tiny: P
         prepare_small(mine, tmp_path / "store")
     assert [fault.id for fault in error.value.faults] == ["metadata.jsonl:2", "metadata.jsonl:4"]
     assert prepare_small(mine, tmp_path / "store", exclude_bad=True).utterances == 6
+
+
+def test_the_report_warns_when_nothing_is_held_out(tiny: Path, tmp_path: Path) -> None:
+    report = prepare_small(tiny, tmp_path / "store")
+    assert report.validation
+    assert report.warnings == ()
+    assert "warning" not in str(report)
+    mine = Path(shutil.copytree(tiny, tmp_path / "corpus"))
+    edit(mine, lambda entries: [entry.update(text="One text.") for entry in entries])
+    report = prepare_small(mine, tmp_path / "one")
+    assert (report.train, report.validation) == (8, 0)
+    assert "warning: nothing is held out" in str(report)
+    assert "--validation-fraction" in report.to_dict()["warnings"][0]
 
 
 def test_nothing_left(corpus: Path, tmp_path: Path) -> None:

@@ -26,9 +26,14 @@ def select(
 ) -> tuple[np.ndarray, list[Exclusion]]:
     """The utterances of a split within the limits, ascending (m,) int64, and the rest, each with its reason.
 
-    Raises InputError when no utterance is left.
+    Raises InputError when no utterance is left, or when the split has none to begin with.
     """
     indices = store.indices(split)
+    if not len(indices):
+        raise InputError(
+            f"{store.path}: its {split} split has no utterance; prepare it again from more distinct texts, "
+            "with another --validation-fraction, or with other ids in the corpus's validation.txt"
+        )
     keep = np.ones(len(indices), dtype=bool)
     exclusions = []
     for name, limit, lengths, unit in (

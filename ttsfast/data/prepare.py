@@ -117,6 +117,16 @@ class PrepareReport:
         """Reason: how many."""
         return count_exclusions(self.exclusions)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is no fault, but will be missed later; a line each, with the remedy."""
+        if self.validation:
+            return ()
+        return (
+            "nothing is held out, and training needs an utterance to validate on; add distinct texts, raise "
+            "--validation-fraction, or list ids in the corpus's validation.txt",
+        )
+
     def __str__(self) -> str:
         """For a person: a few lines."""
         did = "nothing to do, it is complete" if self.unchanged else f"{self.computed} computed in this run"
@@ -125,6 +135,7 @@ class PrepareReport:
             f"  {self.train} to train on, {self.validation} held out; {self.speakers} speakers, "
             f"{self.symbols} symbols; fingerprint {self.fingerprint[:12]}",
         ]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  left out: {count} x {reason}" for reason, count in self.exclusion_counts.items()]
         lines += [f"    {exclusion.id}: {exclusion.detail}" for exclusion in self.exclusions]
         return "\n".join(lines)
@@ -134,6 +145,7 @@ class PrepareReport:
         plain = {name: value for name, value in vars(self).items() if name not in ("store", "exclusions")}
         return plain | {
             "store": str(self.store),
+            "warnings": list(self.warnings),
             "exclusion_counts": self.exclusion_counts,
             "exclusions": [vars(exclusion) for exclusion in self.exclusions],
         }
