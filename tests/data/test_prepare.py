@@ -458,6 +458,22 @@ def test_writes_only_into_a_folder_of_its_own(corpus: Path, tmp_path: Path) -> N
     assert Store.open(tmp_path / "deep" / "in" / "folders")
 
 
+@pytest.mark.parametrize("output", ["metadata.jsonl", "metadata.jsonl/x", "metadata.jsonl/x/y"])
+def test_an_output_at_or_below_a_file_is_refused_before_any_work(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the corpus was looked at")
+
+    monkeypatch.setattr(prepare, "read_corpus", never)
+    with pytest.raises(
+        InputError, match=r"metadata\.jsonl is a file; |metadata\.jsonl: is a file; "
+    ) as error:
+        prepare_small(corpus, corpus / output)
+    assert str(error.value).startswith(f"{corpus / output}: ")
+    assert "another folder" in str(error.value) or "give a folder" in str(error.value)
+
+
 def test_one_preparation_at_a_time(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     folder.mkdir()

@@ -173,13 +173,13 @@ def prepare(corpus_folder: Path | str, store_folder: Path | str, options: Prepar
     """
     folder = Path(store_folder)
     root = Path(corpus_folder).absolute()
+    _check_folder(folder)
     jobs = available_cores() if options.jobs == -1 else options.jobs
     corpus = read_corpus(root, options.layout)
     # What "auto" found, so that naming it the next time changes nothing.
     options = replace(options, layout=corpus.layout)
     items, exclusions = _look(corpus, options, jobs)
     fingerprint = _fingerprint(options, items, exclusions)
-    _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         if (folder / NAME).exists():
@@ -280,9 +280,14 @@ def _fingerprint(options: PrepareOptions, items: list[Item], exclusions: list[Ex
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse to write among files that are not ours."""
+    """Refuse to write below a file, or among files that are not ours; makes nothing."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder for the store")
+    for parent in folder.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(
+                f"{folder}: cannot be made, {parent} is a file; give another folder for the store"
+            )
     if folder.is_dir() and not (folder / NAME).exists():
         strangers = [p.name for p in folder.iterdir() if p.name != WORK and not _OURS.fullmatch(p.name)]
         strangers = [name for name in strangers if not _LEFTOVER.fullmatch(name)]
