@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +25,15 @@ from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
 
+CHUNK, SHARD_FRAMES = 4, 200
 LJSPEECH = Path(__file__).resolve().parents[3] / "shared" / "data" / "ljspeech-mini"
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks and shards from twenty utterances."""
-    monkeypatch.setattr(features, "CHUNK", 4)
-    monkeypatch.setattr(writer, "SHARD_FRAMES", 200)
+    monkeypatch.setattr(features, "CHUNK", CHUNK)
+    monkeypatch.setattr(writer, "SHARD_FRAMES", SHARD_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -94,30 +97,44 @@ def test_worker_processes_give_the_same_bytes(
 
 
 def killed_at(
-    flush: int, corpus: Path, store: Path, before: Callable[[], None] = lambda: None, **changes: object
+    flush: int, corpus: Path, store: Path, before: Callable[[], None] | None = None, **changes: object
 ) -> bool:
-    """Prepare in a child that kills itself at its n-th flush to disk; False when it ended before."""
-    child = os.fork()
-    if child == 0:
-        try:
-            before()
-            flush_to_disk, count = os.fsync, 0
+    """Prepare in a child that kills itself at its n-th flush to disk; False when it ended before.
 
-            def fsync(descriptor: int) -> None:
-                nonlocal count
-                count += 1
-                if count == flush:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                flush_to_disk(descriptor)
+    The child comes from a server without threads: one forked from here could wait for ever for a lock that
+    another thread of this process held at that moment.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    child = context.Process(target=prepare_and_die, args=(flush, corpus, store, before, changes))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
 
-            os.fsync = fsync
-            prepare_small(corpus, store, **changes)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+
+def prepare_and_die(
+    flush: int, corpus: Path, store: Path, before: Callable[[], None] | None, changes: dict[str, Any]
+) -> None:
+    features.CHUNK, writer.SHARD_FRAMES = CHUNK, SHARD_FRAMES
+    if before is not None:
+        before()
+    flush_to_disk, count = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count == flush:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush_to_disk(descriptor)
+
+    os.fsync = fsync
+    prepare_small(corpus, store, **changes)
+
+
+def other_libraries() -> None:
+    """Other versions of the libraries may give other bytes for the same fingerprint."""
+    writer.normalise = lambda mel, mean, std: normalise(mel, mean, std) * np.float16(1.001)
 
 
 def test_killed_at_every_flush_it_resumes_to_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
@@ -168,11 +185,6 @@ def test_replacing_a_store_leaves_the_old_or_the_new_one(tiny: Path, tmp_path: P
 
 
 def test_making_a_store_anew_never_mixes_it_with_the_old(tiny: Path, tmp_path: Path) -> None:
-    """Other versions of the libraries may give other bytes for the same fingerprint."""
-
-    def other_libraries() -> None:
-        writer.normalise = lambda mel, mean, std: normalise(mel, mean, std) * np.float16(1.001)
-
     prepare_small(tiny, tmp_path / "old")
     flush, killed, absent = 1, True, 0
     while killed:
