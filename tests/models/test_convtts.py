@@ -38,6 +38,7 @@ def test_shapes_are_those_of_the_interface(r: int, frames: int) -> None:
     assert out.mel.shape == (3, frames, BINS)
     assert out.stop_logits.shape == (3, steps)
     assert out.attention.shape == (3, steps, 9)
+    assert model.reduction_factor == r
     assert out.step_lengths.tolist() == [-(-length // r) for length in MELS]
     assert out.posterior[0].shape == out.posterior[1].shape == (3, 4)
 

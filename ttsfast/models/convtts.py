@@ -77,6 +77,8 @@ class ConvTTS(nn.Module):
         self.config = config
         self.n_mels = n_mels
         self.n_speakers = n_speakers
+        self.reduction_factor = config.reduction_factor
+        """mel frames per decoder step, by which the trainer counts steps"""
         self.register_buffer("silence", frame.clone())
 
         width, r = config.channels, config.reduction_factor
