@@ -242,6 +242,27 @@ def test_accumulated_micro_batches_equal_one_large_batch(
     assert not torch.equal(weights[0][1], torch.ones(4))
 
 
+def test_a_model_that_hides_its_reduction_factor_is_refused(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    model = make_model()
+    model.reduction_factor = 1  # type: ignore[assignment]
+    with Trainer(make_config(), model=model) as trainer, pytest.raises(TypeError, match="reduction_factor"):
+        trainer.fit()
+
+
+@pytest.mark.parametrize("reduction_factor", [1, 3, 4])
+def test_convtts_tells_the_trainer_its_reduction_factor(
+    reduction_factor: int, make_config: MakeConfig
+) -> None:
+    config = make_config(
+        model__reduction_factor=reduction_factor, training__max_steps=1, training__val_step=1
+    )
+    with Trainer(config) as trainer:
+        trainer.fit()
+        assert trainer.reduction_factor == reduction_factor
+
+
 def test_the_gradient_is_clipped_once_to_the_norm(make_config: MakeConfig, make_model: MakeModel) -> None:
     with Trainer(make_config(training__gradient_clip_norm=1e-3), model=make_model()) as trainer:
         for p in trainer.model.parameters():

@@ -160,6 +160,7 @@ class Trainer:
                     batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker
                 )
             )
+        self._check_steps(output, batch)
         return self.loss(
             output.mel,
             batch.mel,
@@ -172,6 +173,18 @@ class Trainer:
             truncated=batch.truncated,
             normalizer=normalizer,
         )
+
+    def _check_steps(self, output: AcousticOutput, batch: Batch) -> None:
+        """A wrong reduction factor would divide the stop and attention terms by a wrong count in silence."""
+        expected = -(-batch.mel.shape[1] // self.reduction_factor)
+        for name, found in (("stop_logits", output.stop_logits), ("attention", output.attention)):
+            axis = 1 if name == "stop_logits" else -2
+            if found is not None and found.shape[axis] != expected:
+                raise TypeError(
+                    f"the model's {name} has {found.shape[axis]} decoder steps for {batch.mel.shape[1]} "
+                    f"frames, and its reduction_factor says {self.reduction_factor} frames per step: "
+                    "give the model an attribute reduction_factor that holds"
+                )
 
     def _count(self, batch: Batch) -> Counts:
         steps = (batch.mel_lengths + self.reduction_factor - 1) // self.reduction_factor
