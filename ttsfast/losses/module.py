@@ -40,7 +40,8 @@ class TTSLoss(nn.Module):
         normalization: ``"frame"``, over all valid elements; ``"utterance"``, the mean over utterances that
             are not empty of each one's own mean.
         kl_normalization: ``"elbo"`` divides the nats as the mel term is divided, so that
-            ``kl_weight / mel_weight`` is a true beta; ``"vector"`` averages nats per latent vector.
+            ``kl_weight / mel_weight`` is a true beta; ``"vector"`` averages nats per latent vector. Under
+            ``normalization="utterance"`` both average within each utterance first.
         kl_free_bits: nats per latent vector below which no gradient flows.
         stop_label_smoothing: e in ``q = y (1 - e) + e / 2``.
         stop_pos_weight: as in ``torch.nn.BCEWithLogitsLoss``.
