@@ -19,9 +19,11 @@ class BatchPlan:
     and the batches are shuffled. Without the noise the same utterances would meet in every epoch, and sorted
     batches drawn in order make the loss a sawtooth; with it padding stays near what a full sort gives.
 
-    A *global* batch holds ``batch_size * world_size`` utterances and rank r takes every ``world_size``-th of
-    them from r on, so that the ranks' parts are alike in length. Without a frame budget the global batches
-    depend on that product only, so a run may go on with another number of ranks.
+    A *global* batch holds ``batch_size * world_size`` utterances, one row of ``world_size`` after the other
+    dealt to the ranks, to and fro, so that the ranks' parts are alike in length. The global batches depend on
+    that product only, so a run may go on at any position with another number of ranks. With a frame budget
+    they do so among 1, 2, 4 and 8 ranks (and among any number's halves and doubles), as long as
+    ``frame_budget * world_size`` is kept too: batches of eight or more hold whole multiples of eight.
 
     Without a frame budget the global batches of an epoch differ in size by one utterance at most: there is no
     tiny last batch whose gradient would weigh as much as a full one's. With one, batches are filled in turn
@@ -29,6 +31,11 @@ class BatchPlan:
 
     With one rank an epoch holds every index exactly once. With more, fewer than ``world_size`` utterances are
     repeated where a global batch would leave a rank without any, so that every rank takes as many steps.
+
+    ``speaker_balance`` above 0 draws a speaker of n utterances in proportion to ``n ** (1 - balance)``: 1
+    gives every speaker as many draws. An epoch keeps its number of draws. A speaker's utterances are taken
+    round and round in a fixed random order, each epoch going on where the last one ended: within an epoch and
+    over any number of epochs from the first, the draws of two of them differ by one at most.
     """
 
     def __init__(
@@ -44,6 +51,8 @@ class BatchPlan:
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
         length_noise: float = LENGTH_NOISE,
+        speakers: np.ndarray | None = None,
+        speaker_balance: float = 0.0,
     ) -> None:
         """
         Args:
@@ -57,6 +66,8 @@ class BatchPlan:
             tail_frames: as the loader pads.
             pad_to_multiple: as the loader pads.
             length_noise: 0 for sorted buckets, above 0.5 for hardly any.
+            speakers: (n,) speaker of every utterance of the store; read where ``speaker_balance`` is not 0.
+            speaker_balance: 0 for every utterance once, 1 for every speaker as often.
 
         Raises:
             InputError: there are no utterances, or one alone exceeds the budget.
@@ -70,10 +81,10 @@ class BatchPlan:
         self._indices = np.array(indices, dtype=np.int64)
         if self._indices.size == 0:
             raise InputError("no utterance to make batches of: relax the length limits, or prepare more data")
-        if len(np.unique(self._indices)) != len(self._indices):
-            raise ValueError("indices hold duplicates")
         if self._indices.min() < 0 or self._indices.max() >= len(frames):
             raise ValueError(f"indices outside the {len(frames)} utterances")
+        if np.bincount(self._indices).max() > 1:
+            raise ValueError("indices hold duplicates")
         self._frames = np.asarray(frames, dtype=np.int64)[self._indices]
         self._padded = padded_length(self._frames, tail_frames, pad_to_multiple)
         if frame_budget is not None and self._padded.max() > frame_budget:
@@ -83,19 +94,29 @@ class BatchPlan:
             )
         self._batch_size, self._seed, self._budget = batch_size, seed, frame_budget
         self._rank, self._world_size, self._noise = rank, world_size, length_noise
+        self._sizes = _whole_sizes(batch_size * world_size, world_size)
+        self._rotation = None
+        if speaker_balance:
+            if speakers is None or not 0 <= speaker_balance <= 1:
+                raise ValueError(f"speaker_balance {speaker_balance}: must be 0 to 1, with speakers")
+            self._rotation = _Rotation(np.asarray(speakers)[self._indices], speaker_balance, seed)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in order: int64 arrays of store indices, as many on every rank."""
-        # The counter-based generator's raw output, because numpy keeps that stable from version to version,
-        # which it does not promise for shuffles and normal deviates.
-        key = np.array([self._seed % 2**64, epoch], dtype=np.uint64)
-        generator = np.random.Philox(key=key)
+        generator = _generator(self._seed, epoch)
         uniform = generator.random_raw(len(self._indices)) * 2.0**-64
-        order = np.argsort(self._frames * (1 + self._noise * (2 * uniform - 1)), kind="stable")
-        batches = np.split(order, self._cuts(order))
-        batches = [self._at_least_one_each(batch, order) for batch in batches]
+        factor = 1 + self._noise * (2 * uniform - 1)
+        if self._rotation is None:
+            order = np.argsort(self._frames * factor, kind="stable")
+        else:
+            drawn = self._rotation.draws(epoch)
+            order = drawn[np.argsort(self._frames[drawn] * factor, kind="stable")]
+        batches = np.split(self._indices[order], self._cuts(order))
         shuffled = np.argsort(generator.random_raw(len(batches)), kind="stable")
-        return [self._indices[batches[i][self._rank :: self._world_size]] for i in shuffled]
+        if self._world_size == 1:
+            return [batches[i] for i in shuffled]
+        shortest = self._indices[order[: self._world_size]]
+        return [self._dealt(batches[i], shortest, step) for step, i in enumerate(shuffled)]
 
     def _cuts(self, order: np.ndarray) -> np.ndarray:
         """Where to cut utterances in ``order`` into global batches."""
@@ -103,18 +124,76 @@ class BatchPlan:
         if self._budget is None:
             count = -(-len(order) // most)
             return np.arange(1, count) * len(order) // count
+        budget, sizes = self._budget * self._world_size, self._sizes
         padded = self._padded[order]
-        per_rank = np.arange(self._world_size, most + self._world_size) // self._world_size
         cuts = [0]
         while True:
-            window = padded[cuts[-1] : cuts[-1] + most]
-            cost = np.maximum.accumulate(window) * per_rank[: len(window)]
-            fits = int(np.count_nonzero(cost <= self._budget))
-            if cuts[-1] + fits >= len(order):
+            longest = np.maximum.accumulate(padded[cuts[-1] : cuts[-1] + most])
+            left = len(longest)
+            # What is left need not be a whole size, but must not cost more if it were the next one.
+            is_last = cuts[-1] + left == len(order)
+            if is_last and longest[-1] * sizes[np.searchsorted(sizes, left)] <= budget:
                 return np.array(cuts[1:], dtype=np.int64)
-            # Whole rows, so that no rank has an utterance less than another.
-            cuts.append(cuts[-1] + max(fits // self._world_size, 1) * self._world_size)
+            possible = sizes[sizes <= left]
+            fits = int(np.count_nonzero(possible * longest[possible - 1] <= budget))
+            cuts.append(cuts[-1] + int(possible[fits - 1]))
 
-    def _at_least_one_each(self, batch: np.ndarray, order: np.ndarray) -> np.ndarray:
-        missing = self._world_size - len(batch)
-        return np.concatenate([batch, np.resize(order, missing)]) if missing > 0 else batch
+    def _dealt(self, batch: np.ndarray, spare: np.ndarray, step: int) -> np.ndarray:
+        """This rank's part of a global batch; ``spare`` fills up one with fewer utterances than ranks."""
+        size = self._world_size
+        missing = size - len(batch)
+        if missing > 0:
+            batch = np.concatenate([batch, np.resize(spare, missing)])
+        rows = np.arange(-(-len(batch) // size))
+        # Rows go up in length, so who comes last in one comes first in the next; and the last row may be
+        # short, so that a seat there goes round.
+        seat = (self._rank + step) % size
+        places = rows * size + np.where(rows % 2, size - 1 - seat, seat)
+        return batch[places[places < len(batch)]]
+
+
+def _whole_sizes(most: int, world_size: int) -> np.ndarray:
+    """Sizes that a global batch under a frame budget may have, ascending: any number of ranks from
+    ``world_size`` down by halves divides each of them that has an utterance for every rank.
+    """
+    odd = world_size // (world_size & -world_size)
+    whole = max(8 * odd, world_size)
+    small = [odd << k for k in range(whole.bit_length()) if odd << k < whole]
+    sizes = np.array([1, *small, *range(whole, most + 1, whole), most], dtype=np.int64)
+    return np.unique(sizes[sizes <= most])
+
+
+def _generator(seed: int, stream: int) -> np.random.Philox:
+    """Raw output of a counter-based generator, because numpy keeps that stable from version to version, which
+    it does not promise for shuffles and normal deviates.
+    """
+    return np.random.Philox(key=np.array([seed % 2**64, stream], dtype=np.uint64))
+
+
+# No epoch comes this far.
+_ROTATION_STREAM = 2**64 - 1
+
+
+class _Rotation:
+    """Speakers' utterances, each speaker's taken round and round."""
+
+    def __init__(self, speakers: np.ndarray, balance: float, seed: int) -> None:
+        _, group, self._counts = np.unique(speakers, return_inverse=True, return_counts=True)
+        share = self._counts.astype(np.float64) ** (1 - balance)
+        # Rounded, so that the last bit of a power, which machines do not agree on, decides nothing.
+        exact = np.round(share * (len(speakers) / share.sum()), 6)
+        self._quotas = exact.astype(np.int64)
+        missing = len(speakers) - int(self._quotas.sum())
+        self._quotas[np.argsort(self._quotas - exact, kind="stable")[:missing]] += 1
+        mixed = np.argsort(_generator(seed, _ROTATION_STREAM).random_raw(len(speakers)), kind="stable")
+        self._cycle = mixed[np.argsort(group[mixed], kind="stable")]
+        self._starts = np.cumsum(self._counts) - self._counts
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """(m,) int64 positions among the plan's indices."""
+        begun = epoch % self._counts * self._quotas % self._counts
+        firsts = np.cumsum(self._quotas) - self._quotas
+        counts, starts, skipped = (
+            np.repeat(each, self._quotas) for each in (self._counts, self._starts, begun - firsts)
+        )
+        return self._cycle[starts + (np.arange(len(self._cycle)) + skipped) % counts]
