@@ -158,6 +158,12 @@ class DataConfig:
     store: str = option("data/store", "folder written by `ttsfast prepare`")
     batch_size: int = option(48, "utterances per micro-batch", low=1)
     frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
+    speaker_balance: float = option(
+        0.0,
+        "0: each utterance once an epoch; 1: each speaker as often, its utterances round and round",
+        low=0.0,
+        high=1.0,
+    )
     num_workers: int = option(12, "batcher threads, capped at the cores there are", low=1)
     max_mel_frames: int = option(800, "longer utterances are left out, and listed", low=1)
     max_text_length: int = option(180, "utterances with more symbols are left out, and listed", low=1)

@@ -113,6 +113,7 @@ RUN: dict[str, Change] = {
     "data.store": Change("no-such-store"),
     "data.batch_size": Change(3),
     "data.frame_budget": Change(64),
+    "data.speaker_balance": Change(1.0),
     "data.num_workers": Change(2),
     "data.max_mel_frames": Change(25),
     "data.max_text_length": Change(12),

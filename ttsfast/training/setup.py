@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,9 @@ def open_loaders(
         if split == "validation" and config.training.stop_loss_weight > 0:
             _check_true_end(store, indices)
         tail_frames = tail_steps(config, reduction_factor) * reduction_factor
-        loaders.append(_loader(config, store, indices, device, tail_frames))
+        # What is measured stays each held-out utterance once.
+        balance = data.speaker_balance if split == "train" else 0.0
+        loaders.append(_loader(config, store, indices, device, tail_frames, balance))
     return loaders[0], loaders[1]
 
 
@@ -76,16 +79,23 @@ def _is_truncated(store: Store, index: int) -> bool:
 
 
 def _loader(
-    config: Config, store: Store, indices: np.ndarray, device: torch.device, tail_frames: int
+    config: Config,
+    store: Store,
+    indices: np.ndarray,
+    device: torch.device,
+    tail_frames: int,
+    speaker_balance: float,
 ) -> MelLoader:
     data = config.data
-    padding = {"tail_frames": tail_frames, "pad_to_multiple": data.pad_to_multiple}
+    padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": data.pad_to_multiple}
     plan = BatchPlan(
         store.frames,
         indices,
         batch_size=data.batch_size,
         seed=config.training.seed,
         frame_budget=data.frame_budget or None,
+        speakers=store.entries.speaker,
+        speaker_balance=speaker_balance,
         **padding,
     )
     on_gpu = device.type == "cuda"
