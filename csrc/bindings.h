@@ -6,3 +6,4 @@
 void bind_crc32c(pybind11::module_& module);
 void bind_gather(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
+void bind_recycled(pybind11::module_& module);

@@ -13,6 +13,9 @@ namespace {
 // to share out evenly.
 constexpr std::int64_t kBlockElements = 2560;
 
+// Tasks, about, that take as long as waking a thread.
+constexpr std::int64_t kTasksPerThread = 12;
+
 // Gradients of more bytes than this would only push each other out of the caches on their way to memory.
 constexpr std::int64_t kStreamBytes = 12 << 20;
 
@@ -202,7 +205,8 @@ LossValues run_losses(const LossOptions& options, LossTensors& tensors, int thre
   call.stream = gradient_bytes(call) > kStreamBytes;
 
   Work work{call, sweep_of(isa), scratch_bytes(call)};
-  parallel_for(call.tasks, threads, run_task, &work);
+  const auto useful = static_cast<int>(std::clamp<std::int64_t>(call.tasks / kTasksPerThread, 1, std::max(threads, 1)));
+  parallel_for(call.tasks, useful, run_task, &work);
 
   LossValues result;
   for (std::size_t b = 0; b < batch; ++b) {

@@ -13,6 +13,7 @@ constexpr int kTerms = 4;
 
 struct LossOptions {
   bool active[kTerms] = {};  // enters the total
+  double base_weights[kTerms] = {};
   bool by_utterance = false;
   bool elbo = true;
   double mel_floor = 0.0;        // of one element of one prediction

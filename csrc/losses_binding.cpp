@@ -2,124 +2,21 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
-#include <memory>
-#include <stdexcept>
+#include <optional>
 #include <string>
 
 #include "bindings.h"
-#include "dlpack.h"
-#include "gradient_memory.h"
+#include "loss_adaptive.h"
 #include "losses.h"
 #include "pool.h"
+#include "team.h"
+#include "tensors.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using namespace ttsfast;
-
-// Codes of types that are not computed with, after those of Type.
-enum IntegerCode { kU8 = 4, kI8, kI16, kI32, kI64, kBool, kCodes };
-
-[[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
-
-std::int64_t integer(PyObject* object) {
-  const long long value = PyLong_AsLongLong(object);
-  if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
-  return value;
-}
-
-double real(PyObject* object) {
-  const double value = PyFloat_AsDouble(object);
-  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-  return value;
-}
-
-PyObject* item(PyObject* tuple, Py_ssize_t index, Py_ssize_t size, const char* what) {
-  if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != size)
-    refuse(std::string(what) + ": expected a tuple of " + std::to_string(size));
-  return PyTuple_GET_ITEM(tuple, index);
-}
-
-// A tensor as (address, type code, shape, strides in elements).
-struct Tensor {
-  void* data = nullptr;
-  int code = 0;
-  int dimensions = 0;
-  std::int64_t shape[4] = {}, stride[4] = {};
-};
-
-Tensor tensor(PyObject* object, const char* name) {
-  Tensor result;
-  result.data = reinterpret_cast<void*>(static_cast<std::uintptr_t>(integer(item(object, 0, 4, name))));
-  result.code = static_cast<int>(integer(PyTuple_GET_ITEM(object, 1)));
-  PyObject *shape = PyTuple_GET_ITEM(object, 2), *stride = PyTuple_GET_ITEM(object, 3);
-  if (!PyTuple_Check(shape) || !PyTuple_Check(stride) || PyTuple_GET_SIZE(shape) != PyTuple_GET_SIZE(stride) ||
-      PyTuple_GET_SIZE(shape) > 4)
-    refuse(std::string(name) + ": shape and strides must be tuples of the same length, at most 4");
-  if (result.code < 0 || result.code >= kCodes) refuse(std::string(name) + ": unknown type code");
-  result.dimensions = static_cast<int>(PyTuple_GET_SIZE(shape));
-  bool empty = false;
-  for (int i = 0; i < result.dimensions; ++i) {
-    result.shape[i] = integer(PyTuple_GET_ITEM(shape, i));
-    result.stride[i] = integer(PyTuple_GET_ITEM(stride, i));
-    if (result.shape[i] < 0) refuse(std::string(name) + ": negative size");
-    empty = empty || result.shape[i] == 0;
-  }
-  if (result.data == nullptr && !empty) refuse(std::string(name) + ": no memory");
-  return result;
-}
-
-void expect_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, const char* name) {
-  bool same = tensor.dimensions == static_cast<int>(shape.size());
-  int i = 0;
-  for (std::int64_t size : shape) same = same && tensor.shape[i++] == size;
-  if (same) return;
-  std::string wanted, found;
-  for (std::int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
-  for (i = 0; i < tensor.dimensions; ++i) found += (i > 0 ? ", " : "") + std::to_string(tensor.shape[i]);
-  refuse(std::string(name) + ": expected shape (" + wanted + "), found (" + found + ")");
-}
-
-// A view of real numbers, or an absent one for None.
-View view(PyObject* object, std::initializer_list<std::int64_t> shape, const char* name) {
-  if (object == Py_None) return {};
-  const Tensor found = tensor(object, name);
-  expect_shape(found, shape, name);
-  if (found.code > static_cast<int>(Type::f16)) refuse(std::string(name) + ": expected a floating-point tensor");
-  View result;
-  result.data = found.data;
-  result.type = static_cast<Type>(found.code);
-  std::memcpy(result.stride, found.stride, sizeof(result.stride));
-  return result;
-}
-
-template <typename T>
-std::int64_t element(const void* data, std::int64_t offset) {
-  return static_cast<std::int64_t>(static_cast<const T*>(data)[offset]);
-}
-
-// (B,) integers of any type, clamped to [0, most].
-std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int64_t most, const char* name) {
-  const Tensor found = tensor(object, name);
-  expect_shape(found, {batch}, name);
-  std::vector<std::int64_t> result(static_cast<std::size_t>(batch));
-  for (std::int64_t b = 0; b < batch; ++b) {
-    const std::int64_t offset = b * found.stride[0];
-    std::int64_t value = 0;
-    switch (found.code) {
-      case kU8: case kBool: value = element<std::uint8_t>(found.data, offset); break;
-      case kI8: value = element<std::int8_t>(found.data, offset); break;
-      case kI16: value = element<std::int16_t>(found.data, offset); break;
-      case kI32: value = element<std::int32_t>(found.data, offset); break;
-      case kI64: value = element<std::int64_t>(found.data, offset); break;
-      default: refuse(std::string(name) + ": expected an integer tensor");
-    }
-    result[static_cast<std::size_t>(b)] = value < 0 ? 0 : value > most ? most : value;
-  }
-  return result;
-}
 
 struct Fused {
   LossOptions options;
@@ -129,6 +26,9 @@ struct Fused {
     const auto active = read("active").cast<std::vector<bool>>();
     if (active.size() != kTerms) refuse("active: expected 4 values");
     std::copy(active.begin(), active.end(), options.active);
+    const auto weights = read("base_weights").cast<std::vector<double>>();
+    if (weights.size() != kTerms) refuse("base_weights: expected 4 values");
+    std::copy(weights.begin(), weights.end(), options.base_weights);
     options.by_utterance = read("by_utterance").cast<bool>();
     options.elbo = read("elbo").cast<bool>();
     options.mel_floor = read("mel_floor").cast<double>();
@@ -161,7 +61,7 @@ struct Fused {
 enum Argument {
   kThreads, kIsa, kMel, kMelGradients, kTarget, kTargetGradient, kMean, kDeviation, kPosterior, kPosteriorGradients,
   kPrior, kPriorGradients, kLogits, kLogitsGradient, kLayers, kLayerGradients, kMelLengths, kStepLengths,
-  kTextLengths, kTruncated, kWeights, kStep, kNormalizer, kGradScale, kWide, kTotal, kTermValues, kFrames, kArguments
+  kTextLengths, kTruncated, kState, kWeights, kStep, kNormalizer, kGradScale, kWide, kTotal, kTermValues, kFrames, kArguments
 };
 
 void read_layers(PyObject* values, PyObject* gradients, LossTensors& tensors) {
@@ -230,12 +130,63 @@ View bins_vector(PyObject* object, const Call& call, const char* name) {
   return result;
 }
 
+double number_at(const View& from, std::int64_t index) {
+  if (from.type == Type::f64) return static_cast<const double*>(from.data)[index];
+  return static_cast<double>(static_cast<const float*>(from.data)[index]);
+}
+
 void put_number(const View& to, std::int64_t index, double value) {
   if (to.type == Type::f64) {
     static_cast<double*>(to.data)[index] = value;
   } else {
     static_cast<float*>(to.data)[index] = static_cast<float>(value);
   }
+}
+
+// What moves on from call to call: see StepState in ttsfast/losses/spec.py, whose order the tuple has.
+struct State {
+  bool given = false;
+  AdaptiveState adaptive;
+  const float* schedule = nullptr;
+  std::int64_t* noise_step = nullptr;
+  bool advance = false;
+
+  // Rounded as the reference rounds.
+  double weight(int term, double base, bool wide) const {
+    const float factor = adaptive.factors[term] * schedule[term];
+    return wide ? static_cast<double>(factor) * base : static_cast<double>(factor * static_cast<float>(base));
+  }
+};
+
+State read_state(PyObject* object) {
+  State state;
+  if (object == Py_None) return state;
+  const auto part = [&](int index) { return item(object, index, 10, "state"); };
+  const auto four = [&](int index) {
+    return static_cast<float*>(numbers(part(index), {kTerms}, static_cast<int>(Type::f32), "state"));
+  };
+  const auto counter = [&](int index) { return static_cast<std::int64_t*>(numbers(part(index), {}, kI64, "state")); };
+  const std::int64_t method = integer(part(0));
+  if (method < 0 || method > static_cast<int>(Weighting::origin)) refuse("state: unknown weighting");
+  state.given = true;
+  state.adaptive = {static_cast<Weighting>(method), four(1), four(2), four(3), four(4), counter(5), counter(6)};
+  state.schedule = four(7);
+  state.noise_step = counter(8);
+  state.advance = integer(part(9)) != 0;
+  return state;
+}
+
+void move_on(const State& state, const LossOptions& options, const LossValues& result, bool wide) {
+  float values[kTerms], excess[kTerms];
+  for (int i = 0; i < kTerms; ++i) {
+    values[i] = static_cast<float>(result.values[i]);
+    const auto floor = static_cast<float>(result.floors[i]);
+    // Written so that a NaN stays one.
+    const float above = wide ? static_cast<float>(result.values[i] - result.floors[i]) : values[i] - floor;
+    excess[i] = above < 0 ? 0.0f : above;
+  }
+  observe(state.adaptive, options.active, values, excess);
+  if (state.advance) ++*state.noise_step;
 }
 
 double Fused::run(const py::tuple& arguments) const {
@@ -292,16 +243,13 @@ double Fused::run(const py::tuple& arguments) const {
     std::copy(flags.begin(), flags.end(), tensors.truncated.begin());
   }
 
+  const State state = read_state(argument(kState));
   const View weights = view(argument(kWeights), {kTerms}, "weights");
+  if (weights.data == nullptr || (weights.type != Type::f64 && weights.type != Type::f32))
+    refuse("weights: expected float32 or float64");
   for (int i = 0; i < kTerms; ++i) {
-    const std::int64_t offset = i * weights.stride[0];
-    if (weights.type == Type::f64) {
-      tensors.weights[i] = static_cast<const double*>(weights.data)[offset];
-    } else if (weights.data != nullptr && weights.type == Type::f32) {
-      tensors.weights[i] = static_cast<double>(static_cast<const float*>(weights.data)[offset]);
-    } else {
-      refuse("weights: expected float32 or float64");
-    }
+    if (state.given) put_number(weights, i * weights.stride[0], state.weight(i, options.base_weights[i], call.wide));
+    tensors.weights[i] = number_at(weights, i * weights.stride[0]);
   }
   if (options.smoothing == Smoothing::noise) {
     const Tensor step = tensor(argument(kStep), "step");
@@ -344,56 +292,8 @@ double Fused::run(const py::tuple& arguments) const {
     put_number(terms, kTerms + i, values.floors[i]);
   }
   *static_cast<std::int64_t*>(frames.data) = values.frames;
+  if (state.given) move_on(state, options, values, call.wide);
   return tensors.grad_scale;
-}
-
-// A tensor in recycled memory, for any library that reads DLPack.
-struct Held {
-  DLManagedTensor tensor;
-  void* block;
-  std::int64_t sizes[8];  // shape, then strides
-};
-
-void let_go(DLManagedTensor* managed) {
-  auto* held = static_cast<Held*>(managed->manager_ctx);
-  release_memory(held->block);
-  delete held;
-}
-
-void destroy_capsule(PyObject* capsule) {
-  // Whoever took the tensor has renamed the capsule, and lets go of it itself.
-  if (!PyCapsule_IsValid(capsule, "dltensor")) return;
-  let_go(static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor")));
-}
-
-py::object recycled(const py::tuple& shape, const py::tuple& strides, int code) {
-  constexpr DLDataType types[] = {{kDLFloat, 32, 1}, {kDLFloat, 64, 1}, {kDLBfloat, 16, 1}, {kDLFloat, 16, 1}};
-  const std::size_t dimensions = shape.size();
-  if (code < 0 || code > static_cast<int>(Type::f16) || dimensions < 1 || dimensions > 4 ||
-      strides.size() != dimensions)
-    refuse("recycled: bad type code or number of dimensions");
-  auto held = std::make_unique<Held>();
-  std::int64_t elements = 1, last = 0;
-  for (std::size_t i = 0; i < dimensions; ++i) {
-    held->sizes[i] = shape[i].cast<std::int64_t>();
-    held->sizes[dimensions + i] = strides[i].cast<std::int64_t>();
-    if (held->sizes[i] < 1 || held->sizes[dimensions + i] < 0) refuse("recycled: bad size or stride");
-    elements *= held->sizes[i];
-    last += (held->sizes[i] - 1) * held->sizes[dimensions + i];
-  }
-  if (last >= elements) refuse("recycled: strides leave gaps");
-  held->block = acquire_memory(static_cast<std::size_t>(elements) * types[code].bits / 8);
-  held->tensor = {{held->block, {kDLCPU, 0}, static_cast<std::int32_t>(dimensions), types[code], held->sizes,
-                   held->sizes + dimensions, 0},
-                  held.get(),
-                  let_go};
-  PyObject* capsule = PyCapsule_New(&held->tensor, "dltensor", destroy_capsule);
-  if (capsule == nullptr) {
-    release_memory(held->block);
-    throw py::error_already_set();
-  }
-  held.release();
-  return py::reinterpret_steal<py::object>(capsule);
 }
 
 }  // namespace
@@ -403,14 +303,16 @@ void bind_losses(py::module_& module) {
       .def(py::init<const py::dict&>(), py::arg("options"))
       .def("run", &Fused::run, py::arg("arguments"),
            "Write values and gradients of one call (ttsfast/losses/cpp.py makes the tuple); the gradient scale used.");
-  module.def("recycled", &recycled, py::arg("shape"), py::arg("strides"), py::arg("code"),
-             "A DLPack capsule of an uncleared tensor in memory that is used again once the tensor is gone.");
-  module.def(
-      "recycled_bytes", [] { return std::make_pair(memory_use().used, memory_use().idle); },
-      "Bytes of recycled memory in use, and idle.");
+  module.def("read_tensors_of", &read_tensors_of, py::arg("type"), py::arg("exchange"),
+             "Read tensors of exactly this type through its DLPack exchange capsule; False where it does not fit.");
   module.def("loss_implementation", &loss_implementation, "'avx512', 'avx2' or 'baseline': what the losses use.");
   module.def(
       "loss_supports", [](int isa) { return supports(static_cast<Isa>(isa)); }, py::arg("isa"),
       "Whether this processor runs version 0 (best), 1 (baseline), 2 (AVX2) or 3 (AVX-512).");
+  module.def(
+      "join_team_of", [](const std::optional<std::string>& path) { return path ? join_team_of(path->c_str()) : leave_team(); },
+      py::arg("path"),
+      "Compute on the threads of the OpenMP runtime that this loaded library uses, or for None on the pool's again; "
+      "whether there is such a team now.");
   module.def("pool_threads", &pool_threads, "Threads that the pool has started in this process.");
 }

@@ -13,15 +13,40 @@
 #include <thread>
 #include <vector>
 
+#include "team.h"
+
 namespace ttsfast {
 namespace {
 
 constexpr int kMaxThreads = 256;
 
+// Pieces per thread that the work is claimed in: enough for a thread that falls behind to leave some to the
+// others, few enough that threads work far apart in memory. Claimed one by one, tasks that are neighbours in
+// memory run on different cores, whose prefetchers then take each other's lines: two threads are no faster
+// than one.
+constexpr std::int64_t kPiecesPerThread = 16;
+
+// What all threads of one call share, on the caller's stack.
+struct Work {
+  void (*run)(void*, std::int64_t);
+  void* context;
+  std::int64_t count, piece;
+  std::atomic<std::int64_t> next{0};
+
+  void take_all() {
+    for (;;) {
+      const std::int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
+      if (first >= count) return;
+      const std::int64_t last = std::min(first + piece, count);
+      for (std::int64_t index = first; index < last; ++index) run(context, index);
+    }
+  }
+};
+
 class Pool {
  public:
   // False: the pool is busy with another caller's work, nothing was done.
-  bool try_run(std::int64_t count, int helpers, void (*run)(void*, std::int64_t), void* context) {
+  bool try_run(Work& work, int helpers) {
     std::unique_lock<std::mutex> alone(caller_, std::try_to_lock);
     if (!alone.owns_lock()) return false;
     start_up_to(helpers);
@@ -29,10 +54,7 @@ class Pool {
     keep_off_the_callers_processor();
     {
       std::lock_guard<std::mutex> lock(state_);
-      count_ = count;
-      run_ = run;
-      context_ = context;
-      next_.store(0, std::memory_order_relaxed);
+      work_ = &work;
       wanted_ = helpers;
       working_ = 0;
     }
@@ -41,7 +63,7 @@ class Pool {
     } else if (helpers > 1) {
       wake_.notify_all();
     }
-    take_all();
+    work.take_all();
     std::unique_lock<std::mutex> lock(state_);
     // A helper that has not woken yet would find nothing left to do: do not wait for it.
     wanted_ = 0;
@@ -89,18 +111,11 @@ class Pool {
       wake_.wait(lock, [this] { return wanted_ > 0; });
       --wanted_;
       ++working_;
+      Work* const work = work_;
       lock.unlock();
-      take_all();
+      work->take_all();
       lock.lock();
       if (--working_ == 0) done_.notify_one();
-    }
-  }
-
-  void take_all() {
-    for (;;) {
-      const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
-      if (index >= count_) return;
-      run_(context_, index);
     }
   }
 
@@ -110,10 +125,7 @@ class Pool {
   std::mutex state_;
   std::condition_variable wake_;
   std::condition_variable done_;
-  std::int64_t count_ = 0;
-  void (*run_)(void*, std::int64_t) = nullptr;
-  void* context_ = nullptr;
-  std::atomic<std::int64_t> next_{0};
+  Work* work_ = nullptr;
   int wanted_ = 0;
   int working_ = 0;
   std::atomic<int> started_{0};
@@ -137,9 +149,13 @@ Pool& pool() {
 }  // namespace
 
 void parallel_for(std::int64_t count, int threads, void (*run)(void*, std::int64_t), void* context) {
-  const std::int64_t useful = std::min<std::int64_t>({threads, kMaxThreads, count});
-  if (useful > 1 && pool().try_run(count, static_cast<int>(useful) - 1, run, context)) return;
-  for (std::int64_t index = 0; index < count; ++index) run(context, index);
+  const auto useful = static_cast<int>(std::min<std::int64_t>({threads, kMaxThreads, count}));
+  Work work{run, context, count, std::max<std::int64_t>(1, count / (std::max(useful, 1) * kPiecesPerThread))};
+  if (useful > 1) {
+    const auto take = [](void* shared) { static_cast<Work*>(shared)->take_all(); };
+    if (run_on_team(useful, take, &work) || pool().try_run(work, useful - 1)) return;
+  }
+  work.take_all();
 }
 
 int pool_threads() {

@@ -1,4 +1,5 @@
-// A small thread pool without OpenMP: two OpenMP runtimes in one process break each other's threading.
+// Threads for the losses: those of torch's own OpenMP runtime where team.h has found it, otherwise a small pool
+// (linking to an OpenMP of our own would make two in one process, which break each other's threading).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@ namespace ttsfast {
 
 // Call run(context, i) for every i in [0, count), on up to `threads` threads, the caller among them.
 // Which thread runs which i is not fixed, so a task writes only what belongs to its own i. run must not
-// throw. Safe after fork(); where another thread is using the pool, the caller works alone.
+// throw. Safe after fork(), whose child uses the pool; where another thread is using the pool, the caller works
+// alone.
 void parallel_for(std::int64_t count, int threads, void (*run)(void* context, std::int64_t index), void* context);
 
 // Threads that the pool of this process has started.

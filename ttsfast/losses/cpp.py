@@ -16,7 +16,7 @@ from ttsfast import native
 from ttsfast.losses import cpp_op
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Once, graph_is_kept, is_plain
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep
 
 
@@ -51,15 +51,30 @@ class CppBackend:
         if torch.compiler.is_compiling():
             operator = torch.ops.ttsfast.cpp_losses
             return cpp_op.run(operator, spec, inputs, weights, normalizer, grad_scale, step)
-        sweep = Sweep(spec, inputs, weights, normalizer, step, self.isa)
-        wanted = sweep.differentiable() if torch.is_grad_enabled() else []
-        hint = 1.0 if grad_scale is None else float(grad_scale)
-        result = sweep.run(wanted, hint)
-        if wanted:
-            written = _Written(result.gradients, result.applied)
-            total = _Attach.apply(sweep, written, [result.total], *(tensor for _, tensor in wanted))
-            return BackendResult(total, result.values, result.floors, result.frames)
-        return BackendResult(result.total, result.values, result.floors, result.frames)
+        return _run(Sweep(spec, inputs, weights, normalizer, step, self.isa), grad_scale)
+
+    def run_step(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        state: StepState,
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+    ) -> tuple[BackendResult, Tensor]:
+        """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same sweep moves on."""
+        sweep = Sweep(spec, inputs, state, normalizer, state.noise_step, self.isa)
+        return _run(sweep, grad_scale), sweep.weights
+
+
+def _run(sweep: Sweep, grad_scale: Tensor | float | None) -> BackendResult:
+    wanted = sweep.differentiable() if torch.is_grad_enabled() else []
+    hint = 1.0 if grad_scale is None else float(grad_scale)
+    result = sweep.run(wanted, hint)
+    total = result.total
+    if wanted:
+        written = _Written(result.gradients, result.applied)
+        total = _Attach.apply(sweep, written, [total], *(tensor for _, tensor in wanted))
+    return BackendResult(total, result.values, result.floors, result.frames)
 
 
 class _Written:

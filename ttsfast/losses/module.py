@@ -14,6 +14,7 @@ from ttsfast.losses import reference
 from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
 from ttsfast.losses.checks import check_inputs
 from ttsfast.losses.counts import Counts, count
+from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, StepState
 from ttsfast.losses.triton import TritonBackend
@@ -211,7 +212,7 @@ class TTSLoss(nn.Module):
         self._check_call(inputs, normalizer, grad_scale)
         spec = self.spec
         backend = backends.choose(self.backend, spec, inputs)
-        if isinstance(backend, TritonBackend) and not torch.compiler.is_compiling():
+        if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
         else:
             weights = self.current_weights(inputs.compute_dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils.dlpack import from_dlpack
 
 from ttsfast import native
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, StepState
 
 BEST_ISA = 0
 """Let the extension pick among baseline (1), AVX2 (2) and AVX-512 (3)."""
@@ -40,7 +41,29 @@ RECYCLED_BYTES = 1 << 20
 """Gradients of at least this size live in memory that is used again once they are gone: what the C library
 gives back to the system costs more in page faults, each step, than the whole sweep."""
 
-_View = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+_METHODS = {"fixed": 0, "dwa": 1, "uncertainty": 2, "origin": 3}
+
+
+def _read_tensors() -> bool:
+    """Let the extension read tensors by itself, where torch (2.10 on) has the interface for it."""
+    exchange = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if native.core is None or exchange is None:
+        return False
+    return all(native.core.read_tensors_of(kind, exchange) for kind in (Tensor, torch.nn.Parameter))
+
+
+def join_team() -> bool:
+    """Compute on the threads that torch's own operations run on, where those are OpenMP's."""
+    if native.core is None or "OpenMP" not in torch.__config__.parallel_info():
+        return False
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    return bool(native.core.join_team_of(str(library)))
+
+
+READS_TENSORS = _read_tensors()
+join_team()
+
+_View = tuple[int, int, tuple[int, ...], tuple[int, ...]] | Tensor
 
 
 class SweepResult:
@@ -76,7 +99,7 @@ class Sweep:
         self,
         spec: LossSpec,
         inputs: LossInputs,
-        weights: Tensor,
+        weights: Tensor | StepState,
         normalizer: Counts | Tensor | float | None,
         step: Tensor,
         isa: int = BEST_ISA,
@@ -84,8 +107,12 @@ class Sweep:
         self.spec = spec
         self.isa = isa
         self.inputs = inputs
-        self.weights = weights
         self.dtype = inputs.compute_dtype
+        self.state: StepState | None = None
+        if isinstance(weights, StepState):
+            self.state = weights
+            weights = torch.empty(len(TERMS), dtype=self.dtype)
+        self.weights = weights
         self.normalizer = _numbers(normalizer)
         # The caller counts its steps in place.
         self.step = step.clone() if spec.mel_smoothing == "noise" else step
@@ -110,7 +137,10 @@ class Sweep:
     def run(
         self, wanted: list[tuple[Slot, Tensor]], scale: float, memory: list[Tensor] | None = None
     ) -> SweepResult:
-        """Values, floors and the gradients of ``wanted`` times ``scale``, into ``memory`` where given."""
+        """Values, floors and the gradients of ``wanted`` times ``scale``, into ``memory`` where given.
+
+        The first run of a sweep made with a StepState takes its weights from there and moves it on.
+        """
         inputs, dtype = self.inputs, self.dtype
         # Nothing could be recovered from gradients times 0 or infinity.
         scale = scale if scale != 0 and math.isfinite(scale) else 1.0
@@ -140,6 +170,7 @@ class Sweep:
             _view(inputs.step_lengths),
             None if inputs.text_lengths is None else _view(inputs.text_lengths),
             None if inputs.truncated is None else _view(inputs.truncated),
+            None if self.state is None else _state(self.state),
             _view(self.weights),
             _view(self.step),
             self.normalizer,
@@ -150,6 +181,7 @@ class Sweep:
             _view(frames),
         )
         applied = _fused(self.spec).run(arguments)
+        self.state = None
         values, floors = terms.unbind()
         return SweepResult(total, values, floors, frames, gradients, applied)
 
@@ -160,11 +192,24 @@ def empty_gradient(tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor)
     like = tensor if tensor.is_contiguous() else torch.empty_like(tensor, device="meta")
     assert native.core is not None
-    return from_dlpack(native.core.recycled(tuple(tensor.shape), like.stride(), _CODES[tensor.dtype]))
+    memory = native.core.recycled(tensor.shape, like.stride(), _CODES[tensor.dtype])
+    return memory if isinstance(memory, Tensor) else from_dlpack(memory)
 
 
-def _view(tensor: Tensor) -> _View:
+def _spelled_out(tensor: Tensor) -> _View:
     return tensor.data_ptr(), _CODES[tensor.dtype], tensor.shape, tensor.stride()
+
+
+def _itself(tensor: Tensor) -> _View:
+    return tensor
+
+
+_view = _itself if READS_TENSORS else _spelled_out
+
+
+def _state(state: StepState) -> tuple[Any, ...]:
+    method, *buffers, advance = state
+    return _METHODS[method], *map(_view, buffers), advance
 
 
 def _pair(pair: tuple[Tensor, Tensor] | None) -> tuple[_View, _View] | None:
@@ -190,6 +235,7 @@ def _fused(spec: LossSpec) -> Any:
     return native.core.FusedLosses(
         {
             "active": spec.active,
+            "base_weights": spec.base_weights,
             "by_utterance": spec.normalization == "utterance",
             "elbo": spec.kl_normalization == "elbo",
             "mel_floor": spec.mel_floor,
