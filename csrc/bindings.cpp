@@ -10,4 +10,5 @@ PYBIND11_MODULE(_C, module) {
   bind_gather(module);
   bind_losses(module);
   bind_recycled(module);
+  bind_loss_elements(module);
 }

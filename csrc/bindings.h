@@ -7,3 +7,4 @@ void bind_crc32c(pybind11::module_& module);
 void bind_gather(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
 void bind_recycled(pybind11::module_& module);
+void bind_loss_elements(pybind11::module_& module);

@@ -2,16 +2,25 @@
 
 ``reduction="none"`` gives every element (0 in padding), ``"sum"`` their sum, ``"mean"`` the sum divided by
 what the docstring says, at least 1. Half precision is computed in float32; results keep that dtype.
+
+``backend`` is chosen as by :class:`ttsfast.losses.module.TTSLoss`: ``"auto"`` takes the fastest that serves
+the tensors, and one asked for by name never falls back. On ``"triton"`` and ``"cpp"``, ``"sum"`` and
+``"mean"`` write their gradients in the forward pass; ``"none"`` writes them in the backward pass, times what
+arrives at each element. Both are differentiable once, ``"torch"`` as often as you like.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-from ttsfast.losses import reference
+from ttsfast.losses import backend as backends
+from ttsfast.losses import elements, reference
 from ttsfast.losses.checks import check_attention, check_flags, check_lengths, check_real
-from ttsfast.losses.spec import compute_dtype, stop_coefficients
+from ttsfast.losses.counts import Counts
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, compute_dtype, stop_coefficients
 
 
 def mel_huber_loss(
@@ -23,6 +32,7 @@ def mel_huber_loss(
     delta: float = 1.0,
     label_smoothing: float = 0.0,
     mel_mean: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """``torch.nn.functional.huber_loss`` over the valid frames.
 
@@ -32,26 +42,45 @@ def mel_huber_loss(
         reduction: ``"none"`` (B, T, C), ``"sum"``, or ``"mean"`` over valid elements.
         delta: quadratic within, of slope delta beyond.
         label_smoothing: e in the target ``(1 - e) * y + e * mel_mean``.
-        mel_mean: (C,), 0 when None.
+        mel_mean: (C,), 0 when None; a constant, which gets no gradient.
+        backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``; the last sends no gradient to ``target``.
 
     Raises:
         TypeError, ValueError: arguments that do not fit.
+        RuntimeError: a backend asked for by name that cannot serve them.
     """
     check_real("target", target, ("B", "T", "C"))
     check_real("input", input, target.shape, target)
-    _check_reduction(reduction)
+    _check_call(reduction, backend)
     if not delta > 0:
         raise ValueError(f"delta must be more than 0, got {delta!r}")
-    valid = _valid("lengths", lengths, target, target.shape[1], "target's axis T")
-    dtype = compute_dtype((input, target))
-    target = target.to(dtype)
-    if label_smoothing != 0:
-        target = (1 - label_smoothing) * target
-        if mel_mean is not None:
-            check_real("mel_mean", mel_mean, target.shape[2:], target)
-            target = target + label_smoothing * mel_mean.to(dtype)
-    elements = reference.mel_elements(input.to(dtype), target, valid, "huber", delta)
-    return _reduce(elements, reduction, valid.sum() * target.shape[2])
+    _, frames, bins = target.shape
+    if bins == 0:
+        raise ValueError(f"target must have at least one mel bin, got shape {tuple(target.shape)}")
+    if mel_mean is not None:
+        mel_mean = check_real("mel_mean", mel_mean, (bins,), target).detach()
+    lengths = _lengths("lengths", lengths, target, frames, "target's axis T")
+    spec = _spec(
+        "mel",
+        float(bins) if reduction == "sum" else 1.0,
+        huber_delta=float(delta),
+        mel_smoothing="none" if label_smoothing == 0 else "mean",
+        mel_label_smoothing=float(label_smoothing),
+    )
+    inputs = _inputs(target, mel=(input,), mel_lengths=lengths, mel_mean=mel_mean)
+    chosen = backends.choose(backend, spec, inputs)
+    dtype = inputs.compute_dtype
+    if chosen.name != "torch":
+        if reduction != "none":
+            return _total(chosen, spec, inputs, reduction)
+        shift = [] if mel_mean is None or label_smoothing == 0 else [label_smoothing * mel_mean.to(dtype)]
+        return elements.run(
+            chosen.name, "mel", (input, target), (lengths, *shift), (1.0 - label_smoothing, delta)
+        )
+    valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
+    target = reference.smoothed_target(spec, target.to(dtype), mel_mean, None, lengths)
+    values = reference.mel_elements(input.to(dtype), target, valid, "huber", delta)
+    return _reduce(values, reduction, valid.sum() * bins)
 
 
 def gaussian_kl_loss(
@@ -62,6 +91,7 @@ def gaussian_kl_loss(
     prior: tuple[Tensor, Tensor] | None = None,
     reduction: str = "mean",
     free_bits: float = 0.0,
+    backend: str = "auto",
 ) -> Tensor:
     """KL divergence of diagonal Gaussians in nats per latent vector.
 
@@ -71,27 +101,39 @@ def gaussian_kl_loss(
         prior: (mu, logvar) of the same shape; N(0, I) when None.
         reduction: ``"none"`` (B,) or (B, T), ``"sum"``, or ``"mean"`` over valid latent vectors.
         free_bits: nats per vector below which the value is constant and no gradient flows.
+        backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
 
     Raises:
         TypeError, ValueError: arguments that do not fit.
+        RuntimeError: a backend asked for by name that cannot serve them.
     """
     per_frame = isinstance(mu, Tensor) and mu.dim() == 3
     check_real("mu", mu, ("B", "T", "Z") if per_frame else ("B", "Z"))
     check_real("logvar", logvar, mu.shape, mu)
-    _check_reduction(reduction)
-    dtype = compute_dtype((mu, logvar, *(prior or ())))
-    if prior is not None:
-        for name, part in zip(("prior mu", "prior logvar"), prior, strict=True):
-            check_real(name, part, mu.shape, mu)
-        prior = (prior[0].to(dtype), prior[1].to(dtype))
-    size = mu.shape[1] if per_frame else torch.iinfo(torch.int64).max
+    _check_call(reduction, backend)
+    for name, part in zip(("prior mu", "prior logvar"), prior or (), strict=prior is not None):
+        check_real(name, part, mu.shape, mu)
+    frames = mu.shape[1] if per_frame else 1
     if per_frame:
-        valid = _valid("lengths", lengths, mu, size, "mu's axis T")
-    elif lengths is None:
-        valid = torch.ones(mu.shape[0], dtype=torch.bool, device=mu.device)
+        lengths = _lengths("lengths", lengths, mu, frames, "mu's axis T")
     else:
-        valid = check_lengths("lengths", lengths, mu, size, "an utterance") > 0
-    nats = reference.kl_vectors(mu.to(dtype), logvar.to(dtype), prior, valid, free_bits)
+        # An utterance's one vector is there or not.
+        most = torch.iinfo(torch.int64).max
+        lengths = (_lengths("lengths", lengths, mu, most, "an utterance") > 0).long()
+    spec = _spec("kl", 1.0, kl_free_bits=float(free_bits))
+    inputs = _inputs(_blank(mu, frames), mel_lengths=lengths, posterior=(mu, logvar), prior=prior)
+    chosen = backends.choose(backend, spec, inputs)
+    latents = (mu, logvar, *(prior or ()))
+    if chosen.name != "torch":
+        if reduction != "none":
+            return _total(chosen, spec, inputs, reduction)
+        shaped = latents if per_frame else [part.unsqueeze(1) for part in latents]
+        nats = elements.run(chosen.name, "kl", shaped, (lengths,), (free_bits,))
+        return nats if per_frame else nats.squeeze(1)
+    valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
+    valid = valid if per_frame else valid.squeeze(1)
+    mu, logvar, *others = (part.to(inputs.compute_dtype) for part in latents)
+    nats = reference.kl_vectors(mu, logvar, (others[0], others[1]) if others else None, valid, free_bits)
     return _reduce(nats, reduction, valid.sum())
 
 
@@ -104,6 +146,7 @@ def stop_bce_loss(
     pos_weight: float = 1.0,
     label_smoothing: float = 0.0,
     tail_frames: int = 8,
+    backend: str = "auto",
 ) -> Tensor:
     """``torch.nn.functional.binary_cross_entropy_with_logits`` against the stop targets of ``lengths``.
 
@@ -117,21 +160,38 @@ def stop_bce_loss(
         pos_weight: weight of the positive part, as in ``torch.nn.BCEWithLogitsLoss``.
         label_smoothing: e in ``q = y (1 - e) + e / 2``.
         tail_frames: steps after the end that are trained as stops.
+        backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
 
     Raises:
         TypeError, ValueError: arguments that do not fit.
+        RuntimeError: a backend asked for by name that cannot serve them.
     """
     check_real("input", input, ("B", "S"))
-    check_lengths("lengths", lengths, input, input.shape[1], "input's axis S")
+    steps = input.shape[1]
+    check_lengths("lengths", lengths, input, steps, "input's axis S")
     if truncated is not None:
         check_flags("truncated", truncated, input)
-    _check_reduction(reduction)
-    steps = input.shape[1]
+    _check_call(reduction, backend)
+    spec = _spec(
+        "stop",
+        1.0,
+        stop_label_smoothing=float(label_smoothing),
+        stop_pos_weight=float(pos_weight),
+        stop_tail_frames=int(tail_frames),
+    )
+    inputs = _inputs(_blank(input), mel_lengths=lengths, stop_logits=input, truncated=truncated)
+    chosen = backends.choose(backend, spec, inputs)
+    coefficients = stop_coefficients(label_smoothing, pos_weight)
+    if chosen.name != "torch":
+        if reduction != "none":
+            return _total(chosen, spec, inputs, reduction)
+        vectors = (lengths,) if truncated is None else (lengths, truncated)
+        numbers = (*coefficients[0], *coefficients[1], tail_frames)
+        return elements.run(chosen.name, "stop", (input,), vectors, numbers)
     lengths = lengths.long().clamp(0, steps)
     positive, included = reference.stop_targets(lengths, truncated, tail_frames, steps)
-    coefficients = stop_coefficients(label_smoothing, pos_weight)
-    elements = reference.stop_elements(input.to(compute_dtype((input,))), positive, included, coefficients)
-    return _reduce(elements, reduction, included.sum())
+    values = reference.stop_elements(input.to(compute_dtype((input,))), positive, included, coefficients)
+    return _reduce(values, reduction, included.sum())
 
 
 def guided_attention_loss(
@@ -141,6 +201,7 @@ def guided_attention_loss(
     *,
     reduction: str = "mean",
     sigma: float = 0.2,
+    backend: str = "auto",
 ) -> Tensor:
     """Guided attention (Tachibana et al., 2017): ``A * (1 - exp(-(n/N_b - t/T_b)^2 / (2 sigma^2)))``.
 
@@ -152,37 +213,107 @@ def guided_attention_loss(
             averaged over valid steps and heads (each step's weights sum to 1, so a mean over symbols too
             would shrink with the length of the text).
         sigma: width of the diagonal.
+        backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
 
     Raises:
         TypeError, ValueError: arguments that do not fit.
+        RuntimeError: a backend asked for by name that cannot serve them.
     """
     check_attention("attention", attention, None, "B")
     steps, symbols = attention.shape[-2:]
     check_lengths("step_lengths", step_lengths, attention, steps, "attention's axis S")
     check_lengths("text_lengths", text_lengths, attention, symbols, "attention's axis N")
-    _check_reduction(reduction)
+    _check_call(reduction, backend)
     if not sigma > 0:
         raise ValueError(f"sigma must be more than 0, got {sigma!r}")
+    heads = attention.shape[1] if attention.dim() == 4 else 1
+    spec = _spec(
+        "attention", float(max(heads, 1)) if reduction == "sum" else 1.0, attention_sigma=float(sigma)
+    )
+    inputs = _inputs(
+        _blank(attention), mel_lengths=step_lengths, attention=(attention,), text_lengths=text_lengths
+    )
+    chosen = backends.choose(backend, spec, inputs)
+    if chosen.name != "torch":
+        if reduction != "none":
+            return _total(chosen, spec, inputs, reduction)
+        layer = attention if attention.dim() == 4 else attention.unsqueeze(1)
+        values = elements.run(chosen.name, "attention", (layer,), (step_lengths, text_lengths), (sigma,))
+        return values if attention.dim() == 4 else values.squeeze(1)
     step_lengths, text_lengths = step_lengths.long().clamp(0, steps), text_lengths.long().clamp(0, symbols)
     weights = attention.to(compute_dtype((attention,)))
-    elements = reference.attention_elements(weights, step_lengths, text_lengths, sigma)
-    heads = attention.shape[1] if attention.dim() == 4 else 1
-    return _reduce(elements, reduction, step_lengths.sum() * heads)
+    values = reference.attention_elements(weights, step_lengths, text_lengths, sigma)
+    return _reduce(values, reduction, step_lengths.sum() * heads)
 
 
-def _valid(name: str, lengths: Tensor | None, like: Tensor, size: int, axis: str) -> Tensor:
+def _total(chosen: backends.Backend, spec: LossSpec, inputs: LossInputs, reduction: str) -> Tensor:
+    """One term through a fused backend: its average, or its sum."""
+    device = inputs.target.device
+    weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype, device=device)
+    # The generator's step, which nothing here draws from.
+    step = torch.zeros((), dtype=torch.int64, device=device)
+    normalizer = Counts(1.0, 1.0, 1.0, 1.0) if reduction == "sum" else None
+    return chosen.run(spec, inputs, weights, normalizer, None, step).total
+
+
+@lru_cache(maxsize=64)
+def _spec(term: str, weight: float, **options: float | str) -> LossSpec:
+    """The term alone, with the given weight."""
+    settings: dict[str, float | str] = {
+        "mel_loss": "huber",
+        "huber_delta": 1.0,
+        "mel_smoothing": "none",
+        "mel_label_smoothing": 0.0,
+        "mel_floor": 0.0,
+        "normalization": "frame",
+        "kl_normalization": "vector",
+        "kl_free_bits": 0.0,
+        "stop_label_smoothing": 0.0,
+        "stop_pos_weight": 1.0,
+        "stop_tail_frames": 0,
+        "attention_sigma": 0.2,
+        "seed": 0,
+    }
+    weights = tuple(weight if name == term else 0.0 for name in TERMS)
+    return LossSpec(base_weights=weights, **{**settings, **options})  # type: ignore[arg-type]
+
+
+def _blank(like: Tensor, frames: int = 0) -> Tensor:
+    """(B, ``frames``, 1) zeros in the memory of one: the mel that backends expect beside any term."""
+    return like.new_zeros(()).expand(like.shape[0], frames, 1)
+
+
+def _inputs(
+    target: Tensor, *, mel_lengths: Tensor, mel: tuple[Tensor, ...] | None = None, **parts: object
+) -> LossInputs:
+    """The tensors of one term, the mel being blank unless given."""
+    absent = dict.fromkeys(
+        ("text_lengths", "truncated", "stop_logits", "posterior", "prior", "mel_mean", "mel_std")
+    )
+    given = {**absent, "attention": (), **parts}
+    return LossInputs(
+        mel=(target,) if mel is None else mel,
+        target=target,
+        mel_lengths=mel_lengths,
+        step_lengths=mel_lengths,
+        **given,  # type: ignore[arg-type]
+    )
+
+
+def _lengths(name: str, lengths: Tensor | None, like: Tensor, size: int, axis: str) -> Tensor:
     if lengths is None:
-        return torch.ones(like.shape[:2], dtype=torch.bool, device=like.device)
-    return reference.valid_mask(check_lengths(name, lengths, like, size, axis), size)
+        return torch.full((like.shape[0],), size, dtype=torch.int64, device=like.device)
+    return check_lengths(name, lengths, like, size, axis)
 
 
-def _reduce(elements: Tensor, reduction: str, count: Tensor) -> Tensor:
+def _reduce(values: Tensor, reduction: str, count: Tensor) -> Tensor:
     if reduction == "none":
-        return elements
-    total = elements.sum()
+        return values
+    total = values.sum()
     return total if reduction == "sum" else total / count.clamp(min=1)
 
 
-def _check_reduction(reduction: str) -> None:
+def _check_call(reduction: str, backend: str) -> None:
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be none, sum or mean, got {reduction!r}")
+    backends.check_name(backend)
