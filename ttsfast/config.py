@@ -174,6 +174,11 @@ class DataConfig:
         choices=("precompute", "on_the_fly"),
     )
     enable_memory_mapping: bool = option(True, "map the store; false: read it into memory at the start")
+    corpus_on_device: str = option(
+        "auto",
+        "keep the features in GPU memory and make batches there; auto: if a quarter of what is free will do",
+        choices=("auto", "always", "never"),
+    )
     cache_verification: bool = option(True, "check each utterance's checksum when it is first read")
     pin_memory: bool = option(True, "page-locked batches (GPU only)")
     prefetch_to_gpu: bool = option(True, "copy the next batch while this one is computed (GPU only)")

@@ -114,6 +114,7 @@ RUN: dict[str, Change] = {
     "data.batch_size": Change(3),
     "data.frame_budget": Change(64),
     "data.speaker_balance": Change(1.0),
+    "data.corpus_on_device": Change("always"),
     "data.num_workers": Change(2),
     "data.max_mel_frames": Change(25),
     "data.max_text_length": Change(12),
@@ -134,8 +135,8 @@ BUILD: dict[str, Change] = {
     "model.latent_dim": Change(8),
 }
 ON_GPU: dict[str, Change] = {
-    "data.pin_memory": Change(False),
-    "data.prefetch_to_gpu": Change(False),
+    "data.pin_memory": Change(False, {"data.corpus_on_device": "never"}),
+    "data.prefetch_to_gpu": Change(False, {"data.corpus_on_device": "never"}),
 }
 
 
@@ -247,7 +248,7 @@ def test_changing_a_gpu_key_changes_the_loader(
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(setup, "MelLoader", lambda *args, **kwargs: seen.append(kwargs))
     store = Store.open(store_path)
-    base = make_config()
+    base = changed(make_config(), ON_GPU[key].setting)
     for config in (base, changed(base, {key: ON_GPU[key].value})):
         setup.open_loaders(config, store, torch.device("cuda"), 2)
     assert len(seen) == 4

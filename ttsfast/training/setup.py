@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from ttsfast.config import Config
+from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
+from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.loader import MelLoader, select
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
@@ -39,14 +41,14 @@ def open_store(config: Config) -> Store:
 
 def open_loaders(
     config: Config, store: Store, device: torch.device, reduction_factor: int
-) -> tuple[MelLoader, MelLoader]:
+) -> tuple[MelLoader | DeviceLoader, MelLoader | DeviceLoader]:
     """The training and validation loaders; says what the length limits leave out.
 
     Raises:
         InputError: a split is empty, or no held-out clip has a true end while the stop term is on.
     """
     data = config.data
-    loaders = []
+    loaders: list[MelLoader | DeviceLoader] = []
     for split in ("train", "validation"):
         indices, left_out = select(store, split, data.max_mel_frames, data.max_text_length)
         if left_out:
@@ -85,7 +87,7 @@ def _loader(
     device: torch.device,
     tail_frames: int,
     speaker_balance: float,
-) -> MelLoader:
+) -> MelLoader | DeviceLoader:
     data = config.data
     padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": data.pad_to_multiple}
     plan = BatchPlan(
@@ -98,6 +100,14 @@ def _loader(
         speaker_balance=speaker_balance,
         **padding,
     )
+    if _keep_on_device(config, store, indices, device):
+        corpus = DeviceCorpus(store, indices, device)
+        console.print(
+            f"{len(indices)} utterances are kept in the memory of {device}: "
+            f"{needed_bytes(store, indices) / 2**20:,.1f} MiB",
+            markup=False,
+        )
+        return DeviceLoader(corpus, plan, **padding)
     on_gpu = device.type == "cuda"
     return MelLoader(
         store,
@@ -107,6 +117,14 @@ def _loader(
         device=device if data.prefetch_to_gpu and on_gpu else None,
         **padding,
     )
+
+
+def _keep_on_device(config: Config, store: Store, indices: np.ndarray, device: torch.device) -> bool:
+    data = config.data
+    if data.corpus_on_device == "auto":
+        # Features that are to be computed at every read are not to be kept.
+        return data.preprocessing_mode == "precompute" and fits_beside_a_model(store, indices, device)
+    return data.corpus_on_device == "always"
 
 
 def tail_steps(config: Config, reduction_factor: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ttsfast.config import Config
 from ttsfast.data.batch import Batch
+from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.loader import MelLoader
 from ttsfast.errors import InputError, TrainingError
 from ttsfast.files import output_folder
@@ -358,6 +359,6 @@ class Trainer:
         return speed
 
 
-def _forever(loader: MelLoader) -> Iterator[Batch]:
+def _forever(loader: MelLoader | DeviceLoader) -> Iterator[Batch]:
     while True:
         yield from loader

@@ -1,0 +1,163 @@
+"""The kernel that gathers batches: every element against a loop, and nothing else written.
+
+Mutants that these tests were seen to kill: an utterance's start not multiplied by its bins; silence from the
+neighbouring bin; one frame too many; text not padded; a stop target for a truncated clip, or one frame late;
+the first row of the corpus for the first of the batch.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kernel_cases import DEVICE
+from kernel_files import INTERPRETED
+from torch import Tensor
+from ttsfast.kernels import gather
+
+from ttsfast.data import device_corpus
+
+Expected = dict[str, Tensor]
+
+
+def make_corpus(lengths: list[int], bins: int, seed: int = 0) -> gather.Corpus:
+    draw = np.random.default_rng(seed)
+    symbols = [1 + 7 * length % 11 for length in lengths]
+
+    def starts(counts: list[int]) -> Tensor:
+        return torch.tensor(np.concatenate([[0], np.cumsum(counts)]), dtype=torch.int64, device=DEVICE)
+
+    # Every finite bit pattern: subnormals and both zeros too.
+    bits = draw.integers(0, 1 << 16, (sum(lengths), bins), dtype=np.uint16)
+    bits[(bits & 0x7C00) == 0x7C00] &= 0xBFFF
+    return gather.Corpus(
+        mel=torch.from_numpy(bits.view(np.float16)).to(DEVICE),
+        mel_starts=starts(lengths),
+        text=torch.from_numpy(draw.integers(1, 90, sum(symbols), dtype=np.int32)).to(DEVICE),
+        text_starts=starts(symbols),
+        speaker=torch.from_numpy(draw.integers(0, 9, len(lengths))).to(DEVICE),
+        truncated=torch.from_numpy(draw.integers(0, 2, len(lengths)).astype(bool)).to(DEVICE),
+        silence=torch.from_numpy(draw.standard_normal(bins).astype(np.float32)).to(DEVICE),
+    )
+
+
+def rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    if INTERPRETED and dtype == torch.bfloat16:
+        # The interpreter cuts bits off; that compiled code rounds is checked in test_gather_budget.py.
+        values = (values.view(torch.int32) & -(1 << 16)).view(torch.float32)
+    return values.to(dtype)
+
+
+def expected(
+    corpus: gather.Corpus, rows: list[int], frames: int, symbols: int, dtype: torch.dtype
+) -> Expected:
+    """In loops."""
+    mels, texts, masks, stops = [], [], [], []
+    for row in rows:
+        begin, end = corpus.mel_starts[row : row + 2].tolist()
+        valid = end - begin
+        padding = corpus.silence.expand(frames - valid, -1)
+        mels.append(rounded(torch.cat([corpus.mel[begin:end].float(), padding]), dtype))
+        ids = corpus.text[slice(*corpus.text_starts[row : row + 2].tolist())].tolist()
+        texts.append(ids + [0] * (symbols - len(ids)))
+        masks.append([t < valid for t in range(frames)])
+        ends = not bool(corpus.truncated[row])
+        stops.append([float(ends and t >= valid - 1) for t in range(frames)])
+    return {
+        "mel": torch.stack(mels),
+        "text": torch.tensor(texts),
+        "mel_lengths": corpus.mel_starts.diff()[rows],
+        "text_lengths": corpus.text_starts.diff()[rows],
+        "speaker": corpus.speaker[rows],
+        "truncated": corpus.truncated[rows],
+        "frame_mask": torch.tensor(masks),
+        "stop_targets": torch.tensor(stops),
+    }
+
+
+CANARY = 64
+
+
+def fenced(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A tensor of sevens, and the memory it lies in with some more of them on both sides."""
+    size = int(np.prod(shape))
+    room = torch.full((size + 2 * CANARY,), 7, device=DEVICE).to(dtype)
+    return room[CANARY : CANARY + size].view(shape), room
+
+
+def check(
+    corpus: gather.Corpus, rows: list[int], frames: int, symbols: int, dtype: torch.dtype, masks: bool = True
+) -> None:
+    truth = expected(corpus, rows, frames, symbols, dtype)
+    if not masks:
+        truth |= {"frame_mask": None, "stop_targets": None}
+    pairs = {k: (None, None) if v is None else fenced(tuple(v.shape), v.dtype) for k, v in truth.items()}
+    # The batch lies in the middle of an epoch.
+    order = torch.tensor([0, 0, 0, *rows, 0], dtype=torch.int64, device=DEVICE)
+    gather.gather(corpus, order, 3, gather.Gathered(**{name: inner for name, (inner, _) in pairs.items()}))
+    for name, (inner, room) in pairs.items():
+        if inner is None or room is None:
+            continue
+        wanted = truth[name].to(DEVICE)
+        assert torch.equal(inner.view(torch.uint8), wanted.contiguous().view(torch.uint8)), name
+        outside = torch.cat([room[:CANARY], room[-CANARY:]])
+        assert torch.equal(outside, torch.full_like(outside, 7)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bins", [1, 7, 80, 100])
+def test_every_element(bins: int, dtype: torch.dtype) -> None:
+    corpus = make_corpus([63, 1, 65, 17, 2], bins)
+    check(corpus, [3, 0, 2, 2], 80, 11, dtype)
+
+
+def test_one_frame_and_no_padding() -> None:
+    check(make_corpus([1, 5, 1], 8), [0, 2], 1, 8, torch.float32)
+
+
+def test_without_masks() -> None:
+    check(make_corpus([9, 5], 12), [1, 0], 16, 9, torch.float32, masks=False)
+
+
+def test_more_than_one_block_of_text_and_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "WIDTH", 8)
+    monkeypatch.setattr(gather, "TILE", 64)
+    check(make_corpus([31, 20, 9], 12), [2, 0, 1], 32, 17, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_is_what_indexing_gives(dtype: torch.dtype) -> None:
+    """The device corpus's two ways to the same batch."""
+    corpus = make_corpus([20, 31, 9, 4], 12)
+    held: Any = SimpleNamespace(**corpus._asdict(), device=torch.device(DEVICE))
+    order = torch.tensor([1, 3, 0, 2], device=DEVICE)
+    arguments = (held, order, 1, 3, 24, 12, 12, dtype)
+    ours, theirs = device_corpus._launched(*arguments), device_corpus._indexed(*arguments)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert tensor.dtype == ours[name].dtype
+        assert torch.equal(tensor.contiguous().view(torch.uint8), ours[name].view(torch.uint8)), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE != "cuda", reason="needs a CUDA device and its memory")
+def test_offsets_beyond_32_bits() -> None:
+    frames = 2**31 // 80 // 1000 + 1
+    corpus = make_corpus([3], 80)
+    mel = torch.zeros(1001 * frames, 80, dtype=torch.float16, device=DEVICE)
+    mel[-3:] = corpus.mel
+    starts = torch.tensor([0, *[k * frames for k in range(1, 1001)], 1001 * frames - 3, 1001 * frames])
+    n = len(starts) - 1
+    text_starts = torch.arange(n + 1, device=DEVICE)
+    corpus = corpus._replace(
+        mel=mel,
+        mel_starts=starts.to(DEVICE),
+        text=torch.ones(n, dtype=torch.int32, device=DEVICE),
+        text_starts=text_starts,
+        speaker=torch.zeros(n, dtype=torch.int64, device=DEVICE),
+        truncated=torch.zeros(n, dtype=torch.bool, device=DEVICE),
+    )
+    check(corpus, [n - 1], 8, 1, torch.float32)

@@ -1,0 +1,139 @@
+"""Batches in the order of a plan, gathered on the device from a corpus that lies there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttsfast.data.batch import Batch
+from ttsfast.data.corpora import Exclusion
+from ttsfast.data.cursor import Cursor
+from ttsfast.data.device_corpus import DeviceCorpus
+from ttsfast.data.loader import select
+from ttsfast.data.sampler import BatchPlan
+from ttsfast.data.store import Store
+
+
+class DeviceLoader:
+    """The same batches as :class:`~ttsfast.data.loader.MelLoader` gives, bit for bit, at the same positions:
+    a run may go on with either. There are no threads: a batch is one launch, done between steps.
+    """
+
+    def __init__(
+        self,
+        corpus: DeviceCorpus,
+        plan: BatchPlan,
+        *,
+        tail_frames: int = 8,
+        pad_to_multiple: int = 8,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """
+        Args:
+            corpus: every utterance of the plan.
+            plan: which batches, in what order.
+            tail_frames: see :func:`ttsfast.data.batch.padded_length`.
+            pad_to_multiple: the same.
+            dtype: of ``Batch.mel``.
+        """
+        self.corpus, self.plan = corpus, plan
+        self.exclusions: list[Exclusion] = []
+        """What :meth:`open` left out for its length."""
+        self.wait_seconds = 0.0
+        """How long the consumer has waited for launches so far."""
+        self._options: dict[str, Any] = {
+            "tail_frames": tail_frames,
+            "pad_to_multiple": pad_to_multiple,
+            "dtype": dtype,
+        }
+        self._cursor = Cursor(plan)
+        self._epoch = -1
+        self._rows = self._ends = np.zeros(0, dtype=np.int64)
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @classmethod
+    def open(
+        cls,
+        store: Store | Path | str,
+        split: str = "train",
+        *,
+        device: torch.device | str,
+        batch_size: int,
+        seed: int = 0,
+        max_mel_frames: int | None = None,
+        max_text_length: int | None = None,
+        tail_frames: int = 8,
+        pad_to_multiple: int = 8,
+        dtype: torch.dtype = torch.float32,
+        **planning: Any,
+    ) -> DeviceLoader:
+        """A loader over one split; what the length limits leave out is in ``exclusions``.
+
+        ``planning`` are further arguments of :class:`BatchPlan`. Raises InputError where the corpus does not
+        fit on the device.
+        """
+        opened = store if isinstance(store, Store) else Store.open(store)
+        indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
+        padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
+        plan = BatchPlan(opened.frames, indices, batch_size=batch_size, seed=seed, **padding, **planning)
+        loader = cls(DeviceCorpus(opened, indices, device), plan, dtype=dtype, **padding)
+        loader.exclusions = exclusions
+        return loader
+
+    def __len__(self) -> int:
+        """Batches in the current epoch."""
+        return len(self._cursor.batches(self._cursor.place[0]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the current epoch that have not been delivered yet."""
+        epoch = self._cursor.place[0]
+        while self._cursor.place[0] == epoch:
+            yield self._next()
+
+    def _next(self) -> Batch:
+        started = time.perf_counter()
+        epoch, position = self._cursor.place
+        if epoch != self._epoch:
+            self._begin(epoch)
+        first = int(self._ends[position - 1]) if position else 0
+        rows = self._rows[first : self._ends[position]]
+        batch = self.corpus.gather(rows, self._order, first, **self._options)
+        self._cursor.place = self._cursor.after(self._cursor.place)
+        self.wait_seconds += time.perf_counter() - started
+        return batch
+
+    def _begin(self, epoch: int) -> None:
+        """Tell the device the order of an epoch, once, so that no batch has to."""
+        batches = self._cursor.batches(epoch)
+        self._rows = self.corpus.rows(np.concatenate(batches))
+        self._ends = np.cumsum([len(batch) for batch in batches])
+        self._order = torch.from_numpy(self._rows).to(self.corpus.device)
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch lies: {"epoch", "position"}."""
+        return self._cursor.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Seek. Raises InputError for a state that is not of this plan."""
+        self._cursor.load_state_dict(state)
+
+    def close(self) -> None:
+        """Nothing to stop; the device's memory is freed with the loader."""
+
+    def __enter__(self) -> DeviceLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
