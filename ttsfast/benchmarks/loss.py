@@ -10,153 +10,56 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ttsfast import native
 from ttsfast.benchmarks import machine, roofline
-from ttsfast.losses import backend as backends
-from ttsfast.losses.module import TTSLoss
+from ttsfast.benchmarks.loss_cases import (
+    CASES,
+    LEAVES,
+    MORE_CASES,
+    TAIL,
+    TINY,
+    Case,
+    Inputs,
+    Variant,
+    backend_variant,
+    eager,
+    floor,
+    make_inputs,
+    variants,
+)
+from ttsfast.benchmarks.loss_table import table
 
-MEL_WEIGHT, KL_WEIGHT, STOP_WEIGHT = 22.0, 1.8, 1.5
-DELTA, SMOOTHING, STOP_SMOOTHING, POS_WEIGHT, TAIL = 0.6, 0.025, 0.06, 4.0, 8
+__all__ = [
+    "CASES",
+    "MORE_CASES",
+    "TOLERANCE",
+    "Case",
+    "Inputs",
+    "Variant",
+    "both_passes",
+    "eager",
+    "error_of",
+    "make_inputs",
+    "run_loss_bench",
+    "table",
+    "variants",
+]
+
 TOLERANCE = 1e-4
 """Of a gradient, relative to its largest element: far above rounding, far below any mistake."""
 
-CALLS = 4
-"""Of a variant in a row."""
-
-Inputs = dict[str, Tensor]
-Variant = Callable[[Inputs], Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One workload: mel, KL of per-frame latents and stop."""
-
-    name: str
-    batch: int
-    frames: int
-    bins: int = 80
-    latents: int = 64
-    ragged: bool = True
-    """Lengths uniform from 34% to 100% of ``frames``: 67% valid; otherwise all full."""
-    sets: int = 1
-    """Sets of tensors rotated through."""
-    dtype: str = "float32"
-
-
-CASES = (
-    Case("cache", 16, 400),
-    Case("cold", 48, 800, sets=6),
-)
-"""The two that targets are stated for."""
-
-MORE_CASES = (
-    Case("short", 16, 200),
-    Case("full", 16, 400, ragged=False),
-    Case("cold-full", 48, 800, ragged=False, sets=4),
-    Case("bins-100", 32, 800, bins=100, sets=4),
-    Case("long", 64, 1600, sets=2),
-    Case("cache-bf16", 16, 400, dtype="bfloat16"),
-    Case("cold-bf16", 48, 800, sets=6, dtype="bfloat16"),
-)
-
-TINY = Case("tiny", 2, 4)
-"""So little arithmetic that what remains is the cost of calling."""
-
-
-def make_inputs(case: Case, device: torch.device, seed: int = 0) -> Inputs:
-    """Random tensors of one call; the leaves that models would produce require gradients."""
-    draw = torch.Generator().manual_seed(seed)
-    dtype = getattr(torch, case.dtype)
-    shortest = max(1, case.frames * 34 // 100) if case.ragged else case.frames
-    lengths = torch.randint(shortest, case.frames + 1, (case.batch,), generator=draw)
-    lengths[0] = case.frames
-
-    def normal(*shape: int, scale: float = 1.0) -> Tensor:
-        return (torch.randn(*shape, generator=draw) * scale).to(device, dtype)
-
-    rows = (case.batch, case.frames)
-    return {
-        "mel_pred": normal(*rows, case.bins).requires_grad_(),
-        "mel_target": normal(*rows, case.bins),
-        "mel_lengths": lengths.to(device),
-        "stop_logits": normal(*rows).requires_grad_(),
-        "mu": normal(*rows, case.latents).requires_grad_(),
-        "logvar": normal(*rows, case.latents, scale=0.5).requires_grad_(),
-    }
-
-
-def eager(inputs: Inputs) -> Tensor:
-    """What a careful user of plain torch writes: element losses from ``torch.nn.functional``, one mask each,
-    sums over counts, nothing computed twice. It trusts padding to be finite, which saves it a pass."""
-    prediction, lengths = inputs["mel_pred"], inputs["mel_lengths"]
-    frames, bins = prediction.shape[1:]
-    t = torch.arange(frames, device=prediction.device)
-    valid = (t < lengths.unsqueeze(1)).unsqueeze(2)
-    count = lengths.sum() * bins
-    target = (1 - SMOOTHING) * inputs["mel_target"]
-    mel = (F.huber_loss(prediction, target, reduction="none", delta=DELTA) * valid).sum() / count
-    mu, logvar = inputs["mu"], inputs["logvar"]
-    kl = (0.5 * (logvar.exp() + mu.square() - 1 - logvar) * valid).sum() / count
-    included = t < (lengths + TAIL).clamp(max=frames).unsqueeze(1)
-    positive = included & (t >= lengths.unsqueeze(1) - 1)
-    labels = positive.to(prediction.dtype) * (1 - STOP_SMOOTHING) + STOP_SMOOTHING / 2
-    weight = torch.full((), POS_WEIGHT, device=prediction.device, dtype=prediction.dtype)
-    elements = F.binary_cross_entropy_with_logits(
-        inputs["stop_logits"], labels, pos_weight=weight, reduction="none"
-    )
-    stop = (elements * included).sum() / included.sum()
-    return MEL_WEIGHT * mel + KL_WEIGHT * kl + STOP_WEIGHT * stop
-
-
-def backend_variant(name: str, device: torch.device) -> Variant:
-    """``TTSLoss`` itself, module call and checks included."""
-    loss = TTSLoss(
-        mel_weight=MEL_WEIGHT,
-        kl_weight=KL_WEIGHT,
-        stop_weight=STOP_WEIGHT,
-        attention_weight=0.0,
-        huber_delta=DELTA,
-        mel_label_smoothing=SMOOTHING,
-        stop_label_smoothing=STOP_SMOOTHING,
-        stop_pos_weight=POS_WEIGHT,
-        stop_tail_frames=TAIL,
-        weighting="fixed",
-        backend=name,
-    ).to(device)
-
-    def call(inputs: Inputs) -> Tensor:
-        return loss(
-            inputs["mel_pred"],
-            inputs["mel_target"],
-            inputs["mel_lengths"],
-            stop_logits=inputs["stop_logits"],
-            posterior=(inputs["mu"], inputs["logvar"]),
-        ).total
-
-    return call
-
-
-def variants(device: torch.device, compiled: Sequence[str] = ("default",)) -> dict[str, Variant]:
-    """Everything that runs here, by name; ``compiled`` lists modes of ``torch.compile``."""
-    found: dict[str, Variant] = {"eager": eager}
-    for mode in compiled:
-        name = "compile" if mode == "default" else f"compile-{mode}"
-        found[name] = torch.compile(eager, mode=None if mode == "default" else mode, dynamic=False)
-    for name in ("torch", "cpp", "triton"):
-        fits = name != ("cpp" if device.type == "cuda" else "triton")
-        if fits and backends.unavailable(name) is None:
-            found[name] = backend_variant(name, device)
-    return found
+CALLS, SETTLING = 12, 4
+"""Calls of a variant in a row, and how many of them come before the figures: the first ones find caches and
+threads as the variant before left them, and the first of all is reported apart."""
 
 
 def run_loss_bench(
@@ -174,7 +77,7 @@ def run_loss_bench(
         cases: workloads.
         device: ``"cpu"`` or a CUDA device.
         threads: of torch and of the C++ backend; torch's own setting when None.
-        rounds: turns of each variant on each case, three timed calls each, with a large copy after it.
+        rounds: turns of each variant on each case, with a large copy after it.
         compiled: modes of ``torch.compile``; empty for none.
         progress: told what is being done.
 
@@ -207,45 +110,37 @@ def _measure_case(
 ) -> dict[str, Any]:
     sets = [make_inputs(case, device, seed) for seed in range(case.sets)]
     errors = {name: error_of(variant, sets[0]) for name, variant in chosen.items()}
-    good = {name: variant for name, variant in chosen.items() if errors[name] <= TOLERANCE}
-    memory = {name: _peak_memory(variant, sets[0], device) for name, variant in good.items()}
-    both, forward, copy = _time(good, sets, device, rounds)
+    timed = {name: variant for name, variant in chosen.items() if errors[name] <= TOLERANCE}
+    rows: dict[str, Any] = {name: {"error": errors[name], "correct": name in timed} for name in chosen}
+    for name, variant in timed.items():
+        rows[name] |= _profile(variant, sets[0], device)
+    times = _time({**timed, "floor": floor}, sets, device, rounds)
     lengths = [inputs["mel_lengths"].tolist() for inputs in sets]
     shape = roofline.Shape(case.batch, case.frames, case.bins, case.latents)
     item = sets[0]["mel_pred"].element_size()
-    moves = [roofline.total_bytes(roofline.ledger(shape, length, item=item, tail=TAIL)) for length in lengths]
-    bandwidth = median(copy)
-    rows = {}
-    for name in chosen:
-        row: dict[str, Any] = {"error": errors[name], "correct": name in good}
-        if name in good:
-            seconds = median(both[name])
-            speed = median(moves) / seconds
-            row |= {
-                "ms": seconds * 1e3,
-                "best_ms": min(both[name]) * 1e3,
-                "forward_ms": median(forward[name]) * 1e3,
-                "gb_per_s": speed / 1e9,
-                "of_copy": speed / bandwidth,
-                "peak_bytes": memory[name],
-            }
-        rows[name] = row
+    moves = median(
+        roofline.total_bytes(roofline.ledger(shape, length, item=item, tail=TAIL)) for length in lengths
+    )
+    bandwidth = median(times.copies)
+    for name in timed:
+        speed = moves / median(times.both[name])
+        rows[name] |= times.of(name) | {"gb_per_s": speed / 1e9, "of_copy": speed / bandwidth}
     return {
         "case": asdict(case),
         "valid": sum(map(sum, lengths)) / (case.sets * case.batch * case.frames),
-        "bytes": median(moves),
+        "bytes": moves,
         "gradient_bytes": sum(x.numel() * x.element_size() for x in sets[0].values() if x.requires_grad),
         "copy_gb_per_s": bandwidth / 1e9,
-        "best_copy_gb_per_s": max(copy) / 1e9,
+        "best_copy_gb_per_s": max(times.copies) / 1e9,
+        "floor": times.of("floor"),
         "variants": rows,
     }
 
 
 def both_passes(variant: Variant, inputs: Inputs) -> tuple[Tensor, ...]:
     """The total and the gradients of what a model would have produced."""
-    leaves = [inputs[name] for name in ("mel_pred", "mu", "logvar", "stop_logits")]
     total = variant(inputs)
-    return (total, *torch.autograd.grad(total, leaves))
+    return (total, *torch.autograd.grad(total, [inputs[name] for name in LEAVES]))
 
 
 def error_of(variant: Variant, inputs: Inputs) -> float:
@@ -266,17 +161,29 @@ def error_of(variant: Variant, inputs: Inputs) -> float:
     )
 
 
-def _time(
-    chosen: dict[str, Variant], sets: Sequence[Inputs], device: torch.device, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]], list[float]]:
-    """Seconds of each call, both passes and the first alone, and bytes/s of the copies among them.
+class _Times:
+    """Seconds of each call, and bytes/s of the copies among them."""
 
-    In each round every variant has its turn, and after it the copy, which clears the caches. A turn is
-    CALLS calls, the first untimed: it finds what the one before it left behind.
-    """
-    both: dict[str, list[float]] = {name: [] for name in chosen}
-    forward: dict[str, list[float]] = {name: [] for name in chosen}
-    copies: list[float] = []
+    def __init__(self, names: Iterable[str]) -> None:
+        self.first: dict[str, list[float]] = {name: [] for name in names}
+        """Of both passes, in the first call of a turn: nothing of it is in a cache."""
+        self.both: dict[str, list[float]] = {name: [] for name in self.first}
+        self.forward: dict[str, list[float]] = {name: [] for name in self.first}
+        self.copies: list[float] = []
+
+    def of(self, name: str) -> dict[str, float]:
+        """Milliseconds for the record."""
+        return {
+            "ms": median(self.both[name]) * 1e3,
+            "best_ms": min(self.both[name]) * 1e3,
+            "first_ms": median(self.first[name]) * 1e3,
+            "forward_ms": median(self.forward[name]) * 1e3,
+        }
+
+
+def _time(chosen: dict[str, Variant], sets: Sequence[Inputs], device: torch.device, rounds: int) -> _Times:
+    """In each round every variant has its turn, and after it the copy, which clears the caches."""
+    times = _Times(chosen)
     copy = machine.Copy(device)
     turn = itertools.cycle(sets)
 
@@ -290,7 +197,7 @@ def _time(
         return seconds
 
     def take(variant: Callable[[Inputs], Any]) -> list[float]:
-        return [timed(lambda: variant(next(turn))) for _ in range(CALLS)][1:]
+        return [timed(lambda: variant(next(turn))) for _ in range(CALLS)]
 
     for i in range(-2, rounds):
         for name, variant in chosen.items():
@@ -299,21 +206,22 @@ def _time(
                 alone = take(variant)
             copy_seconds = timed(copy)
             if i >= 0:
-                both[name] += seconds
-                forward[name] += alone
-                copies.append(copy.bytes / copy_seconds)
-    return both, forward, copies
+                times.first[name].append(seconds[0])
+                times.both[name] += seconds[SETTLING:]
+                times.forward[name] += alone[SETTLING:]
+                times.copies.append(copy.bytes / copy_seconds)
+    return times
 
 
 def _overhead(chosen: dict[str, Variant], device: torch.device, rounds: int) -> dict[str, float]:
     """Microseconds of both passes where there is next to nothing to compute."""
-    inputs = make_inputs(TINY, device)
-    both, _, _ = _time(chosen, [inputs], device, rounds)
-    return {name: median(seconds) * 1e6 for name, seconds in both.items()}
+    times = _time({**chosen, "floor": floor}, [make_inputs(TINY, device)], device, rounds)
+    return {name: median(seconds) * 1e6 for name, seconds in times.both.items()}
 
 
-def _peak_memory(variant: Variant, inputs: Inputs, device: torch.device) -> int:
-    """Bytes that one call needs at its highest, gradients included."""
+def _profile(variant: Variant, inputs: Inputs, device: torch.device) -> dict[str, int]:
+    """Bytes that one call needs at its highest, gradients included, its allocations, and its launches: kernels
+    on a GPU, torch operators on a CPU."""
     both_passes(variant, inputs)
     if device.type == "cuda":
         machine.synchronize(device)
@@ -321,57 +229,26 @@ def _peak_memory(variant: Variant, inputs: Inputs, device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         both_passes(variant, inputs)
         machine.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        peak = torch.cuda.max_memory_allocated(device) - before
     # Before its first use the profiler can be told not to announce itself.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as seen:
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with torch.profiler.profile(activities=kinds, profile_memory=True) as seen:
         kept = both_passes(variant, inputs)
-    # Recycled memory does not pass through torch's allocator.
+        machine.synchronize(device)
+    # Recycled memory does not pass through torch's allocator; what is used and idle is what it took at most.
     recycled = native.core.recycled_bytes()[0] if native.core is not None else 0
     del kept
-    now = peak = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return peak + recycled
-
-
-def table(result: dict[str, Any]) -> str:
-    """The figures in columns, speed-ups against eager and against compiled torch beside them."""
-    lines = []
-    for entry in result["cases"]:
-        case, rows = entry["case"], entry["variants"]
-        lines.append(
-            f"{case['name']}: B={case['batch']} T<={case['frames']} C={case['bins']} Z={case['latents']} "
-            f"{case['dtype']}, {entry['valid']:.0%} valid, {case['sets']} set(s), "
-            f"{entry['bytes'] / 1e6:.1f} MB to move, copy {entry['copy_gb_per_s']:.1f} GB/s"
-        )
-        lines.append(
-            f"  {'variant':<22}{'ms':>9}{'best':>9}{'fwd ms':>9}{'GB/s':>8}{'of copy':>9}"
-            f"{'x eager':>9}{'x compile':>11}{'peak MB':>9}{'error':>10}"
-        )
-        for name, row in rows.items():
-            if not row["correct"]:
-                lines.append(f"  {name:<22}wrong: error {row['error']:.2g}, no figures")
-                continue
-            ratios = [
-                f"{rows[other]['ms'] / row['ms']:.2f}" if rows.get(other, {}).get("correct") else "-"
-                for other in ("eager", "compile")
-            ]
-            peak = f"{row['peak_bytes'] / 1e6:.1f}"
-            lines.append(
-                f"  {name:<22}{row['ms']:>9.3f}{row['best_ms']:>9.3f}{row['forward_ms']:>9.3f}"
-                f"{row['gb_per_s']:>8.1f}{row['of_copy']:>9.0%}{ratios[0]:>9}{ratios[1]:>11}{peak:>9}"
-                f"{row['error']:>10.1e}"
-            )
-    host = ", ".join(f"{name} {value:.0f}" for name, value in result["host_us"].items())
-    lines.append(f"host overhead of both passes, microseconds: {host}")
-    info = result["machine"]
-    lines.append(
-        f"{info['processor']}, {info['threads']} threads, load {info['load'][0]}, torch {info['torch']}, "
-        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
-    )
-    return "\n".join(lines)
+    events = seen.profiler.kineto_results.events()
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    if device.type == "cuda":
+        launches = sum(str(event.device_type()).endswith("CUDA") for event in events)
+    else:
+        peak = max(itertools.accumulate(changes), default=0) + recycled
+        launches = sum(event.name().startswith("aten::") for event in events)
+    return {
+        "peak_bytes": peak,
+        "allocations": sum(change > 0 for change in changes),
+        "launches": launches,
+    }
