@@ -220,8 +220,8 @@ def _overhead(chosen: dict[str, Variant], device: torch.device, rounds: int) -> 
 
 
 def _profile(variant: Variant, inputs: Inputs, device: torch.device) -> dict[str, int]:
-    """Bytes that one call needs at its highest, gradients included, its allocations, and its launches: kernels
-    on a GPU, torch operators on a CPU."""
+    """Bytes that one call needs at its highest, gradients included; its allocations; its launches, which
+    are kernels on a GPU and torch operators on a CPU."""
     both_passes(variant, inputs)
     if device.type == "cuda":
         machine.synchronize(device)
