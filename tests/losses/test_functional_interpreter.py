@@ -1,4 +1,4 @@
-"""Runs ``test_functional_backends.py`` on the Triton kernels, in Triton's interpreter.
+"""Runs the tests of the functionals and of the drop-in page on the Triton kernels, in Triton's interpreter.
 
 ``TRITON_INTERPRET=1`` must be set before Triton is first imported, so it takes a process of its own.
 """
@@ -20,7 +20,8 @@ def _version(module: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already under the interpreter")
-def test_under_the_interpreter() -> None:
+@pytest.mark.parametrize("name", ["test_functional_backends.py", "test_dropin_recipes.py"])
+def test_under_the_interpreter(name: str) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     if _version(triton) < (3, 7) and _version(np) >= (2, 4):
         pytest.skip("the interpreter of Triton before 3.7 does not run with numpy 2.4 or later")
@@ -33,7 +34,7 @@ def test_under_the_interpreter() -> None:
             "-x",
             "-p",
             "no:cacheprovider",
-            str(here / "test_functional_backends.py"),
+            str(here / name),
         ],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=here.parents[1],
