@@ -13,10 +13,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Batch": "ttsfast.data.batch",
+    "DeviceLoader": "ttsfast.data.device_loader",
     "InputError": "ttsfast.errors",
     "MelLoader": "ttsfast.data.loader",
+    "Store": "ttsfast.data.store",
     "TTSLoss": "ttsfast.losses.module",
     "Trainer": "ttsfast.training.trainer",
+    "Utterance": "ttsfast.data.items",
     "collate": "ttsfast.data.batch",
 }
 

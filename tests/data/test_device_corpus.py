@@ -1,8 +1,8 @@
 """The corpus on the device: the loader's batches bit for bit, from any position; nothing that does not fit.
 
-Mutants that these tests were seen to kill: one chunk's offset for all; rows of the store taken for
-rows of the corpus; the first epoch's order kept; a batch that begins where the epoch does; free memory that is not asked
-for; symbol ids and lengths unchecked.
+Mutants that these tests were seen to kill: one chunk's offset for all; rows of the store taken for rows of
+the corpus; the first epoch's order kept; a batch that begins where the epoch does; free memory that is not
+asked for; symbol ids and lengths unchecked.
 """
 
 from __future__ import annotations

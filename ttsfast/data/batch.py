@@ -11,23 +11,10 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
+from ttsfast.data.items import Item, Utterance, as_utterance
 from ttsfast.errors import InputError
 
 Lengths = TypeVar("Lengths", int, np.ndarray)
-
-
-@dataclass
-class Utterance:
-    """One utterance's features as they leave the store."""
-
-    id: str
-    text: np.ndarray
-    """(N,) int64 symbol ids"""
-    mel: np.ndarray
-    """(T, C) float16 or float32, normalised"""
-    speaker: int = 0
-    truncated: bool = False
-    """The recording was cut before the speaker finished: it teaches no stop."""
 
 
 @dataclass
@@ -79,7 +66,7 @@ def padded_length(longest: Lengths, tail: int, multiple: int) -> Lengths:
 
 
 def collate(
-    utterances: Sequence[Utterance],
+    items: Sequence[Item],
     *,
     pad_value: np.ndarray | float = 0.0,
     tail_frames: int = 8,
@@ -88,14 +75,16 @@ def collate(
 ) -> Batch:
     """Pad utterances into one :class:`Batch`; usable as ``DataLoader(collate_fn=ttsfast.collate)``.
 
-    ``pad_value`` is silence in normalised units, one value or one per bin (C,). The frames T are the longest
-    utterance's, as :func:`padded_length` rounds them; the symbols N are the longest text's.
+    ``items`` are utterances, mappings or tuples: see ``ttsfast.data.items.Item``. ``pad_value`` is silence in
+    normalised units, one value or one per bin (C,). The frames T are the longest utterance's, as
+    :func:`padded_length` rounds them; the symbols N are the longest text's.
 
-    Raises InputError, naming the utterance, for arrays that are not (T, C) and (N,), for another number of
-    bins than the first utterance's, or for no utterances at all.
+    Raises InputError, naming the utterance, for an item of another form, for arrays that are not (T, C) and
+    (N,), for another number of bins than the first utterance's, or for no utterances at all.
     """
-    if not utterances:
+    if not items:
         raise InputError("collate: no utterances to make a batch of; check the sampler for empty batches")
+    utterances = [as_utterance(item, place) for place, item in enumerate(items)]
     bins = _checked_bins(utterances)
     mel_lengths = [u.mel.shape[0] for u in utterances]
     text_lengths = [len(u.text) for u in utterances]
@@ -143,7 +132,7 @@ def _checked_bins(utterances: Sequence[Utterance]) -> int:
         if utterance.mel.ndim != 2 or utterance.mel.shape[1] != bins or bins == 0:
             raise InputError(
                 f"utterance {utterance.id!r}: mel has shape {utterance.mel.shape}, expected (T, {bins}) "
-                f"as in {utterances[0].id!r}; prepare all features with one mel contract"
+                f"as in {utterances[0].id!r}; frames come first, and all features from one mel contract"
             )
         if np.ndim(utterance.text) != 1:
             raise InputError(
