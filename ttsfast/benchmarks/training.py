@@ -1,0 +1,244 @@
+"""Frames per second of the trainer beside a plain PyTorch loop: the same model, corpus, batch size, optimiser
+and machine, turns taken in one run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.plain_loop import NpyDataset, Padding, PlainLoop, composite, write_npy
+from ttsfast.config import Config, load_config
+from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.data.text import TextFrontend
+from ttsfast.models.interface import AcousticOutput
+from ttsfast.training.setup import tail_steps
+from ttsfast.training.trainer import Trainer
+
+TOLERANCE = 1e-5
+"""Relative difference of the two losses on one batch, above which no speed is reported."""
+
+RATE = 22050
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "runs",
+    "far",
+    "away",
+    "from",
+    "here",
+]
+
+
+def write_corpus(folder: Path, utterances: int, seed: int = 0) -> float:
+    """Noise of 1 to 8 seconds with as many words as speech of that length has; the seconds in all."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(seed)
+    lines, total = [], 0.0
+    for i in range(utterances):
+        seconds = float(np.clip(draw.lognormal(1.3, 0.45), 1.0, 8.0))
+        total += seconds
+        wave = 0.1 * draw.standard_normal(int(seconds * RATE))
+        soundfile.write(folder / f"u{i:05d}.wav", wave.astype(np.float32), RATE)
+        # A number makes every text its own, so that none is held out together with others.
+        text = " ".join([*draw.choice(WORDS, max(2, int(seconds * 2.5))), str(i)])
+        lines.append(json.dumps({"audio": f"u{i:05d}.wav", "id": f"u{i:05d}", "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return total
+
+
+def run(
+    *,
+    utterances: int = 320,
+    batch_size: int = 16,
+    steps: int = 12,
+    rounds: int = 8,
+    threads: int | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure in turns of ``steps`` updates each, after one turn of warm-up.
+
+    The plain loop has ``DataLoader`` with no, one and two workers; each count has its own turns.
+
+    Returns:
+        A dictionary that ``json`` can write; :func:`table` shows it.
+    """
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return _run(Path(folder), utterances, batch_size, steps, rounds, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(
+    folder: Path,
+    utterances: int,
+    batch_size: int,
+    steps: int,
+    rounds: int,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    progress(f"{utterances} utterances")
+    seconds = write_corpus(folder / "corpus", utterances)
+    prepare(folder / "corpus", folder / "store", PrepareOptions(frontend=TextFrontend("en")))
+    config = _config(folder, batch_size, steps * (rounds + 1))
+    with Trainer(config) as trainer:
+        trainer.model.train()
+        plain, difference = _plain_loops(trainer, folder / "npy")
+        if difference > TOLERANCE:
+            raise RuntimeError(
+                f"the losses of the two loops differ by {difference:.2g}: no speed is reported"
+            )
+
+        batches = iter(_endless(trainer))
+
+        def ours() -> int:
+            taken = list(islice(batches, 1))
+            trainer.train_step(taken)
+            return taken[0].frames
+
+        turns: dict[str, Callable[[], int]] = {"trainer": ours}
+        turns |= {f"plain, {workers} workers": loop.step for workers, loop in plain.items()}
+        speeds: dict[str, list[float]] = {name: [] for name in turns}
+        waited, passed = 0.0, 0.0
+        for i in range(-1, rounds):
+            progress(f"round {i + 1} of {rounds}")
+            for name, step in turns.items():
+                waits, begin = trainer.loader.wait_seconds, time.perf_counter()
+                frames = sum(step() for _ in range(steps))
+                spent = time.perf_counter() - begin
+                if i >= 0:
+                    speeds[name].append(frames / spent)
+                    if name == "trainer":
+                        waited, passed = waited + trainer.loader.wait_seconds - waits, passed + spent
+        parameters = sum(p.numel() for p in trainer.model.parameters())
+    rows = {name: {"frames_per_second": median(found)} for name, found in speeds.items()}
+    best = max(row["frames_per_second"] for name, row in rows.items() if name != "trainer")
+    return {
+        "machine": machine.describe(torch.device("cpu")),
+        "corpus": {"utterances": utterances, "seconds": seconds},
+        "model": {"size": config.model.size, "parameters": parameters},
+        "batch_size": batch_size,
+        "steps": steps,
+        "rounds": rounds,
+        "loss_difference": difference,
+        "loader_wait_percent": 100 * waited / passed,
+        "loops": rows,
+        "over_best_plain_loop": rows["trainer"]["frames_per_second"] / best,
+    }
+
+
+def _config(folder: Path, batch_size: int, max_steps: int) -> Config:
+    return load_config(
+        preset="demo",
+        overrides=[
+            f"data.store={folder / 'store'}",
+            f"training.run_folder={folder / 'run'}",
+            f"data.batch_size={batch_size}",
+            f"training.max_steps={max_steps}",
+            "training.warmup_steps=1",
+        ],
+    )
+
+
+def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], float]:
+    """A loop for each number of workers, and how far its loss is from the trainer's on one batch."""
+    config, store = trainer.config, trainer.store
+    write_npy(store, store.indices("train"), folder)
+    # Its adaptive factors are still 1.
+    fresh = copy.deepcopy(trainer.loss).train()
+    silence = torch.from_numpy(np.asarray(store.silence, dtype=np.float32))
+    padding = Padding(
+        silence,
+        config.data.pad_to_multiple,
+        tail_steps(config, trainer.reduction_factor) * trainer.reduction_factor,
+    )
+    dataset = NpyDataset(folder)
+    training = config.training
+    loops = {
+        workers: PlainLoop(
+            copy.deepcopy(trainer.model),
+            copy.deepcopy(trainer.loss),
+            dataset,
+            padding,
+            batch_size=config.data.batch_size,
+            workers=workers,
+            clip=training.gradient_clip_norm,
+            optimizer={
+                "lr": training.learning_rate,
+                "betas": (training.beta1, training.beta2),
+                "eps": training.eps,
+                "weight_decay": training.weight_decay,
+            },
+        )
+        for workers in (0, 1, 2)
+    }
+    text, text_lengths, mel, mel_lengths = padding([dataset[i] for i in range(4)])
+    with torch.no_grad():
+        model = copy.deepcopy(trainer.model).eval()
+        output = AcousticOutput.of(
+            model(text, text_lengths, mel, mel_lengths, speaker=torch.zeros(4, dtype=torch.int64))
+        )
+        ours = fresh(
+            output.mel,
+            mel,
+            mel_lengths,
+            stop_logits=output.stop_logits,
+            step_lengths=output.step_lengths,
+            posterior=output.posterior,
+            attention=output.attention,
+            text_lengths=text_lengths,
+        ).total
+        theirs = composite(fresh, output, mel, mel_lengths, text_lengths)
+    return loops, float((ours - theirs).abs() / ours.abs())
+
+
+def _endless(trainer: Trainer) -> Any:
+    while True:
+        yield from trainer.loader
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures in columns."""
+    lines = [
+        f"ConvTTS {result['model']['size']}, {result['model']['parameters']:,} parameters, batches of "
+        f"{result['batch_size']}, corpus of {result['corpus']['seconds'] / 60:.0f} minutes",
+        f"  {'loop':<22}{'frames/s':>12}{'x':>8}",
+    ]
+    ours = result["loops"]["trainer"]["frames_per_second"]
+    lines += [
+        f"  {name:<22}{row['frames_per_second']:>12,.0f}{row['frames_per_second'] / ours:>8.2f}"
+        for name, row in result["loops"].items()
+    ]
+    lines.append(
+        f"trainer over the best plain loop: {result['over_best_plain_loop']:.2f}; it waited for data "
+        f"{result['loader_wait_percent']:.2f}% of its time"
+    )
+    info = result["machine"]
+    lines.append(
+        f"{info['processor']}, {info['threads']} threads, load {info['load'][0]}, torch {info['torch']}, "
+        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
+    )
+    return "\n".join(lines)
