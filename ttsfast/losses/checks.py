@@ -118,13 +118,15 @@ def check_inputs(
     if stop_logits is not None:
         check_real("stop_logits", stop_logits, (batch, "S"), target)
     layers = _layers(attention, target)
-    sizes = {"stop_logits": stop_logits.shape[1]} if stop_logits is not None else {}
+    sizes: list[tuple[str, int]] = []
+    if stop_logits is not None:
+        sizes.append(("stop_logits", stop_logits.shape[1]))
     if layers:
-        sizes["attention"] = layers[0].shape[-2]
+        sizes.append(("attention", layers[0].shape[-2]))
         if text_lengths is None:
             raise ValueError("attention needs text_lengths (B,): pass them")
         check_lengths("text_lengths", text_lengths, target, layers[0].shape[-1], "attention's axis N")
-    for name, size in sizes.items():
+    for name, size in sizes:
         if step_lengths is not None:
             check_lengths("step_lengths", step_lengths, target, size, f"{name}'s axis S")
         elif size < frames:
@@ -144,9 +146,11 @@ def check_inputs(
                 f"got {_shape(prior[0].shape)}"
             )
     for name, statistic in (("mel_mean", mel_mean), ("mel_std", mel_std)):
-        if statistic is not None and statistic.shape != (bins,):
+        if statistic is None:
+            continue
+        if statistic.shape != (bins,):
             raise ValueError(f"{name} holds {len(statistic)} bins, mel_target {bins}")
-        if statistic is not None and statistic.device != target.device:
+        if statistic.device != target.device:
             raise ValueError(
                 f"the loss is on {statistic.device}, its inputs on {target.device}: move the loss"
             )

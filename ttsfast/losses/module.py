@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -233,17 +234,19 @@ class TTSLoss(nn.Module):
 
     def _step_state(self) -> StepState:
         """For a backend that moves the state on in its own launch."""
-        adaptive = self.adaptive
+        # From the dictionaries, since looking ten buffers up through __getattr__ costs as much as the checks.
+        own: dict[str, Any] = self._buffers
+        adaptive: dict[str, Any] = self.adaptive._buffers
         return StepState(
-            method=adaptive.method if self.training and self.update_in_forward else "fixed",
-            factors=adaptive.factors,
-            fast=adaptive.fast,
-            slow=adaptive.slow,
-            log_variances=adaptive.log_variances,
-            observations=adaptive.observations,
-            skipped=adaptive.skipped,
-            schedule=self.schedule,
-            noise_step=self.noise_step,
+            method=self.adaptive.method if self.training and self.update_in_forward else "fixed",
+            factors=adaptive["factors"],
+            fast=adaptive["fast"],
+            slow=adaptive["slow"],
+            log_variances=adaptive["log_variances"],
+            observations=adaptive["observations"],
+            skipped=adaptive["skipped"],
+            schedule=own["schedule"],
+            noise_step=own["noise_step"],
             advance=self.training,
         )
 
