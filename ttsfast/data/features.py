@@ -22,7 +22,7 @@ from ttsfast.files import atomic_write
 from ttsfast.progress import progress_bar
 
 # Raised when the same options and recordings would give other numbers.
-VERSION = 1
+VERSION = 2
 CHUNK = 32
 # Features of this many seconds of audio take one core about twice as long as starting worker processes does.
 PARALLEL_FROM = 10_000.0

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttsfast.data.spectra import log_mel_of_padded, log_mels_on_device
 from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "mel_norm": ("slaney", "none"),
@@ -24,8 +28,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "log_base": ("e", "10"),
     "padding": ("center_zero", "center_reflect", "hifigan"),
 }
-# Frames transformed at a time: what they take stays in a core's second-level cache.
-_BLOCK = 64
+# The least normal number of float32, in which features are stored.
+_LEAST_FLOOR = 2.0**-126
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class MelContract:
             ("fmax", 0 < self.fmax <= self.sample_rate / 2, f"above 0, at most {self.sample_rate / 2:g} Hz"),
             ("fmin", 0 <= self.fmin < self.fmax, f"from 0 to below fmax ({self.fmax:g})"),
             ("magnitude_epsilon", 0 <= self.magnitude_epsilon < 1, "from 0 to below 1"),
-            ("floor", 0 < self.floor < math.inf, "positive"),
+            ("floor", _LEAST_FLOOR <= self.floor < math.inf, "positive, and 1.2e-38 or more"),
         ):
             if not right:
                 raise InputError(f"mel contract: {name} is {getattr(self, name)!r}, must be {rule}")
@@ -162,24 +166,19 @@ def log_mel(wave: np.ndarray, contract: MelContract) -> np.ndarray:
     Raises InputError for a waveform too short for the contract's padding, ValueError for one that is not
     one-dimensional floating-point samples.
     """
-    from scipy.fft import rfft
+    return log_mel_of_padded(_padded(wave, contract), contract)
 
-    if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
-        raise ValueError(f"expected floating-point samples (samples,), got {wave.dtype} {wave.shape}")
-    padded = _padded(wave, contract)
-    # In float64, and with it the transform: in float32 the rounding of loud components moves quiet bins of
-    # real speech by 1e-3 in the logarithm.
-    window = _window(contract)
-    filters = mel_filters(contract).T
-    frames = np.lib.stride_tricks.sliding_window_view(padded, contract.n_fft)[:: contract.hop_length]
-    mel = np.empty((frames.shape[0], contract.n_mels), dtype=np.float32)
-    for start in range(0, frames.shape[0], _BLOCK):
-        spectrum = rfft(frames[start : start + _BLOCK] * window, axis=1)
-        power = spectrum.real**2 + spectrum.imag**2 + contract.magnitude_epsilon
-        magnitude = np.sqrt(power) if contract.power == 1.0 else power
-        mel[start : start + _BLOCK] = magnitude.astype(np.float32) @ filters
-    np.maximum(mel, np.float32(contract.floor), out=mel)
-    return np.log(mel, out=mel) if contract.log_base == "e" else np.log10(mel, out=mel)
+
+def log_mels(
+    waves: Sequence[np.ndarray], contract: MelContract, device: torch.device | str
+) -> list[np.ndarray]:
+    """:func:`log_mel` of several waveforms at a time on a torch device; equal to it to 1e-5.
+
+    The bits may depend on what else is in the batch. Raises as :func:`log_mel` does.
+    """
+    import torch
+
+    return log_mels_on_device([_padded(wave, contract) for wave in waves], contract, torch.device(device))
 
 
 def silence_level(contract: MelContract) -> float:
@@ -253,17 +252,6 @@ def mel_filters(contract: MelContract) -> np.ndarray:
     return filters
 
 
-@lru_cache(maxsize=8)
-def _window(contract: MelContract) -> np.ndarray:
-    """The periodic Hann window, centred in n_fft samples (n_fft,) float64."""
-    phase = 2 * np.pi * np.arange(contract.win_length) / contract.win_length
-    window = np.zeros(contract.n_fft)
-    start = (contract.n_fft - contract.win_length) // 2
-    window[start : start + contract.win_length] = 0.5 - 0.5 * np.cos(phase)
-    window.setflags(write=False)
-    return window
-
-
 def _nonnegative_inverse(mel: np.ndarray, filters: np.ndarray, iterations: int = 50) -> np.ndarray:
     """Spectra (T, bins) >= 0 with spectra @ filters.T about mel (T, n_mels); Lee and Seung, 2001."""
     tiny = np.finfo(np.float64).tiny
@@ -275,6 +263,8 @@ def _nonnegative_inverse(mel: np.ndarray, filters: np.ndarray, iterations: int =
 
 
 def _padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
+    if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
+        raise ValueError(f"expected floating-point samples (samples,), got {wave.dtype} {wave.shape}")
     # Reflection takes its samples from inside the waveform, the edge sample itself not repeated.
     least = 1 if contract.padding == "center_zero" else contract.pad + 1
     least = max(least, contract.n_fft - 2 * contract.pad)
@@ -283,7 +273,13 @@ def _padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
             f"the recording has {len(wave)} samples, the mel contract needs at least {least} "
             f"({1000 * least / contract.sample_rate:.0f} ms); remove it from the corpus"
         )
-    return np.pad(wave, contract.pad, mode="constant" if contract.padding == "center_zero" else "reflect")
+    pad, end = contract.pad, contract.pad + len(wave)
+    padded = np.zeros(len(wave) + 2 * pad, dtype=np.float32)
+    padded[pad:end] = wave
+    if contract.padding != "center_zero":
+        padded[:pad] = padded[2 * pad : pad : -1]
+        padded[end:] = padded[end - 2 : end - 2 - pad : -1]
+    return padded
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:
