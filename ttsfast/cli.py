@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ttsfast.cli_bench import bench
+from ttsfast.cli_data import add_commands
 from ttsfast.errors import InputError, TrainingError
 
 app = typer.Typer(
@@ -92,84 +93,7 @@ def env(as_json: AsJson = False) -> None:
             print(f"{name}: {value}")
 
 
-@app.command()
-def prepare(
-    corpus: Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")],
-    store: Annotated[Path, typer.Argument(help="Folder to write the feature store to.")],
-    language: Annotated[str, typer.Option(help="Language of the text, such as en or fa.")] = "en",
-    phonemes: Annotated[bool, typer.Option(help="Turn text into phonemes with espeak-ng.")] = False,
-    keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
-    layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
-    contract: Annotated[str, typer.Option(help="Mel contract: librosa-22k or hifigan-22k.")] = "librosa-22k",
-    validation_fraction: Annotated[float, typer.Option(help="Share of the texts held out.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
-    mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
-    trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
-    max_duration: Annotated[
-        float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
-    ] = None,
-    exclude_bad: Annotated[
-        bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
-    ] = False,
-    jobs: Annotated[int, typer.Option(help="Processes; -1 uses every core.")] = -1,
-    force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Compute the features of a corpus once, with statistics, checksums and a fixed validation split.
-
-    Example: ttsfast prepare LJSpeech-1.1 data/store --language en
-    """
-    from ttsfast.data.mel import MelContract
-    from ttsfast.data.prepare import CorpusFaults, PrepareOptions
-    from ttsfast.data.prepare import prepare as run
-    from ttsfast.data.text import TextFrontend
-
-    options = PrepareOptions(
-        contract=MelContract.preset(contract),
-        frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
-        layout=layout,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        resample=resample,
-        mixdown=mixdown,
-        trim=trim,
-        max_duration=max_duration,
-        exclude_bad=exclude_bad,
-        jobs=jobs,
-        force=force,
-    )
-    try:
-        report = run(corpus, store, options)
-    except CorpusFaults as error:
-        for fault in error.faults:
-            print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
-        raise
-    _print_json(report.to_dict()) if as_json else print(report)
-
-
-@app.command()
-def verify(
-    store: Annotated[Path, typer.Argument(help="A feature store.")],
-    quick: Annotated[bool, typer.Option(help="Sizes and manifest only, no checksums.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Check every byte of a store against its manifest.
-
-    Example: ttsfast verify data/store
-    """
-    from ttsfast.data.verify import verify as run
-
-    report = run(store, quick=quick)
-    if as_json:
-        _print_json(report.to_dict())
-    elif report.ok:
-        print(report)
-    else:
-        for problem in report.problems:
-            print(f"  {problem}", file=sys.stderr)
-    if not report.ok:
-        raise InputError(f"{store}: {len(report.problems)} problems; prepare it again")
+add_commands(app)
 
 
 @app.command()

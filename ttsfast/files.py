@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -67,3 +68,20 @@ def inside(root: Path, relative: str, what: str) -> Path:
     if candidate.is_absolute() or not resolved.is_relative_to(root.resolve()):
         raise InputError(f"{what}: the path {relative!r} leaves {root}; use a path inside that folder")
     return root / candidate
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; raises InputError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+    return digest.hexdigest()
+
+
+def is_address(path: Path | str) -> bool:
+    """Whether ``path`` is an address (``s3://bucket/store``) and not a path of this machine."""
+    return "://" in str(path)

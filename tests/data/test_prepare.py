@@ -18,6 +18,7 @@ import soundfile
 from small_corpus import CONTRACT, RATE, contents, options, prepare_small, write_corpus
 
 from ttsfast.data import features, prepare, writer
+from ttsfast.data.folder import WORK
 from ttsfast.data.manifest import NAME, read_manifest
 from ttsfast.data.prepare import CorpusFaults, PrepareOptions
 from ttsfast.data.store import STD_FLOOR, Store, normalise
@@ -160,7 +161,7 @@ def test_killed_again_and_again_each_run_gets_further(corpus: Path, tmp_path: Pa
     folder = tmp_path / "store"
     for run in range(1, 5):
         assert killed_at(3, corpus, folder)
-        assert len(list((folder / prepare.WORK).glob("*.safetensors"))) == run
+        assert len(list((folder / WORK).glob("*.safetensors"))) == run
     assert prepare_small(corpus, folder).computed == 4
     prepare_small(corpus, tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
@@ -236,7 +237,7 @@ def test_leftovers_are_cleaned_away(corpus: Path, tmp_path: Path) -> None:
     expected = contents(folder)
     (folder / "mel-0123456789ab-00007.safetensors").write_bytes(b"old")
     (folder / ".manifest.json.abc.tmp").write_bytes(b"half")
-    (folder / prepare.WORK).mkdir()
+    (folder / WORK).mkdir()
     (folder / "mine.txt").write_text("a person's own file")
     assert prepare_small(corpus, folder).unchanged
     assert contents(folder) == expected | {"mine.txt": b"a person's own file"}

@@ -15,7 +15,7 @@ from small_corpus import manifest_body, prepare_small, reseal, write_corpus
 
 from ttsfast.data import features
 from ttsfast.data.manifest import NAME, read_manifest
-from ttsfast.data.shard import ShardArrays, open_shard, utterance_crc, write_shard
+from ttsfast.data.shard import ShardArrays, ShardFile, utterance_crc, write_shard
 from ttsfast.data.verify import verify
 
 fuzz = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -41,17 +41,16 @@ def rewrite(folder: Path, change: Any, *, checksums: bool = True) -> None:
     """Change a shard's arrays and make every hash fit again: what only a look at the content can find."""
     manifest = read_manifest(folder)
     shard = manifest.shards[0]
-    opened = open_shard(folder / shard.name, shard, manifest.contract.n_mels, memory_map=False)
-    arrays = {name: getattr(opened, name).copy() for name in vars(opened)}
+    opened = ShardFile(folder / shard.name, shard, manifest.contract.n_mels)
+    arrays = {name: array.copy() for name, array in vars(opened.arrays()).items()}
     change(arrays)
     if checksums:
         for i in range(shard.utterances):
             mel = arrays["mel"][arrays["mel_offsets"][i] : arrays["mel_offsets"][i + 1]]
             text = arrays["text"][arrays["text_offsets"][i] : arrays["text_offsets"][i + 1]]
             arrays["crc32c"][i] = utterance_crc(mel, text)
-    written = write_shard(
-        folder / shard.name, ShardArrays(**arrays), manifest.entries.id, manifest.fingerprint
-    )
+    about = {name: value for name, value in opened.metadata.items() if name != "sha256"}
+    written = write_shard(folder / shard.name, ShardArrays(**arrays), about)
     body = manifest_body(folder)
     body["shards"][0] = vars(written)
     if checksums:

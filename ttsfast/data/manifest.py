@@ -19,14 +19,14 @@ import numpy as np
 
 from ttsfast.data.corpora import Exclusion
 from ttsfast.data.mel import MelContract
-from ttsfast.data.shard import REMEDY, Shard
+from ttsfast.data.shard import REMEDY, SHARD_NAME, Shard
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, inside
+from ttsfast.files import atomic_write
 
 NAME = "manifest.json"
 FORMAT = "ttsfast-store"
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation")
 
 _SEAL = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z')
@@ -125,6 +125,8 @@ class Manifest:
 
     fingerprint: str
     """SHA-256 over every parameter that shaped the features and over the source files."""
+    history: tuple[str, ...]
+    """The fingerprints before each append, oldest first; empty for a store that was made at once."""
     options: dict[str, Any]
     """Those parameters by name, flat, for a person to compare."""
     contract: MelContract
@@ -135,18 +137,21 @@ class Manifest:
     """(C,) float32, log-mel units, over the frames of the training split only"""
     mel_std: np.ndarray
     """(C,) float32, log-mel units, over the frames of the training split only"""
+    statistics_of: int
+    """How many utterances the statistics are of: the first ones, so all before the first append."""
     corpus: str
     """The corpus folder when the store was prepared."""
     shards: tuple[Shard, ...]
     entries: Entries
     exclusions: tuple[Exclusion, ...]
 
-    def to_bytes(self) -> bytes:
-        """The file's content, sealed by its hash."""
-        body: dict[str, Any] = {
+    def common(self) -> dict[str, Any]:
+        """What is said of the store as a whole, in plain values: every shard carries it too."""
+        return {
             "format": FORMAT,
             "version": VERSION,
             "fingerprint": self.fingerprint,
+            "history": list(self.history),
             "options": self.options,
             "contract": self.contract.to_dict(),
             "frontend": self.frontend.to_dict(),
@@ -154,13 +159,19 @@ class Manifest:
             "speakers": list(self.speakers),
             "statistics": {
                 "split": "train",
+                "utterances": self.statistics_of,
                 "mel_mean": self.mel_mean.tolist(),
                 "mel_std": self.mel_std.tolist(),
             },
             "corpus": self.corpus,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The file's content, sealed by its hash."""
+        body = self.common() | {
             "shards": [{field.name: getattr(s, field.name) for field in fields(Shard)} for s in self.shards],
             "entries": self.entries.columns(),
-            "exclusions": [{"id": e.id, "reason": e.reason, "detail": e.detail} for e in self.exclusions],
+            "exclusions": plain_exclusions(self.exclusions),
         }
         lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)},\n" for k, v in body.items()]
         content = ("{\n" + "".join(lines)).encode()
@@ -170,6 +181,11 @@ class Manifest:
         """Publish the store: from here on the folder holds one."""
         with atomic_write(folder / NAME) as handle:
             handle.write(self.to_bytes())
+
+
+def plain_exclusions(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:
+    """As the manifest keeps them."""
+    return [{"id": e.id, "reason": e.reason, "detail": e.detail} for e in exclusions]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -186,21 +202,22 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(content, path)
 
 
-def parse_manifest(content: bytes, path: Path) -> Manifest:
+def parse_manifest(content: bytes, path: Path | str) -> Manifest:
     """Check every field's type and bounds, and build the manifest; ``path`` is for the messages."""
     seal = _SEAL.search(content)
     if seal is None or hashlib.sha256(content[: seal.start()]).hexdigest().encode() != seal[1]:
         raise InputError(f"{path}: damaged or edited (its own hash does not fit); {REMEDY}")
     try:
         values = json.loads(content, object_pairs_hook=_unique, parse_constant=_no_constant)
-        return _build(values, path)
+        return build(values)
     except InputError as error:
         raise InputError(f"{path}: {error}; {REMEDY}") from error
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: not a manifest ({error!r}); {REMEDY}") from error
 
 
-def _build(values: Any, path: Path) -> Manifest:
+def build(values: Any) -> Manifest:
+    """A manifest from plain values; raises InputError, without a file's name, where one cannot be."""
     top = _Fields(values, "the manifest")
     if top.text("format") != FORMAT:
         raise InputError(f"format is {top.text('format')!r}, expected {FORMAT!r}")
@@ -214,11 +231,16 @@ def _build(values: Any, path: Path) -> Manifest:
     statistics = _Fields(top.mapping("statistics"), "statistics")
     if statistics.text("split") != "train":
         raise InputError("statistics are not those of the training split")
-    shards = tuple(_shard(item, path.parent) for item in top.sequence("shards"))
+    shards = tuple(_shard(item) for item in top.sequence("shards"))
     if len({shard.name for shard in shards}) != len(shards):
         raise InputError("two shards have one name")
+    entries = _entries(_Fields(top.mapping("entries"), "entries"), len(speakers), shards)
+    statistics_of = statistics.count("utterances")
+    if not 0 < statistics_of <= len(entries):
+        raise InputError(f"statistics: utterances is {statistics_of}, there are {len(entries)}")
     return Manifest(
         fingerprint=_hex(top.text("fingerprint"), "fingerprint"),
+        history=tuple(_hex(value, "history") for value in top.texts("history")),
         options=dict(top.mapping("options")),
         contract=contract,
         frontend=TextFrontend.from_dict(top.mapping("frontend")),
@@ -226,9 +248,10 @@ def _build(values: Any, path: Path) -> Manifest:
         speakers=speakers,
         mel_mean=statistics.numbers("mel_mean", contract.n_mels),
         mel_std=statistics.numbers("mel_std", contract.n_mels, positive=True),
+        statistics_of=statistics_of,
         corpus=top.text("corpus"),
         shards=shards,
-        entries=_entries(_Fields(top.mapping("entries"), "entries"), len(speakers), shards),
+        entries=entries,
         exclusions=tuple(
             Exclusion(id=item.text("id"), reason=item.text("reason"), detail=item.text("detail"))
             for item in (_Fields(e, "exclusions") for e in top.sequence("exclusions"))
@@ -236,13 +259,13 @@ def _build(values: Any, path: Path) -> Manifest:
     )
 
 
-def _shard(value: Any, folder: Path) -> Shard:
+def _shard(value: Any) -> Shard:
     item = _Fields(value, "shards")
     name = item.text("name")
-    inside(folder, name, "shards")
-    if not name or Path(name).name != name:
-        raise InputError(f"shard {name!r} is not a file name")
-    counts = {key: item.count(key) for key in ("size", "utterances", "frames", "symbols")}
+    # No separator, no dots, no escape that a server could turn into one: the file lies beside the manifest.
+    if not SHARD_NAME.fullmatch(name):
+        raise InputError(f"shard {name!r} is not the name of a shard file")
+    counts = {key: item.count(key) for key in ("size", "header_crc32c", "utterances", "frames", "symbols")}
     return Shard(name=name, sha256=_hex(item.text("sha256"), "shards: sha256"), **counts)
 
 

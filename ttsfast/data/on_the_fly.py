@@ -9,7 +9,7 @@ import numpy as np
 from ttsfast.data.features import FeatureOptions
 from ttsfast.data.manifest import Manifest
 from ttsfast.data.mel import log_mel
-from ttsfast.data.shard import ShardArrays
+from ttsfast.data.shard import ShardFile
 from ttsfast.data.store import Store, normalise
 from ttsfast.errors import InputError
 from ttsfast.files import inside
@@ -20,9 +20,9 @@ class OnTheFlyStore(Store):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         manifest: Manifest,
-        shards: list[ShardArrays],
+        shards: list[ShardFile],
         *,
         verify: bool,
         corpus: Path | str | None = None,

@@ -6,14 +6,20 @@ text          (symbols,)  int32     symbol ids
 text_offsets  (n + 1,)    int64
 speaker       (n,)        int32
 crc32c        (n,)        uint32    :func:`utterance_crc`
+
+Its metadata says what the arrays do not: all that a lost manifest needs (see ``rebuild.py``).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+import re
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +39,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "speaker": np.dtype("<i4"),
     "crc32c": np.dtype("<u4"),
 }
+INDEX = ("mel_offsets", "text_offsets", "speaker", "crc32c")
 REMEDY = "prepare the store again with `ttsfast prepare --force`"
+SHARD_NAME = re.compile(r"mel-[0-9a-f]{12}-\d{5,9}\.safetensors")
 
 _NAMES = {"<f2": "F16", "<i8": "I64", "<i4": "I32", "<u4": "U32"}
 
@@ -46,6 +54,8 @@ class Shard:
     size: int
     """bytes"""
     sha256: str
+    header_crc32c: int
+    """Of everything before the arrays: so a change to any byte of the file is found by reading."""
     utterances: int
     frames: int
     symbols: int
@@ -53,7 +63,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardArrays:
-    """The arrays of one shard, in memory or mapped; see the top of this file."""
+    """The arrays of one shard, in memory; see the top of this file."""
 
     mel: np.ndarray
     mel_offsets: np.ndarray
@@ -74,89 +84,232 @@ def offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def write_shard(path: Path, arrays: ShardArrays, ids: list[str], fingerprint: str) -> Shard:
-    """Write a shard atomically; its header carries ``ids`` and ``fingerprint``, so it tells what it is."""
+def shard_name(fingerprint: str, number: int) -> str:
+    """The file of shard ``number`` of a store: what is made otherwise never takes its place."""
+    return f"mel-{fingerprint[:12]}-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, arrays: ShardArrays, about: Mapping[str, Any]) -> Shard:
+    """Write a shard atomically; ``about`` is its metadata, plain values, sealed against change."""
     from safetensors.numpy import save
 
     tensors = {name: np.ascontiguousarray(getattr(arrays, name), dtype) for name, dtype in DTYPES.items()}
     # One metadata key: the library keeps several in no fixed order, and the bytes must not vary.
-    header = json.dumps({"fingerprint": fingerprint, "ids": ids}, ensure_ascii=False)
-    content = save(tensors, metadata={"ttsfast": header})
+    content = save(tensors, metadata={"ttsfast": _sealed(about, tensors)})
     with atomic_write(path) as handle:
         handle.write(content)
+    return describe(path.name, content, len(arrays.crc32c), len(tensors["mel"]), len(tensors["text"]))
+
+
+def describe(name: str, content: bytes, utterances: int, frames: int, symbols: int) -> Shard:
+    """What a manifest says of a shard file of this content."""
+    head = 8 + int.from_bytes(content[:8], "little")
     return Shard(
-        name=path.name,
+        name=name,
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        utterances=len(ids),
-        frames=len(tensors["mel"]),
-        symbols=len(tensors["text"]),
+        header_crc32c=crc32c(content[:head]),
+        utterances=utterances,
+        frames=frames,
+        symbols=symbols,
     )
 
 
-def open_shard(path: Path, shard: Shard, n_mels: int, *, memory_map: bool) -> ShardArrays:
-    """Open the shard that the manifest describes, mapped or read into memory.
+class ShardFile:
+    """A shard, open: its index in memory, its features read when they are asked for.
 
-    Raises InputError when the file is missing, has another size, or other arrays than the manifest says.
+    Features are read through the descriptor and not through a memory map: where a file has been cut short
+    behind a map, touching it ends the process, and no check before the touch can rule that out. Safe to use
+    from several threads and after a fork.
     """
-    try:
-        with open(path, "rb") as handle:
-            size = handle.seek(0, 2)
-            # Before anything is mapped: touching pages beyond the end of a file kills the process.
-            if size != shard.size:
-                raise InputError(f"{path}: {size} bytes, the manifest says {shard.size}; {REMEDY}")
-            places = _places(path, handle.fileno(), size)
-            handle.seek(0)
-            if memory_map:
-                raw = np.memmap(handle, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
-            else:
-                raw = np.fromfile(handle, dtype=np.uint8, count=size)
-                raw.flags.writeable = False
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error
-    shapes = {
-        "mel": (shard.frames, n_mels),
-        "mel_offsets": (shard.utterances + 1,),
-        "text": (shard.symbols,),
-        "text_offsets": (shard.utterances + 1,),
-        "speaker": (shard.utterances,),
-        "crc32c": (shard.utterances,),
-    }
-    if set(places) != set(shapes):
-        raise InputError(f"{path}: holds the arrays {sorted(places)}, expected {sorted(shapes)}; {REMEDY}")
-    arrays = {}
-    for name, shape in shapes.items():
-        kind, found, begin, end = places[name]
+
+    def __init__(
+        self, path: Path, shard: Shard, n_mels: int, *, in_memory: bool = False, remedy: str = REMEDY
+    ) -> None:
+        """Open the shard that the manifest describes.
+
+        Args:
+            path: the file.
+            shard: what the manifest says of it.
+            n_mels: bins.
+            in_memory: read all of it now.
+            remedy: what a message tells a person to do when the file is damaged.
+
+        Raises:
+            InputError: the file is missing, has another size, or another header or arrays than the manifest
+                says.
+        """
+        self.path: Path | str = path
+        self.remedy = remedy
+        self._content: bytes | None = None
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+        size = self._size()
+        if size != shard.size:
+            raise InputError(f"{path}: {size} bytes, the manifest says {shard.size}; {remedy}")
+        if in_memory:
+            self._content = self._bytes(0, size)
+            self._close()
+        self._open(shard, n_mels, size)
+
+    @classmethod
+    def of_bytes(
+        cls, path: Path | str, content: bytes, shard: Shard, n_mels: int, *, remedy: str = REMEDY
+    ) -> ShardFile:
+        """The same from the content of a file that is elsewhere; ``path`` is for the messages."""
+        self = cls.__new__(cls)
+        self.path, self.remedy, self._content = path, remedy, content
+        if len(content) != shard.size:
+            raise InputError(f"{path}: {len(content)} bytes, the manifest says {shard.size}; {remedy}")
+        self._open(shard, n_mels, shard.size)
+        return self
+
+    def _open(self, shard: Shard, n_mels: int, size: int) -> None:
+        length = min(int.from_bytes(self._bytes(0, min(8, size)), "little"), size - 8)
+        header = self._bytes(0, 8 + length) if length >= 0 else b""
+        if crc32c(header) != shard.header_crc32c:
+            raise InputError(f"{self.path}: its header does not fit its checksum; {self.remedy}")
+        shapes = {
+            "mel": (shard.frames, n_mels),
+            "mel_offsets": (shard.utterances + 1,),
+            "text": (shard.symbols,),
+            "text_offsets": (shard.utterances + 1,),
+            "speaker": (shard.utterances,),
+            "crc32c": (shard.utterances,),
+        }
+        try:
+            self._places, self.metadata = parse_header(header, size)
+            for name, shape in shapes.items():
+                if self._places[name][0] != shape:
+                    raise InputError(f"{name} is {self._places[name][0]}, the manifest says {shape}")
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; {self.remedy}") from error
+        self._bins = n_mels
+        self.mel_offsets, self.text_offsets, self.speaker, self.crc32c = map(self._array, INDEX)
+
+    def utterance(
+        self, offset: int, frames: int, text_offset: int, symbols: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features (frames, C) float16 and symbol ids (symbols,) int32, read-only.
+
+        Raises InputError when the file can no longer be read, or has become shorter meanwhile.
+        """
+        mel = self._rows("mel", offset, frames).reshape(frames, self._bins)
+        return mel, self._rows("text", text_offset, symbols)
+
+    def extent(self, name: str) -> tuple[int, int]:
+        """Where in the file an array begins, and how many rows it has: for readers of their own."""
+        shape, begin = self._places[name]
+        return begin, shape[0]
+
+    def arrays(self) -> ShardArrays:
+        """All of it, read."""
+        return ShardArrays(**{name: self._array(name) for name in DTYPES})
+
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return self._content if self._content is not None else self._bytes(0, self._size())
+
+    def _array(self, name: str) -> np.ndarray:
+        shape = self._places[name][0]
+        return self._rows(name, 0, shape[0]).reshape(shape)
+
+    def _rows(self, name: str, start: int, count: int) -> np.ndarray:
+        shape, begin = self._places[name]
         dtype = DTYPES[name]
-        if (kind, found) != (_NAMES[dtype.str], shape) or begin % dtype.itemsize or end > len(raw):
-            raise InputError(
-                f"{path}: {name} is {kind} {found}, the manifest says {_NAMES[dtype.str]} {shape}; {REMEDY}"
-            )
-        arrays[name] = raw[begin:end].view(dtype).reshape(shape)
-    return ShardArrays(**arrays)
+        width = dtype.itemsize * math.prod(shape[1:])
+        begin += start * width
+        return np.frombuffer(self._bytes(begin, begin + count * width), dtype)
+
+    def _bytes(self, start: int, stop: int) -> Any:
+        if self._content is not None:
+            return memoryview(self._content)[start:stop]
+        pieces = []
+        while start < stop:
+            try:
+                piece = os.pread(self._descriptor, stop - start, start)
+            except OSError as error:
+                raise self._unreadable(error) from error
+            if not piece:
+                raise InputError(
+                    f"{self.path}: cut short to {self._size()} bytes while it is in use; {self.remedy}"
+                )
+            pieces.append(piece)
+            start += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _unreadable(self, error: OSError) -> InputError:
+        remedy = self.remedy
+        if error.errno == errno.EMFILE:
+            remedy = "raise the limit of open files (`ulimit -n`) above the number of shards"
+        return InputError(f"{self.path}: cannot be read ({error.strerror or error}); {remedy}")
 
 
-def _places(path: Path, descriptor: int, size: int) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    """For each array: dtype, shape, first byte and end in the file. The safetensors library judges the header
-    (offsets inside the file, no overlap, sizes that agree with the shapes); it does not tell the offsets.
+def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, ...], int]], dict[str, Any]]:
+    """Of a shard file of ``size`` bytes: for each array its shape and first byte, and the metadata.
+
+    ``header`` is the file's beginning up to the arrays. The arrays must be the six of this format, each of
+    its type, in one piece without gaps from the header to the end of the file. Raises InputError, without
+    the file's name, for anything else.
     """
-    from safetensors import SafetensorError, safe_open
-
+    if len(header) < 8 or len(header) != 8 + int.from_bytes(header[:8], "little") or len(header) > size:
+        raise InputError("not a safetensors file: its header's length does not fit")
     try:
-        with safe_open(path, framework="numpy"):
-            pass
-        length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
-        header = json.loads(os.pread(descriptor, min(length, size), 8))
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error}); {REMEDY}") from error
-    start = 8 + length
-    return {
-        name: (
-            entry["dtype"],
-            tuple(entry["shape"]),
-            start + entry["data_offsets"][0],
-            start + entry["data_offsets"][1],
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+        # bytes(): what is in memory comes as a view.
+        entries = json.loads(bytes(header[8:]))
+        metadata = json.loads(entries.pop("__metadata__")["ttsfast"])
+        found = {name: _place(name, entry, len(header)) for name, entry in entries.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise InputError(f"not a shard of a store ({error!r})") from error
+    if set(found) != set(DTYPES):
+        raise InputError(f"holds the arrays {sorted(found)}, expected {sorted(DTYPES)}")
+    if type(metadata) is not dict:
+        raise InputError("not a shard of a store (its metadata is no object)")
+    end = len(header)
+    for name, (_, begin, stop) in sorted(found.items(), key=lambda item: item[1][1:]):
+        if begin != end:
+            raise InputError(f"{name} does not follow the array before it")
+        end = stop
+    if end != size:
+        raise InputError(f"its arrays end at byte {end} of {size}")
+    return {name: (shape, begin) for name, (shape, begin, _) in found.items()}, metadata
+
+
+def _place(name: str, entry: Any, start: int) -> tuple[tuple[int, ...], int, int]:
+    dtype = DTYPES[name]
+    shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError(f"{name}: not a count")
+    rank = 2 if name == "mel" else 1
+    if entry["dtype"] != _NAMES[dtype.str] or len(shape) != rank:
+        raise ValueError(f"{name} is {entry['dtype']} {shape}")
+    if end - begin != dtype.itemsize * math.prod(shape):
+        raise ValueError(f"{name} has {end - begin} bytes for {shape}")
+    return shape, start + begin, start + end
+
+
+def check_seal(metadata: Mapping[str, Any], arrays: ShardArrays) -> None:
+    """Raise InputError unless metadata and index are those that :func:`write_shard` sealed.
+
+    With every utterance's own checksum that accounts for each byte that means something, without a manifest.
+    """
+    about = {name: value for name, value in metadata.items() if name != "sha256"}
+    if metadata.get("sha256") != _seal(about, {name: getattr(arrays, name) for name in INDEX}):
+        raise InputError("its metadata or its index do not fit their hash")
+
+
+def _sealed(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    return json.dumps({**about, "sha256": _seal(about, tensors)}, ensure_ascii=False)
+
+
+def _seal(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in INDEX:
+        digest.update(np.ascontiguousarray(tensors[name], DTYPES[name]).tobytes())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ move the text when a recording with a smaller id is added later.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from ttsfast.errors import InputError
@@ -55,6 +55,34 @@ def split_of(
             "add utterances, or use a smaller validation fraction or another seed"
         )
     return [VALIDATION if key in held_out else TRAIN for key in keys]
+
+
+def split_of_more(
+    texts: Sequence[str],
+    listed: Sequence[str | None],
+    known: Mapping[str, str],
+    *,
+    fraction: float = 0.05,
+    seed: int = 0,
+) -> list[str]:
+    """The split of each utterance that is added to some that keep theirs.
+
+    A text that is ``known`` (``text_key``: split) stays on its side, whatever else is said of it: otherwise
+    it would be on both. Others go as in :func:`split_of`: by what the corpus lists, then by their hash; none
+    is held out for want of another.
+    """
+    keys = [text_key(text) for text in texts]
+    held_out = {key for key, split in zip(keys, listed, strict=True) if split == VALIDATION}
+    training = {key for key, split in zip(keys, listed, strict=True) if split == TRAIN}
+
+    def side(key: str) -> str:
+        if key in known:
+            return known[key]
+        if key in held_out:
+            return VALIDATION
+        return VALIDATION if key not in training and _position(key, seed) < fraction else TRAIN
+
+    return [side(key) for key in keys]
 
 
 def text_key(text: str) -> str:

@@ -1,19 +1,21 @@
-"""Reading a feature store: utterances by index, from mapped or loaded shards, checked at their first read."""
+"""Reading a feature store: utterances by index, from shards on disk or in memory, checked at first read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ttsfast.data.batch import Utterance
-from ttsfast.data.manifest import SPLITS, Entries, Manifest, read_manifest
+from ttsfast.data.manifest import NAME, SPLITS, Entries, Manifest, read_manifest
 from ttsfast.data.mel import MelContract, silence_level
-from ttsfast.data.shard import REMEDY, ShardArrays, offsets, open_shard, utterance_crc
+from ttsfast.data.shard import REMEDY, ShardFile, offsets, utterance_crc
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.errors import InputError
+from ttsfast.files import is_address
 
 STD_FLOOR = 0.01
 """Log units. A bin that never moves (above the recordings' band, say) has a deviation of 0; divided by this
@@ -35,14 +37,16 @@ class Store:
     process opens the folder anew.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, shards: list[ShardArrays], *, verify: bool) -> None:
+    def __init__(
+        self, path: Path | str, manifest: Manifest, shards: list[ShardFile], *, verify: bool
+    ) -> None:
         """Use :meth:`open`."""
         self.path = path
         self.manifest = manifest
         self._shards = shards
         # Two threads that read an utterance for the first time at once both check it, which is harmless.
         self._checked = np.full(len(manifest.entries), not verify)
-        self._reopen: tuple[Callable[..., Store], tuple[Any, ...]] | None = None
+        self._reopen: dict[str, Any] | None = None
         self.silence = normalise(
             np.full(self.contract.n_mels, silence_level(self.contract), np.float32),
             self.mel_mean,
@@ -50,7 +54,7 @@ class Store:
         ).astype(np.float32)
         """(C,) float32: what digital silence is in the store, and what batches are padded with."""
         if not np.isfinite(self.silence).all():
-            raise InputError(f"{path}: manifest.json: silence exceeds float16 in its statistics; {REMEDY}")
+            raise InputError(f"{path}: {NAME}: silence exceeds float16 in its statistics; {REMEDY}")
 
     @classmethod
     def open(
@@ -61,51 +65,69 @@ class Store:
         verify: bool = True,
         features: str = "stored",
         corpus: Path | str | None = None,
+        cache: Path | str | None = None,
+        cache_limit: int | None = None,
     ) -> Store:
         """Open a store.
 
         Args:
-            path: the folder.
-            memory_map: map the shards; otherwise read them into memory now.
+            path: the folder, or an address that fsspec reads, such as ``s3://bucket/store``.
+            memory_map: leave features on disk, and read each utterance through the system's page cache when
+                it is asked for; otherwise read all shards into memory now.
             verify: check each utterance's CRC32C when it is first read.
             features: "stored", or "on_the_fly" to compute them from the recordings at every read, with the
                 store's own contract and statistics.
             corpus: for "on_the_fly": the corpus folder, when it is no longer where the store was prepared.
+            cache: for an address: the local folder that its shards are fetched to, once;
+                :func:`ttsfast.data.cache.default_folder` when None.
+            cache_limit: for an address: bytes that the cache may hold; None: no limit.
 
         Raises:
-            InputError: there is no complete store, or a file of it is damaged.
+            InputError: there is no complete store, or a file of it is damaged; or an address cannot be read,
+                or the cache not be written.
         """
-        folder = Path(path)
-        manifest = read_manifest(folder)
-        n_mels = manifest.contract.n_mels
-        shards = []
-        for number, shard in enumerate(manifest.shards):
-            arrays = open_shard(folder / shard.name, shard, n_mels, memory_map=memory_map)
-            check_index(folder / shard.name, manifest, number, arrays)
-            shards.append(arrays)
-        if features == "stored":
-            store = Store(folder, manifest, shards, verify=verify)
-        elif features == "on_the_fly":
+        opener: Callable[..., Store] = Store
+        if features == "on_the_fly":
             from ttsfast.data.on_the_fly import OnTheFlyStore
 
-            store = OnTheFlyStore(folder, manifest, shards, verify=verify, corpus=corpus)
-        else:
+            opener = partial(OnTheFlyStore, corpus=corpus)
+        elif features != "stored":
             raise InputError(f"features is {features!r}, must be 'stored' or 'on_the_fly'")
-        store._reopen = (_open, (path, memory_map, verify, features, corpus))
+        if is_address(path):
+            from ttsfast.data.cache import open_shards
+
+            manifest, shards = open_shards(str(path), cache, cache_limit, in_memory=not memory_map)
+            store = opener(str(path), manifest, shards, verify=verify)
+        else:
+            folder = Path(path)
+            manifest = read_manifest(folder)
+            store = opener(
+                folder, manifest, open_all(folder, manifest, in_memory=not memory_map), verify=verify
+            )
+        store._reopen = {
+            "path": path,
+            "memory_map": memory_map,
+            "verify": verify,
+            "features": features,
+            "corpus": corpus,
+            "cache": cache,
+            "cache_limit": cache_limit,
+        }
         return store
 
-    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Store], tuple[dict[str, Any]]]:
         if self._reopen is None:
             raise TypeError("only a store from Store.open can be sent to another process")
-        return self._reopen
+        return _open, (self._reopen,)
 
     def __len__(self) -> int:
         return len(self.manifest.entries)
 
     def __getitem__(self, index: int) -> Utterance:
-        """Utterance ``index``: its ``mel`` (T, C) float16 is a read-only view of the shard.
+        """Utterance ``index``: its ``mel`` (T, C) float16 is read-only.
 
-        Raises InputError, naming utterance and shard, when the stored bytes do not fit their checksum.
+        Raises InputError, naming utterance and shard, when the stored bytes do not fit their checksum or
+        the shard has become shorter since it was opened.
         """
         entries = self.entries
         if not -len(self) <= index < len(self):
@@ -120,22 +142,24 @@ class Store:
         )
 
     def _stored(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Views of the shard: (T, C) float16 and (N,) int32."""
+        """As they lie in the shard: (T, C) float16 and (N,) int32."""
         entries = self.entries
         shard = self._shards[entries.shard[index]]
-        offset, text_offset = entries.offset[index], entries.text_offset[index]
-        mel = shard.mel[offset : offset + entries.frames[index]]
-        text = shard.text[text_offset : text_offset + entries.symbols[index]]
+        mel, text = shard.utterance(
+            int(entries.offset[index]),
+            int(entries.frames[index]),
+            int(entries.text_offset[index]),
+            int(entries.symbols[index]),
+        )
         if not self._checked[index]:
-            self._check(index, mel, text)
+            self._check(index, shard, mel, text)
             self._checked[index] = True
         return mel, text
 
-    def _check(self, index: int, mel: np.ndarray, text: np.ndarray) -> None:
-        what = f"{self.path / self.manifest.shards[self.entries.shard[index]].name}: utterance "
-        what += repr(self.entries.id[index])
+    def _check(self, index: int, shard: ShardFile, mel: np.ndarray, text: np.ndarray) -> None:
+        what = f"{shard.path}: utterance {self.entries.id[index]!r}"
         if utterance_crc(mel, text) != self.entries.crc32c[index]:
-            raise InputError(f"{what}: the stored bytes do not fit their checksum; {REMEDY}")
+            raise InputError(f"{what}: the stored bytes do not fit their checksum; {shard.remedy}")
         if text.min() < 1 or text.max() >= len(self.symbols):
             raise InputError(f"{what}: a symbol id is not from 1 to {len(self.symbols) - 1}; {REMEDY}")
 
@@ -196,21 +220,32 @@ class Store:
         return np.flatnonzero(np.array(self.entries.split) == split)
 
 
-def _open(path: Path, memory_map: bool, verify: bool, features: str, corpus: Path | None) -> Store:
-    return Store.open(path, memory_map=memory_map, verify=verify, features=features, corpus=corpus)
+def _open(arguments: dict[str, Any]) -> Store:
+    return Store.open(**arguments)
 
 
-def check_index(path: Path, manifest: Manifest, number: int, arrays: ShardArrays) -> None:
+def open_all(folder: Path, manifest: Manifest, *, in_memory: bool = False) -> list[ShardFile]:
+    """Every shard that the manifest names, in its order; raises InputError for one that is not as it says."""
+    shards = []
+    for number, shard in enumerate(manifest.shards):
+        opened = ShardFile(folder / shard.name, shard, manifest.contract.n_mels, in_memory=in_memory)
+        check_index(manifest, number, opened)
+        shards.append(opened)
+    return shards
+
+
+def check_index(manifest: Manifest, number: int, shard: ShardFile) -> None:
     """Raise InputError unless a shard's own index is the manifest's: one swapped for its neighbour may well
     have the right size.
     """
     entries = manifest.entries
-    mine = entries.shard == number
+    # They stand in the order of the shards.
+    mine = slice(*np.searchsorted(entries.shard, [number, number + 1]))
     for name, own, expected in (
-        ("mel_offsets", arrays.mel_offsets, offsets(entries.frames[mine])),
-        ("text_offsets", arrays.text_offsets, offsets(entries.symbols[mine])),
-        ("speaker", arrays.speaker, entries.speaker[mine]),
-        ("crc32c", arrays.crc32c, entries.crc32c[mine]),
+        ("mel_offsets", shard.mel_offsets, offsets(entries.frames[mine])),
+        ("text_offsets", shard.text_offsets, offsets(entries.symbols[mine])),
+        ("speaker", shard.speaker, entries.speaker[mine]),
+        ("crc32c", shard.crc32c, entries.crc32c[mine]),
     ):
         if not np.array_equal(own, expected):
-            raise InputError(f"{path}: {name} differs from the manifest; {REMEDY}")
+            raise InputError(f"{shard.path}: {name} differs from the manifest; {shard.remedy}")

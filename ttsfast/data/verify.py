@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ttsfast.data.loader import available_cores
 from ttsfast.data.manifest import Manifest, read_manifest
-from ttsfast.data.shard import REMEDY, ShardArrays, open_shard, utterance_crc
+from ttsfast.data.shard import REMEDY, Shard, ShardFile, check_seal, utterance_crc
 from ttsfast.data.split import text_key
 from ttsfast.data.store import STD_FLOOR, check_index
 from ttsfast.errors import InputError
-from ttsfast.progress import track
+from ttsfast.files import is_address
+from ttsfast.progress import progress_bar
 
 # Rounding to float16 moves a bin's mean and deviation by far less, another corpus's statistics by far more.
 _TOLERANCE = 0.01
@@ -25,7 +29,7 @@ _TOLERANCE = 0.01
 class VerifyReport:
     """What was checked and what is wrong."""
 
-    store: Path
+    store: Path | str
     quick: bool
     utterances: int = 0
     frames: int = 0
@@ -54,70 +58,98 @@ class VerifyReport:
 
 
 def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
-    """Check a store and report; damage is a finding, never an exception.
+    """Check a store, in a folder or at an address, and report; damage is a finding, never an exception.
 
-    Quick: the manifest (its own hash, every field), the shards' sizes and their index against the manifest's.
-    Full, besides: every shard's SHA-256, every utterance's CRC32C, that all features are finite, that the
-    training split's have mean 0 and deviation 1, that every text gives the stored symbols, and that no text
-    is in both splits.
+    Quick: the manifest (its own hash, every field), the shards' sizes, their headers' checksums and their
+    index against the manifest's. Full, besides: every shard's SHA-256, every utterance's CRC32C, that all
+    features are finite, that those which the statistics were taken of have mean 0 and deviation 1, that every
+    text gives the stored symbols, that no text is in both splits, and that every shard's metadata would
+    restore the manifest.
+
+    Shards are read whole and not mapped, as many at a time as there are cores; those at an address are
+    streamed, and not kept.
     """
-    folder = Path(store_folder)
+    place: Path | str = str(store_folder) if is_address(store_folder) else Path(store_folder)
     try:
-        manifest = read_manifest(folder)
+        manifest, opener = _at(place)
     except InputError as error:
-        return VerifyReport(folder, quick, problems=[str(error)])
+        return VerifyReport(place, quick, problems=[str(error)])
     report = VerifyReport(
-        store=folder,
+        store=place,
         quick=quick,
         utterances=len(manifest.entries),
         frames=int(manifest.entries.frames.sum()),
         bytes=sum(shard.size for shard in manifest.shards),
     )
-    moments = _TrainMoments(manifest)
-    shards = manifest.shards if quick else track(manifest.shards, "verifying", total=len(manifest.shards))
-    for number, shard in enumerate(shards):
-        path = folder / shard.name
-        try:
-            # In full it is read, not mapped: a file cut short meanwhile must not end the process.
-            arrays = open_shard(path, shard, manifest.contract.n_mels, memory_map=quick)
-            check_index(path, manifest, number, arrays)
-            if not quick:
-                report.problems.extend(_check_content(path, manifest, number, arrays, moments))
-        except InputError as error:
-            report.problems.append(str(error))
+    moments = _Moments.none(manifest.contract.n_mels)
+    check = partial(_check_shard, manifest, opener, quick)
+    with ThreadPoolExecutor(1 if quick else available_cores()) as threads, progress_bar() as bar:
+        found = threads.map(check, range(len(manifest.shards)))
+        for problems, part in bar.track(found, total=len(manifest.shards), description="verifying"):
+            report.problems.extend(problems)
+            moments += part
     if not quick:
-        report.problems.extend(_check_splits(folder, manifest))
+        report.problems.extend(_check_splits(place, manifest))
         if not report.problems:
-            report.problems.extend(moments.check(folder))
+            report.problems.extend(_check_moments(place, manifest, moments))
     return report
 
 
-def _check_content(
-    path: Path, manifest: Manifest, number: int, arrays: ShardArrays, moments: _TrainMoments
-) -> Iterator[str]:
-    with open(path, "rb") as handle:
-        if hashlib.sha256(handle.read()).hexdigest() != manifest.shards[number].sha256:
-            yield f"{path}: its SHA-256 is not the manifest's; {REMEDY}"
+def _at(place: Path | str) -> tuple[Manifest, Callable[[Shard, int, bool], ShardFile]]:
+    if isinstance(place, str):
+        from ttsfast.data.remote import Remote
+
+        remote = Remote(place)
+        return remote.manifest(), remote.open_shard
+    folder = place
+
+    def opened(shard: Shard, n_mels: int, quick: bool) -> ShardFile:
+        return ShardFile(folder / shard.name, shard, n_mels, in_memory=not quick)
+
+    return read_manifest(folder), opened
+
+
+def _check_shard(
+    manifest: Manifest, opener: Callable[[Shard, int, bool], ShardFile], quick: bool, number: int
+) -> tuple[list[str], _Moments]:
+    moments = _Moments.none(manifest.contract.n_mels)
+    try:
+        shard = opener(manifest.shards[number], manifest.contract.n_mels, quick)
+        check_index(manifest, number, shard)
+        return ([] if quick else list(_check_content(shard, manifest, number, moments))), moments
+    except InputError as error:
+        return [str(error)], moments
+
+
+def _check_content(shard: ShardFile, manifest: Manifest, number: int, moments: _Moments) -> Iterator[str]:
+    if hashlib.sha256(shard.content()).hexdigest() != manifest.shards[number].sha256:
+        yield f"{shard.path}: its SHA-256 is not the manifest's; {REMEDY}"
+    arrays = shard.arrays()
+    try:
+        check_seal(shard.metadata, arrays)
+    except InputError as error:
+        yield f"{shard.path}: {error}; {REMEDY}"
     for index in np.flatnonzero(manifest.entries.shard == number):
         entry = manifest.entries[int(index)]
-        what = f"{path}: utterance {entry.id!r}"
+        what = f"{shard.path}: utterance {entry.id!r}"
         mel = arrays.mel[entry.offset : entry.offset + entry.frames]
         text = arrays.text[entry.text_offset : entry.text_offset + entry.symbols]
         if utterance_crc(mel, text) != entry.crc32c:
             yield f"{what}: the stored bytes do not fit their checksum; {REMEDY}"
             continue
-        if not np.isfinite(mel).all():
-            yield f"{what}: holds NaN or Inf; {REMEDY}"
         try:
             if not np.array_equal(manifest.symbols.encode(entry.text, what), text):
                 yield f"{what}: the stored symbols are not those of its text; {REMEDY}"
         except InputError as error:
             yield str(error)
-        if entry.split == "train":
-            moments.add(mel)
+        sums = _Moments.of(mel)
+        if not np.isfinite(sums.sum).all():
+            yield f"{what}: holds NaN or Inf; {REMEDY}"
+        elif entry.split == "train" and index < manifest.statistics_of:
+            moments += sums
 
 
-def _check_splits(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _check_splits(folder: Path | str, manifest: Manifest) -> Iterator[str]:
     if manifest.frontend.phonemes:
         # Splits go by letters, and different words may sound alike.
         return
@@ -129,32 +161,51 @@ def _check_splits(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{folder}: {len(both)} texts are in both splits, such as {both[0]!r}; {REMEDY}"
 
 
-class _TrainMoments:
-    """Sums over the training split's normalised features."""
+@dataclass
+class _Moments:
+    """Sums over normalised features."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._floored = manifest.mel_std <= np.float32(STD_FLOOR)
-        self._frames = 0
-        self._sum = np.zeros(manifest.contract.n_mels)
-        self._squares = np.zeros(manifest.contract.n_mels)
+    frames: int
+    sum: np.ndarray
+    """(C,) float64"""
+    squares: np.ndarray
+    """(C,) float64"""
 
-    def add(self, mel: np.ndarray) -> None:
-        wide = mel.astype(np.float64)
-        self._frames += len(wide)
-        self._sum += wide.sum(axis=0)
-        self._squares += (wide**2).sum(axis=0)
+    @classmethod
+    def none(cls, bins: int) -> _Moments:
+        return cls(0, np.zeros(bins), np.zeros(bins))
 
-    def check(self, folder: Path) -> Iterator[str]:
-        if self._frames == 0:
-            yield f"{folder}: no training utterance; {REMEDY}"
-            return
-        mean = self._sum / self._frames
-        std = np.sqrt(np.maximum(self._squares / self._frames - mean**2, 0.0))
-        # A bin whose deviation was raised to the floor varies less than 1.
-        wrong = (np.abs(mean) > _TOLERANCE) | (np.where(self._floored, std - 1, np.abs(std - 1)) > _TOLERANCE)
-        if wrong.any():
-            worst = int(np.flatnonzero(wrong)[0])
-            yield (
-                f"{folder}: bin {worst} of the training features has mean {mean[worst]:.3f} and deviation "
-                f"{std[worst]:.3f} where 0 and 1 are due: the statistics are not theirs; {REMEDY}"
-            )
+    @classmethod
+    def of(cls, mel: np.ndarray) -> _Moments:
+        """Of one utterance (T, C) float16. Float32 is far finer than what is asked of the sums."""
+        wide = mel.astype(np.float32)
+        # NaN and Inf come out as what they are.
+        with np.errstate(invalid="ignore"):
+            return cls(len(wide), _total(wide), _total(wide * wide))
+
+    def __iadd__(self, other: _Moments) -> _Moments:
+        self.frames += other.frames
+        self.sum += other.sum
+        self.squares += other.squares
+        return self
+
+
+def _total(rows: np.ndarray) -> np.ndarray:
+    return rows.sum(axis=0, dtype=np.float32).astype(np.float64)
+
+
+def _check_moments(folder: Path | str, manifest: Manifest, moments: _Moments) -> Iterator[str]:
+    if moments.frames == 0:
+        yield f"{folder}: no training utterance; {REMEDY}"
+        return
+    floored = manifest.mel_std <= np.float32(STD_FLOOR)
+    mean = moments.sum / moments.frames
+    std = np.sqrt(np.maximum(moments.squares / moments.frames - mean**2, 0.0))
+    # A bin whose deviation was raised to the floor varies less than 1.
+    wrong = (np.abs(mean) > _TOLERANCE) | (np.where(floored, std - 1, np.abs(std - 1)) > _TOLERANCE)
+    if wrong.any():
+        worst = int(np.flatnonzero(wrong)[0])
+        yield (
+            f"{folder}: bin {worst} of the training features has mean {mean[worst]:.3f} and deviation "
+            f"{std[worst]:.3f} where 0 and 1 are due: the statistics are not theirs; {REMEDY}"
+        )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ttsfast.data import features
-from ttsfast.data.corpora import CorpusItem
-from ttsfast.data.features import Chunk, Recording
-from ttsfast.data.manifest import Entry
-from ttsfast.data.shard import Shard, ShardArrays, offsets, utterance_crc, write_shard
+from ttsfast.data.features import Chunk
+from ttsfast.data.manifest import Entry, Manifest, plain_exclusions
+from ttsfast.data.shard import Shard, ShardArrays, offsets, shard_name, utterance_crc, write_shard
 from ttsfast.data.store import STD_FLOOR, normalise
-from ttsfast.data.text import Symbols
+from ttsfast.data.survey import Look
 from ttsfast.errors import InputError
 from ttsfast.progress import track
 
@@ -24,15 +25,10 @@ SHARD_FRAMES = 200_000
 
 @dataclass(frozen=True)
 class Item:
-    """A usable utterance: what the corpus says of it, and what was found out since."""
+    """An utterance that goes into the store."""
 
-    corpus: CorpusItem
-    text: str
-    """As the frontend left it."""
-    audio: str
-    """Relative to the corpus folder."""
+    look: Look
     split: str
-    recording: Recording
 
 
 def statistics(items: Sequence[Item], chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
@@ -45,50 +41,27 @@ def statistics(items: Sequence[Item], chunks: Sequence[Chunk]) -> tuple[np.ndarr
 
 
 def write_shards(
-    folder: Path,
-    fingerprint: str,
-    items: Sequence[Item],
-    chunks: Sequence[Chunk],
-    mean: np.ndarray,
-    std: np.ndarray,
-    symbols: Symbols,
-    speakers: Sequence[str],
+    folder: Path, manifest: Manifest, items: Sequence[Item], chunks: Sequence[Chunk]
 ) -> tuple[list[Entry], list[Shard]]:
-    """Write all shards and return what the manifest says of them; items and chunks are in the same order.
+    """Write the shards of ``items`` after those that ``manifest`` has; returns what is to be added to it.
 
-    One chunk and one shard are in memory at a time.
+    All but its shards and entries must be as it will be published: every shard carries it. Chunks hold the
+    items' log-mels, in the same order. One chunk and one shard are in memory at a time.
     """
     entries: list[Entry] = []
     shards: list[Shard] = []
-    remaining = iter(items)
-    groups = _groups(chunks)
-    for number, group in enumerate(track(groups, "writing shards", total=len(groups))):
+    sizes = _sizes([item.look.recording.frames for item in items])
+    first = len(manifest.shards)
+    ready = _normalised(items, chunks, manifest)
+    for number, size in enumerate(track(sizes, "writing shards", total=len(sizes)), start=first):
         mels: list[np.ndarray] = []
         texts: list[np.ndarray] = []
         members: list[Entry] = []
-        for log_mel in (log_mel for chunk in group for log_mel in features.read_chunk(chunk)):
-            item = next(remaining)
-            mel = normalise(log_mel, mean, std)
-            if not np.isfinite(mel).all():
-                raise InputError(f"{item.corpus.audio}: its features exceed float16; remove it")
-            text = symbols.encode(item.text, f"utterance {item.corpus.id!r}").astype(np.int32)
-            members.append(
-                Entry(
-                    id=item.corpus.id,
-                    text=item.text,
-                    speaker=speakers.index(item.corpus.speaker),
-                    split=item.split,
-                    frames=len(mel),
-                    symbols=len(text),
-                    shard=number,
-                    offset=sum(map(len, mels)),
-                    text_offset=sum(map(len, texts)),
-                    crc32c=utterance_crc(mel, text),
-                    truncated=item.corpus.truncated,
-                    audio=item.audio,
-                    audio_sha256=item.recording.sha256,
-                )
-            )
+        for item, mel in islice(ready, size):
+            text = manifest.symbols.encode(item.look.text, f"utterance {item.look.item.id!r}")
+            text = text.astype(np.int32)
+            place = (number, sum(map(len, mels)), sum(map(len, texts)))
+            members.append(_entry(item, mel, text, manifest, place))
             mels.append(mel)
             texts.append(text)
         arrays = ShardArrays(
@@ -99,17 +72,70 @@ def write_shards(
             speaker=np.array([entry.speaker for entry in members]),
             crc32c=np.array([entry.crc32c for entry in members]),
         )
-        path = folder / f"mel-{fingerprint[:12]}-{number:05d}.safetensors"
-        shards.append(write_shard(path, arrays, [entry.id for entry in members], fingerprint))
+        about = _about(manifest, members, number, first, len(sizes))
+        shards.append(write_shard(folder / shard_name(manifest.fingerprint, number), arrays, about))
         entries += members
     return entries, shards
 
 
-def _groups(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Chunks whose frames fill a shard."""
-    groups: list[list[Chunk]] = [[]]
+def _sizes(frames: Sequence[int]) -> list[int]:
+    """How many utterances go into each shard."""
+    sizes, filled = [0], 0
+    for count in frames:
+        if sizes[-1] and filled + count > SHARD_FRAMES:
+            sizes.append(0)
+            filled = 0
+        sizes[-1] += 1
+        filled += count
+    return sizes
+
+
+def _normalised(
+    items: Sequence[Item], chunks: Sequence[Chunk], manifest: Manifest
+) -> Iterator[tuple[Item, np.ndarray]]:
+    remaining = iter(items)
     for chunk in chunks:
-        if groups[-1] and sum(c.frames for c in groups[-1]) + chunk.frames > SHARD_FRAMES:
-            groups.append([])
-        groups[-1].append(chunk)
-    return groups
+        for log_mel in features.read_chunk(chunk):
+            item = next(remaining)
+            mel = normalise(log_mel, manifest.mel_mean, manifest.mel_std)
+            if not np.isfinite(mel).all():
+                raise InputError(f"{item.look.item.audio}: its features exceed float16; remove it")
+            yield item, mel
+
+
+def _entry(
+    item: Item, mel: np.ndarray, text: np.ndarray, manifest: Manifest, place: tuple[int, int, int]
+) -> Entry:
+    look = item.look
+    shard, offset, text_offset = place
+    return Entry(
+        id=look.item.id,
+        text=look.text,
+        speaker=manifest.speakers.index(look.item.speaker),
+        split=item.split,
+        frames=len(mel),
+        symbols=len(text),
+        shard=shard,
+        offset=offset,
+        text_offset=text_offset,
+        crc32c=utterance_crc(mel, text),
+        truncated=look.item.truncated,
+        audio=look.audio,
+        audio_sha256=look.recording.sha256,
+    )
+
+
+def _about(
+    manifest: Manifest, members: Sequence[Entry], number: int, first: int, shards: int
+) -> dict[str, Any]:
+    """A shard's metadata: with its arrays, all that the manifest says of its utterances and of the store."""
+    names = ("id", "text", "split", "truncated", "audio", "audio_sha256")
+    return {
+        "number": number,
+        "first": first,
+        "shards": shards,
+        "store": manifest.common(),
+        # They may be many, and one shard of those written together suffices.
+        "exclusions": plain_exclusions(manifest.exclusions) if number == first else None,
+        "entries": {name: [getattr(entry, name) for entry in members] for name in names},
+    }

@@ -1,0 +1,93 @@
+"""How a corpus becomes a store: the choices, and their plain form by which a store tells how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ttsfast.data import features
+from ttsfast.data.features import FeatureOptions
+from ttsfast.data.mel import MelContract
+from ttsfast.data.store import STD_FLOOR
+from ttsfast.data.text import Symbols, TextFrontend
+from ttsfast.errors import InputError
+
+_PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim", "max_duration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How a corpus becomes a store. All but the last three shape the store and are in its fingerprint."""
+
+    frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
+    contract: MelContract = field(default_factory=lambda: MelContract.preset("librosa-22k"))
+    layout: str = "auto"
+    symbols: Symbols | None = None
+    """A character set to hold to, another store's say; None: the characters of the corpus."""
+    validation_fraction: float = 0.05
+    seed: int = 0
+    resample: bool = False
+    mixdown: bool = False
+    trim: bool = False
+    max_duration: float | None = None
+    """Seconds; longer utterances are left out, and listed."""
+    exclude_bad: bool = False
+    """Go on without what is faulty, and list it, where otherwise nothing is written."""
+    jobs: int = -1
+    """Processes for the features; -1: one for every core."""
+    force: bool = False
+    """Replace a store that was made otherwise, or that is damaged."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction is {self.validation_fraction}, must be from 0 to below 1")
+        if self.max_duration is not None and not self.max_duration > 0:
+            raise InputError(f"max_duration is {self.max_duration}, must be above 0 seconds")
+        if self.jobs < 1 and self.jobs != -1:
+            raise InputError(f"jobs is {self.jobs}, must be 1 or more, or -1 for every core")
+
+    @property
+    def features(self) -> FeatureOptions:
+        """The part that shapes log-mels."""
+        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim)
+
+    def shaping(self) -> dict[str, Any]:
+        """Everything that shapes the store, flat, by name."""
+        return {
+            "features_version": features.VERSION,
+            "symbols": None if self.symbols is None else self.symbols.to_list(),
+            "std_floor": STD_FLOOR,
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{f"contract.{name}": value for name, value in self.contract.to_dict().items()},
+            **{f"frontend.{name}": value for name, value in self.frontend.to_dict().items()},
+        }
+
+    @classmethod
+    def from_shaping(cls, values: Mapping[str, Any], **changes: Any) -> PrepareOptions:
+        """The inverse of :meth:`shaping`; ``changes`` are the options that shape nothing.
+
+        Raises InputError when the values are of another version of ttsfast, whose features would differ.
+        """
+        try:
+            symbols = values["symbols"]
+            options = cls(
+                frontend=TextFrontend.from_dict(_under(values, "frontend.")),
+                contract=MelContract.from_dict(_under(values, "contract.")),
+                symbols=None if symbols is None else Symbols.from_list(symbols),
+                **{name: values[name] for name in _PLAIN},
+                **changes,
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the options are not those of this version of ttsfast ({error!r})") from error
+        now = options.shaping()
+        for name in sorted(set(now) | set(values)):
+            if now.get(name) != values.get(name):
+                raise InputError(
+                    f"{name} is {values.get(name)!r} and {now.get(name)!r} in this version of ttsfast"
+                )
+        return options
+
+
+def _under(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}
