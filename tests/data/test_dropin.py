@@ -1,7 +1,7 @@
 """The loaders and ``collate`` in somebody else's trainer: item forms, worker processes, pinning, errors.
 
-Mutants that these tests were seen to kill: unknown keys let through; symbol ids that are not whole; the fields
-of a tuple in another order; truncation lost; an error of several lines; a tensor left unpinned; any id taken.
+Mutants that these tests were seen to kill: unknown keys let through; symbol ids that are not whole; a tuple's
+fields in another order; truncation lost; an error of several lines; a tensor left unpinned; any id taken.
 """
 
 from __future__ import annotations
