@@ -228,6 +228,18 @@ def test_no_tiny_last_batch() -> None:
     assert sorted(sizes) == [32, 32, 33]
 
 
+def test_a_budget_is_filled_to_the_last_frame() -> None:
+    frames = np.full(50, 100)
+    plan = BatchPlan(frames, np.arange(50), batch_size=48, seed=0, frame_budget=8 * 112)
+    assert sorted(map(len, plan.epoch(0))) == [2, 8, 8, 8, 8, 8, 8]
+    halves = [
+        BatchPlan(frames, np.arange(3), batch_size=4, seed=0, frame_budget=168, rank=rank, world_size=2)
+        for rank in (0, 1)
+    ]
+    # All three would fit the two budgets together, but one rank's share would not fit its own.
+    assert [[len(batch) for batch in plan.epoch(0)] for plan in halves] == [[1, 1], [1, 1]]
+
+
 def test_bad_input() -> None:
     frames = np.array([100, 900, 50])
     with pytest.raises(InputError, match=r"no utterance.*relax"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 
 from ttsfast.data.batch import padded_length
@@ -124,19 +126,21 @@ class BatchPlan:
         if self._budget is None:
             count = -(-len(order) // most)
             return np.arange(1, count) * len(order) // count
-        budget, sizes = self._budget * self._world_size, self._sizes
-        padded = self._padded[order]
-        cuts = [0]
+        # The longest so far stands for the longest of a batch: in this order they are all but the same, and
+        # then whether a size fits depends on where the batch ends alone.
+        budget, longest = self._budget * self._world_size, np.maximum.accumulate(self._padded[order])
+        sizes = self._sizes.tolist()
+        ends = np.searchsorted(longest, budget // self._sizes, side="right").tolist()
+        cuts, begin, k = [], 0, len(sizes) - 1
         while True:
-            longest = np.maximum.accumulate(padded[cuts[-1] : cuts[-1] + most])
-            left = len(longest)
+            left = len(order) - begin
             # What is left need not be a whole size, but must not cost more if it were the next one.
-            is_last = cuts[-1] + left == len(order)
-            if is_last and longest[-1] * sizes[np.searchsorted(sizes, left)] <= budget:
-                return np.array(cuts[1:], dtype=np.int64)
-            possible = sizes[sizes <= left]
-            fits = int(np.count_nonzero(possible * longest[possible - 1] <= budget))
-            cuts.append(cuts[-1] + int(possible[fits - 1]))
+            if left <= most and longest[-1] * sizes[bisect_left(sizes, left)] <= budget:
+                return np.array(cuts, dtype=np.int64)
+            while begin + sizes[k] > ends[k]:
+                k -= 1
+            begin += sizes[k]
+            cuts.append(begin)
 
     def _dealt(self, batch: np.ndarray, spare: np.ndarray, step: int) -> np.ndarray:
         """This rank's part of a global batch; ``spare`` fills up one with fewer utterances than ranks."""
