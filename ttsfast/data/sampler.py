@@ -131,7 +131,8 @@ class BatchPlan:
         budget, longest = self._budget * self._world_size, np.maximum.accumulate(self._padded[order])
         sizes = self._sizes.tolist()
         ends = np.searchsorted(longest, budget // self._sizes, side="right").tolist()
-        cuts, begin, k = [], 0, len(sizes) - 1
+        cuts: list[int] = []
+        begin, k = 0, len(sizes) - 1
         while True:
             left = len(order) - begin
             # What is left need not be a whole size, but must not cost more if it were the next one.
