@@ -42,6 +42,7 @@ def option(
 class ModelConfig:
     """The acoustic model."""
 
+    architecture: str = option("convtts", "convtts, or package.module:factory for a model of your own")
     size: str = option(
         "base", "ConvTTS size: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
     )

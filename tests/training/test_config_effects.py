@@ -127,6 +127,7 @@ RUN: dict[str, Change] = {
     "data.n_mels": Change(40),
 }
 BUILD: dict[str, Change] = {
+    "model.architecture": Change("examples.fastspeech_style:build"),
     "model.size": Change("small"),
     "model.reduction_factor": Change(2),
     "model.dropout": Change(0.3),

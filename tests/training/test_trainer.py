@@ -247,8 +247,8 @@ def test_a_model_that_hides_its_reduction_factor_is_refused(
 ) -> None:
     model = make_model()
     model.reduction_factor = 1  # type: ignore[assignment]
-    with Trainer(make_config(), model=model) as trainer, pytest.raises(TypeError, match="reduction_factor"):
-        trainer.fit()
+    with pytest.raises(InputError, match="reduction_factor"):
+        Trainer(make_config(), model=model)
 
 
 @pytest.mark.parametrize("reduction_factor", [1, 3, 4])

@@ -54,7 +54,7 @@ def teacher_forced_samples(
     """
     for batch in batches:
         moved = batch.to(device)
-        with _undisturbed(model, device):
+        with undisturbed(model, device):
             output = AcousticOutput.of(
                 model(moved.text, moved.text_lengths, moved.mel, moved.mel_lengths, speaker=moved.speaker)
             )
@@ -93,7 +93,7 @@ def free_running_samples(
     """
     for batch in batches:
         moved = batch.to(device)
-        with _undisturbed(model, device):
+        with undisturbed(model, device):
             spoken: FreeRunning = model.synthesize(  # type: ignore[operator]
                 moved.text,
                 moved.text_lengths,
@@ -115,7 +115,7 @@ def free_running_samples(
 
 
 @contextmanager
-def _undisturbed(model: nn.Module, device: torch.device | str) -> Iterator[None]:
+def undisturbed(model: nn.Module, device: torch.device | str) -> Iterator[None]:
     """``eval()`` and ``inference_mode``, with training flags and random streams put back afterwards.
 
     The random streams start from the same seed each time, for models that keep dropout when they speak.

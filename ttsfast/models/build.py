@@ -1,28 +1,118 @@
-"""From the configuration's ``model`` section to a module."""
+"""From the configuration's ``model`` section to a module: ConvTTS, or what a factory of the user's makes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ttsfast.config import ModelConfig
+from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
 
 if TYPE_CHECKING:
     from ttsfast.models.voice import VoiceInfo
 
+BUILT_IN = "convtts"
+
 
 def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
-    """The model that ``config`` names, for the symbols, speakers and mel bins of ``info``."""
-    return ConvTTS.from_size(
-        config.size,
-        n_symbols=len(info.symbols),
-        n_mels=info.contract.n_mels,
-        n_speakers=len(info.speakers),
-        silence=info.silence,
-        reduction_factor=config.reduction_factor,
-        dropout=config.dropout,
-        prenet_dropout=config.prenet_dropout,
-        latent_dim=config.latent_dim if config.posterior else 0,
-    )
+    """The model that ``config`` names, for the symbols, speakers and mel bins of ``info``.
+
+    A factory, ``package.module:factory``, is called as ``factory(info, config)`` and may read any key of the
+    ``model`` section. It is looked for in the current folder and among the installed packages.
+
+    Raises:
+        InputError: no such module or attribute, a factory that takes other arguments or returns no module, or
+            a ``model`` key that was set and that the factory does not read.
+    """
+    if config.architecture == BUILT_IN:
+        return ConvTTS.from_size(
+            config.size,
+            n_symbols=len(info.symbols),
+            n_mels=info.contract.n_mels,
+            n_speakers=len(info.speakers),
+            silence=info.silence,
+            reduction_factor=config.reduction_factor,
+            dropout=config.dropout,
+            prenet_dropout=config.prenet_dropout,
+            latent_dim=config.latent_dim if config.posterior else 0,
+        )
+    name = f"model.architecture={config.architecture}"
+    factory = _find_factory(config.architecture)
+    try:
+        inspect.signature(factory).bind(info, config)
+    except TypeError as error:
+        raise InputError(
+            f"{name}: it is called as factory(voice, options), and takes {inspect.signature(factory)} "
+            f"({error}); give it these two arguments, and defaults for the rest"
+        ) from error
+    options = _WatchedOptions(**asdict(config))
+    model = factory(info, options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{name}: it returned {type(model).__name__}; return a torch.nn.Module")
+    defaults = ModelConfig()
+    # The trainer itself reads model.posterior: without a posterior there is no KL term.
+    known = {*options.read, "architecture", "posterior"}
+    for field in fields(ModelConfig):
+        value = getattr(config, field.name)
+        if field.name not in known and value != getattr(defaults, field.name):
+            raise InputError(
+                f"{name}: model.{field.name}={value} is set, and the factory does not read it; leave it at "
+                f"{getattr(defaults, field.name)}, or read options.{field.name} in the factory"
+            )
+    return model
+
+
+def _find_factory(architecture: str) -> Callable[..., Any]:
+    where = f"model.architecture={architecture}"
+    module_name, colon, attribute = architecture.partition(":")
+    parts = [*module_name.split("."), attribute]
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise InputError(f"{where}: write {BUILT_IN}, or package.module:factory for a model of your own")
+    # As `python -m` does; the ttsfast command starts with its own folder there.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise InputError(f"{where}: importing it needs the module {missing}; install that") from error
+        raise InputError(
+            f"{where}: no module {missing} in {here} or among the installed packages; "
+            "start ttsfast in the folder that holds it, or install it"
+        ) from error
+    if not hasattr(module, attribute):
+        callables = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        own = [n for n in callables if getattr(module, n).__module__ == module_name] or callables
+        raise InputError(
+            f"{where}: {module_name} has no {attribute}; it has {', '.join(own) or 'nothing to call'}"
+        )
+    factory = getattr(module, attribute)
+    if not callable(factory):
+        raise InputError(
+            f"{where}: it is of type {type(factory).__name__}; name a function that makes the model"
+        )
+    return factory
+
+
+class _WatchedOptions(ModelConfig):
+    """A ``ModelConfig`` that remembers which of its keys were read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ModelConfig.__dataclass_fields__:
+            self.read.add(name)
+        return object.__getattribute__(self, name)
+
+    @property
+    def read(self) -> set[str]:
+        """The keys that were read so far."""
+        return object.__getattribute__(self, "__dict__").setdefault("_read", set())

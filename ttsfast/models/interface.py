@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
+
+from ttsfast.errors import InputError
 
 
 @dataclass
@@ -26,17 +28,27 @@ class AcousticOutput:
     """(B, S, N) or (B, H, S, N), rows that sum to 1 over the valid text."""
     posterior: tuple[Tensor, Tensor] | None = None
     """(mu, logvar), each (B, Z) or (B, T, Z)."""
+    auxiliary: Tensor | None = None
+    """() what else the model wants made small, such as a duration predictor's error: already weighted, and
+    *summed* over the batch. The trainer divides it by the valid mel frames of the whole step, so that k
+    micro-batches still equal one batch."""
 
     @classmethod
     def of(cls, output: AcousticOutput | Mapping[str, Any]) -> AcousticOutput:
-        """Accept a mapping with the same names; raise TypeError for anything else."""
+        """Accept a mapping with the same names; for anything else raise InputError, saying what it was."""
         if isinstance(output, AcousticOutput):
             return output
+        names = [field.name for field in fields(cls)]
         if isinstance(output, Mapping):
-            return cls(**output)
-        raise TypeError(
-            f"the model returned {type(output).__name__}; return an AcousticOutput or a dict with the keys "
-            "mel, stop_logits, step_lengths, attention, posterior"
+            unknown = [str(key) for key in output if key not in names]
+            if "mel" in output and not unknown:
+                return cls(**output)
+            found = "a dict with the keys " + ", ".join(map(str, output))
+        else:
+            found = type(output).__name__
+        raise InputError(
+            f"the model returned {found}; return an AcousticOutput, or a dict with mel and any of "
+            + ", ".join(names[1:])
         )
 
     @property
@@ -53,7 +65,7 @@ class FreeRunning:
     """(B, T, C) in normalised units; frames beyond an utterance's length hold no meaning."""
     mel_lengths: Tensor
     """(B,) frames up to and including the one that stopped."""
-    attention: Tensor
-    """(B, S, N)"""
+    attention: Tensor | None
+    """(B, S, N) or (B, H, S, N); None for a model that has none."""
     stopped: Tensor
     """(B,) bool: whether the stop token fired before the frame limit."""

@@ -100,8 +100,8 @@ class Speech:
     """(T, C) in the contract's log units"""
     wave: np.ndarray
     """(samples,) float32"""
-    attention: np.ndarray
-    """(S, N)"""
+    attention: np.ndarray | None
+    """(S, N), the mean over heads; None when the model reports none"""
     stopped: bool
     """Whether the model itself ended the utterance, before the frame limit."""
 
@@ -114,15 +114,21 @@ class Voice(VoiceInfo):
     device: torch.device
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Voice:
+    def load(cls, path: Path, device: torch.device | str = "cpu", *, model: nn.Module | None = None) -> Voice:
         """Load a run's best checkpoint (the last where none is recorded), or the checkpoint at ``path``.
 
+        Args:
+            path: a run folder or one of its checkpoints.
+            device: where to speak.
+            model: takes the weights, where the trainer was given a model that no configuration names.
+
         Raises:
-            InputError: there is no checkpoint, or it is damaged.
+            InputError: there is no checkpoint, or it is damaged, or it is of another model.
         """
         checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
-        model = build_model(config_from_dict(checkpoint.state["config"]).model, info)
+        if model is None:
+            model = build_model(config_from_dict(checkpoint.state["config"]).model, info)
         try:
             model.load_state_dict(checkpoint.weights)
         except RuntimeError as error:
@@ -169,16 +175,20 @@ class Voice(VoiceInfo):
         speech = []
         for row, spoken in enumerate(texts):
             frames = int(out.mel_lengths[row])
-            # The frame limit may cut the last step: the ratio of the shapes is not exact, rounded up it is.
-            frames_per_step = -(-out.mel.shape[1] // out.attention.shape[1])
-            steps = -(-frames // frames_per_step)
+            attention = None
+            if out.attention is not None:
+                weights = out.attention[row] if out.attention.dim() == 3 else out.attention[row].mean(dim=0)
+                # The frame limit may cut the last step: only rounded up is the shapes' ratio exact.
+                frames_per_step = -(-out.mel.shape[1] // len(weights))
+                steps = -(-frames // frames_per_step)
+                attention = weights[:steps, : len(encoded[row])].float().cpu().numpy()
             mel = out.mel[row, :frames].float().cpu().numpy() * self.mel_std + self.mel_mean
             speech.append(
                 Speech(
                     text=spoken,
                     log_mel=mel,
                     wave=griffin_lim(mel, self.contract),
-                    attention=out.attention[row, :steps, : len(encoded[row])].float().cpu().numpy(),
+                    attention=attention,
                     stopped=bool(out.stopped[row]),
                 )
             )

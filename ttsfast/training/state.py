@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ttsfast.config import ModelConfig
 from ttsfast.errors import InputError
 from ttsfast.progress import console
 from ttsfast.training.checkpoint import (
@@ -101,7 +102,9 @@ def restore_run(trainer: Trainer) -> bool:
 
 def _same_model(trainer: Trainer, state: dict[str, Any], where: str) -> None:
     """Raise InputError when the checkpoint's model or store is another one."""
-    ours, theirs = asdict(trainer.config.model), state["config"]["model"]
+    ours = asdict(trainer.config.model)
+    # A key that is younger than the checkpoint had its default.
+    theirs = {**asdict(ModelConfig()), **state["config"]["model"]}
     differing = [
         f"model.{key} {theirs.get(key)!r} there, {ours[key]!r} here"
         for key in ours

@@ -23,6 +23,7 @@ from ttsfast.losses.counts import Counts, sum_counts
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS
 from ttsfast.models.build import build_model
+from ttsfast.models.check import check_model
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.models.voice import VoiceInfo
 from ttsfast.training.checkpoint import (
@@ -84,6 +85,7 @@ class Trainer:
         self.store = open_store(config)
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
+        check_model(self.model, self.voice, config)
         self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
         self.loss = build_loss(config, self.reduction_factor).to(self.device)
         self.optimizer = build_optimizer(config, self.model)
@@ -162,7 +164,7 @@ class Trainer:
                 )
             )
         self._check_steps(output, batch)
-        return self.loss(
+        out = self.loss(
             output.mel,
             batch.mel,
             batch.mel_lengths,
@@ -174,6 +176,9 @@ class Trainer:
             truncated=batch.truncated,
             normalizer=normalizer,
         )
+        if output.auxiliary is not None:
+            out.total = out.total + output.auxiliary / normalizer.frames
+        return out
 
     def _check_steps(self, output: AcousticOutput, batch: Batch) -> None:
         """A wrong reduction factor would divide the stop and attention terms by a wrong count in silence."""

@@ -1,0 +1,158 @@
+"""A model of one's own, tried on a small made-up batch before anything is loaded or trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ttsfast.config import Config
+from ttsfast.errors import InputError
+from ttsfast.evaluation.passes import undisturbed
+from ttsfast.models.interface import AcousticOutput, FreeRunning
+
+if TYPE_CHECKING:
+    from ttsfast.models.voice import VoiceInfo
+
+STEPS = 8
+"""decoder steps of the made-up batch: its frames are a multiple of 8, as the loader pads them"""
+
+
+def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
+    """Call ``model`` as training and validation will, and compare what it returns with what they need.
+
+    The weights, the training flags and the random streams are left as they were.
+
+    Args:
+        model: see :mod:`ttsfast.models.interface`.
+        info: the symbols, speakers and mel bins that it is for.
+        config: which terms have a weight, and so need their outputs.
+
+    Raises:
+        InputError: a method or output is missing, or has another shape; both are said.
+    """
+    r = getattr(model, "reduction_factor", 1)
+    if not isinstance(r, int) or r < 1:
+        raise InputError(f"the model's reduction_factor is {r!r}; it must be a whole number from 1 up")
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    text = (torch.arange(10, device=device) % max(1, len(info.symbols) - 1) + 1).view(2, 5) % len(
+        info.symbols
+    )
+    text_lengths = torch.tensor([5, 3], device=device)
+    mel = torch.from_numpy(info.silence).to(device).expand(2, STEPS * r, -1).clone()
+    mel_lengths = torch.tensor([STEPS * r, (STEPS - 2) * r], device=device)
+    speaker = torch.zeros(2, dtype=torch.int64, device=device)
+    _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), {"speaker": speaker})
+    limits = {"max_frames": 4 * r, "stop_threshold": 0.5}
+    _check_signature(model, "synthesize", (text, text_lengths, speaker), limits)
+    with undisturbed(model, device):
+        output = AcousticOutput.of(model(text, text_lengths, mel, mel_lengths, speaker=speaker))
+        _check_output(output, (2, STEPS * r, mel.shape[2]), (STEPS, 5), -(-mel_lengths // r), r)
+        spoken = model.synthesize(text, text_lengths, speaker, **limits)  # type: ignore[operator]
+    _check_needed(output, config)
+    _check_spoken(spoken, mel.shape[2])
+
+
+def _check_signature(
+    model: nn.Module, name: str, args: tuple[object, ...], named: Mapping[str, object]
+) -> None:
+    method = getattr(model, name, None)
+    wanted = {
+        "forward": "forward(text, text_lengths, mel, mel_lengths, speaker)",
+        "synthesize": "synthesize(text, text_lengths, speaker, *, max_frames, stop_threshold)",
+    }[name]
+    if method is None:
+        raise InputError(f"the model {type(model).__name__} has no {name}; give it {wanted}")
+    try:
+        inspect.signature(method).bind(*args, **named)
+    except TypeError as error:
+        raise InputError(
+            f"the model's {name}{inspect.signature(method)} cannot be called as {wanted}: {error}"
+        ) from error
+
+
+def _check_output(
+    output: AcousticOutput, mel: tuple[int, int, int], attention: tuple[int, int], steps: Tensor, r: int
+) -> None:
+    batch, frames, _ = mel
+    n_steps, n_text = attention
+    pair = output.mel if isinstance(output.mel, (tuple, list)) else (output.mel,)
+    if len(pair) not in (1, 2):
+        raise InputError(f"the model's mel has {len(pair)} parts; return one tensor, or (before, after)")
+    for part in pair:
+        _require("mel", part, [mel], "(B, T, C), T as in the mel it was given")
+    per_step = f"S = ceil(T / {r}) decoder steps, by the model's reduction_factor"
+    if output.stop_logits is not None:
+        _require("stop_logits", output.stop_logits, [(batch, n_steps)], f"(B, S), {per_step}")
+    if output.attention is not None:
+        heads = output.attention.shape[1] if isinstance(output.attention, Tensor) else 1
+        shapes = [(batch, n_steps, n_text), (batch, heads, n_steps, n_text)]
+        _require("attention", output.attention, shapes, f"(B, S, N) or (B, H, S, N), {per_step}")
+    if (
+        output.step_lengths is None
+        and r > 1
+        and (output.stop_logits is not None or output.attention is not None)
+    ):
+        raise InputError(
+            f"the model gives no step_lengths with a reduction_factor of {r}; return ceil(mel_lengths / {r})"
+        )
+    if output.step_lengths is not None:
+        _require("step_lengths", output.step_lengths, [(batch,)], "(B,)")
+        if output.step_lengths.tolist() != steps.tolist():
+            raise InputError(
+                f"the model's step_lengths are {output.step_lengths.tolist()}, expected {steps.tolist()}, "
+                f"ceil(mel_lengths / {r}) by its reduction_factor"
+            )
+    if output.posterior is not None:
+        if not isinstance(output.posterior, (tuple, list)) or len(output.posterior) != 2:
+            raise InputError("the model's posterior is not a pair; return (mu, logvar)")
+        for name, part in zip(("mu", "logvar"), output.posterior, strict=True):
+            size = part.shape[-1] if isinstance(part, Tensor) and part.dim() else 1
+            _require(f"posterior {name}", part, [(batch, size), (batch, frames, size)], "(B, Z) or (B, T, Z)")
+    if output.auxiliary is not None:
+        _require("auxiliary", output.auxiliary, [()], "one number, the sum over the batch")
+
+
+def _check_needed(output: AcousticOutput, config: Config) -> None:
+    training = config.training
+    for name, key in (
+        ("stop_logits", "stop_loss_weight"),
+        ("attention", "attention_loss_weight"),
+        ("posterior", "kl_loss_weight"),
+    ):
+        weight = getattr(training, key)
+        wanted = weight > 0 and (name != "posterior" or config.model.posterior)
+        if wanted and getattr(output, name) is None:
+            raise InputError(
+                f"the model gives no {name}, which training.{key}={weight:g} needs; return it, "
+                f"or set training.{key}=0"
+            )
+
+
+def _check_spoken(spoken: object, bins: int) -> None:
+    if not isinstance(spoken, FreeRunning):
+        raise InputError(
+            f"the model's synthesize returned {type(spoken).__name__}; return a "
+            "ttsfast.models.interface.FreeRunning"
+        )
+    frames = spoken.mel.shape[1] if isinstance(spoken.mel, Tensor) and spoken.mel.dim() == 3 else 1
+    _require("synthesize's mel", spoken.mel, [(2, frames, bins)], "(B, T, C)")
+    for name in ("mel_lengths", "stopped"):
+        _require(f"synthesize's {name}", getattr(spoken, name), [(2,)], "(B,)")
+    if spoken.attention is not None and spoken.attention.shape[0] != 2:
+        raise InputError(
+            f"the model: synthesize's attention has shape {tuple(spoken.attention.shape)}, expected (B, S, N)"
+        )
+
+
+def _require(name: str, value: object, shapes: list[tuple[int, ...]], meaning: str) -> None:
+    if not isinstance(value, Tensor):
+        raise InputError(f"the model's {name} is of type {type(value).__name__}; return a tensor {meaning}")
+    if tuple(value.shape) not in shapes:
+        raise InputError(
+            f"the model's {name} has shape {tuple(value.shape)}, expected "
+            f"{' or '.join(map(str, dict.fromkeys(shapes)))}, that is {meaning}"
+        )
