@@ -67,3 +67,32 @@ def roofline(device: Device = "cpu", output: Output = None, as_json: AsJson = Fa
 
     result = measured.run_roofline(device=find_device(device))
     _report(result, measured.show(result), output, as_json)
+
+
+@bench.command()
+def data(
+    device: Device = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each variant.")] = 7,
+    utterances: Annotated[int, typer.Option(min=64, help="Size of the store that is loaded.")] = 576,
+    sections: Annotated[
+        str, typer.Option(help="What to measure, comma-separated; all when empty.", show_default=False)
+    ] = "",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the data path: planning, and the loader against .npy files, its memory and its cost in training.
+
+    Example: ttsfast bench data --output data.json
+    """
+    from ttsfast.benchmarks import data as measured
+    from ttsfast.progress import console
+    from ttsfast.training.precision import find_device
+
+    result = measured.run_data_bench(
+        sections.split(",") if sections else measured.SECTIONS,
+        device=find_device(device),
+        utterances=utterances,
+        rounds=rounds,
+        progress=lambda line: console.print(line, markup=False),
+    )
+    _report(result, measured.table(result), output, as_json)
