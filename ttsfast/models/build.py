@@ -30,7 +30,7 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
 
     Raises:
         InputError: no such module or attribute, a factory that takes other arguments or returns no module, or
-            a ``model`` key that was set and that the factory does not read.
+            a ``model`` key, other than ConvTTS's ``size``, that was set and that the factory does not read.
     """
     if config.architecture == BUILT_IN:
         return ConvTTS.from_size(
@@ -58,8 +58,9 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise InputError(f"{name}: it returned {type(model).__name__}; return a torch.nn.Module")
     defaults = ModelConfig()
-    # The trainer itself reads model.posterior: without a posterior there is no KL term.
-    known = {*options.read, "architecture", "posterior"}
+    # The trainer itself reads model.posterior: no posterior, no KL term. The size is ConvTTS's own,
+    # as its help says, and presets set it.
+    known = {*options.read, "architecture", "posterior", "size"}
     for field in fields(ModelConfig):
         value = getattr(config, field.name)
         if field.name not in known and value != getattr(defaults, field.name):
