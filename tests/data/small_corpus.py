@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
-from ttsfast.data.manifest import NAME
+from ttsfast.data import features, writer
+from ttsfast.data.manifest import NAME, read_manifest
 from ttsfast.data.mel import MelContract
 from ttsfast.data.prepare import PrepareOptions, PrepareReport, prepare
+from ttsfast.data.store import Store
 
 RATE = 8000
 CONTRACT = MelContract(
@@ -66,6 +70,29 @@ def prepare_small(corpus: Path, store: Path, **changes: Any) -> PrepareReport:
     return prepare(corpus, store, options(**changes))
 
 
+CHUNK, SHARD_FRAMES = 4, 200
+
+
+def set_small_pieces() -> None:
+    """Several chunks and shards from twenty utterances, for the rest of this process."""
+    features.CHUNK, writer.SHARD_FRAMES = CHUNK, SHARD_FRAMES
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for one test; import it and name it in ``pytestmark``."""
+    monkeypatch.setattr(features, "CHUNK", CHUNK)
+    monkeypatch.setattr(writer, "SHARD_FRAMES", SHARD_FRAMES)
+
+
+def edit(corpus: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:
+    """Change the listing's entries."""
+    listing = corpus / "metadata.jsonl"
+    entries = [json.loads(line) for line in listing.read_text().splitlines()]
+    change(entries)
+    listing.write_text("\n".join(json.dumps(entry) for entry in entries))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, hidden ones too, by relative name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -86,3 +113,19 @@ def manifest_body(folder: Path) -> dict[str, Any]:
     body = json.loads((folder / NAME).read_bytes())
     del body["manifest_sha256"]
     return body
+
+
+def two_shards(corpus: Path, folder: Path) -> Path:
+    """A store of two shards, from several chunks each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "CHUNK", 8)
+        patch.setattr(writer, "SHARD_FRAMES", 1250)
+        prepare_small(corpus, folder)
+    assert len(read_manifest(folder).shards) == 2
+    return folder
+
+
+def utterances(store: Store) -> list[tuple[Any, ...]]:
+    """All that a store holds, to compare."""
+    found = [store[i] for i in range(len(store))]
+    return [(u.id, u.text.tolist(), u.mel.tobytes(), u.mel.shape, u.speaker, u.truncated) for u in found]

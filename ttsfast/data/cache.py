@@ -46,7 +46,10 @@ def open_shards(
     remote = Remote(address)
     manifest = remote.manifest()
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(f"{folder}: is a file; give a folder for the cache") from None
         if limit is not None:
             _make_room(folder, manifest.shards, limit)
         opened = []

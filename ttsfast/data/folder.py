@@ -42,7 +42,7 @@ def check_folder(folder: Path) -> None:
                 )
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         # Nothing need be written to a store that turns out to be complete.
-        if not (folder / NAME).exists() and not os.access(nearest, os.W_OK | os.X_OK):
+        if not (folder / NAME).exists() and not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
             code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(code, os.strerror(code), str(nearest))
 
