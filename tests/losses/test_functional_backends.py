@@ -1,8 +1,4 @@
-"""The functionals on a fused backend: C++ here, Triton's interpreter in a process of its own.
-
-Mutants of the element-wise code that these tests were seen to kill: see the list at the end of
-``test_functional_interpreter.py``.
-"""
+"""The functionals on a fused backend: C++ here, Triton's interpreter in a process of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ from ttsfast.functional import gaussian_kl_loss, guided_attention_loss, mel_hube
 from ttsfast.losses import elements
 
 pytestmark = pytest.mark.skipif(MISSING and not INTERPRETED, reason=WHY_MISSING)
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)[: 3 if INTERPRETED else 4]
 REDUCTIONS = ("none", "sum", "mean")
 # Interpreted, each program takes milliseconds; tests/kernels has the kernel of the sums on more than this.
 SHAPE = ((9, 4, 0), 12, 8) if INTERPRETED else ((70, 31, 0), 80, 40)
@@ -63,7 +59,7 @@ def test_accuracy_of_sums(term: str, reduction: str) -> None:
         ((), 4, 3),
         ((0,), 0, 3),
         ((17, 11), 17, 63),
-        ((16, 3, 16), 16, 80),
+        *([] if INTERPRETED else [((16, 3, 16), 16, 80), ((65, 3), 65, 100)]),
         ((3, 5), 6, 300),
     ],
     ids=str,
@@ -127,7 +123,9 @@ def test_what_arrives_in_padding_is_not_used(term: str, variant: int) -> None:
         assert not gradient[padding].any()
 
 
-@pytest.mark.parametrize("poison", [float("inf"), float("-inf"), 1e30])
+@pytest.mark.parametrize(
+    "poison", [float("inf"), 1e30] if INTERPRETED else [float("inf"), float("-inf"), 1e30]
+)
 @reductions
 @terms
 def test_padding_may_hold_anything(term: str, reduction: str, poison: float) -> None:
@@ -285,8 +283,12 @@ def _plain(argument: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-@reductions
-@terms
+@pytest.mark.parametrize(
+    ("term", "reduction"),
+    [("prior", "none")]
+    if INTERPRETED
+    else [("mel", "none"), ("prior", "none"), ("stop", "none"), ("attention", "none"), ("kl", "mean")],
+)
 def test_one_compiled_graph(term: str, reduction: str) -> None:
     torch._dynamo.reset()
     case = make_case(term, (7, 3), 9, 4, variant=1)
@@ -400,7 +402,7 @@ def test_every_instruction_set_and_thread_count(term: str, monkeypatch: pytest.M
         torch.set_num_threads(threads)
 
 
-@settings(max_examples=8 if INTERPRETED else 60, deadline=None)
+@settings(max_examples=4 if INTERPRETED else 60, deadline=None)
 @given(
     term=st.sampled_from(TERMS),
     lengths=st.lists(st.integers(0, 5 if INTERPRETED else 24), min_size=1, max_size=4),

@@ -1,4 +1,4 @@
-"""Runs the tests of the functionals and of the drop-in page on the Triton kernels, in Triton's interpreter.
+"""Runs the functionals, the drop-in page and the wiring on the Triton kernels, in Triton's interpreter.
 
 ``TRITON_INTERPRET=1`` must be set before Triton is first imported, so it takes a process of its own.
 """
@@ -20,7 +20,9 @@ def _version(module: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already under the interpreter")
-@pytest.mark.parametrize("name", ["test_functional_backends.py", "test_dropin_recipes.py"])
+@pytest.mark.parametrize(
+    "name", ["test_functional_backends.py", "test_dropin_recipes.py", "test_wiring_training.py"]
+)
 def test_under_the_interpreter(name: str) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     if _version(triton) < (3, 7) and _version(np) >= (2, 4):

@@ -29,8 +29,7 @@ def check_real(name: str, tensor: object, shape: Sequence[int | str], like: Tens
         raise TypeError(f"{name} must be a tensor {_shape(shape)}, got {type(tensor).__name__}")
     if tensor.dtype not in _REALS:
         raise TypeError(f"{name} must hold float16, bfloat16, float32 or float64, got {tensor.dtype}")
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}; call .to_dense()")
+    _check_kind(name, tensor)
     # The comparison of two sizes comes first for its speed: most calls end there.
     fits = tensor.shape == shape or (
         tensor.dim() == len(shape)
@@ -46,13 +45,14 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
     """Integer lengths (B,) on the device of ``like``, on the host also within 0..``limit``.
 
     Raises:
-        TypeError: not an integer tensor.
+        TypeError: not a dense integer tensor.
         ValueError: another shape or device, or a length that the axis cannot hold.
     """
     batch = like.shape[0]
     if not isinstance(lengths, Tensor) or lengths.dtype not in _INTEGERS:
         have = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"{name} must be an integer tensor ({batch},), got {have}")
+    _check_kind(name, lengths)
     if lengths.shape != (batch,):
         raise ValueError(f"{name} must have shape ({batch},), got {_shape(lengths.shape)}")
     _check_device(name, lengths, like)
@@ -70,6 +70,7 @@ def check_flags(name: str, flags: object, like: Tensor) -> Tensor:
     if not isinstance(flags, Tensor) or flags.dtype != torch.bool:
         have = flags.dtype if isinstance(flags, Tensor) else type(flags).__name__
         raise TypeError(f"{name} must be a boolean tensor ({batch},), got {have}")
+    _check_kind(name, flags)
     if flags.shape != (batch,):
         raise ValueError(f"{name} must have shape ({batch},), got {_shape(flags.shape)}")
     _check_device(name, flags, like)
@@ -195,6 +196,17 @@ def _gaussian(name: str, pair: object, like: Tensor) -> tuple[Tensor, Tensor]:
     check_real(f"{name} mu", mu, (batch, frames, "Z") if per_frame else (batch, "Z"), like)
     check_real(f"{name} logvar", logvar, mu.shape, like)
     return mu, logvar
+
+
+def _check_kind(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}; call .to_dense()")
+    # A DTensor, without importing what defines it.
+    if type(tensor) is not Tensor and hasattr(tensor, "to_local"):
+        raise TypeError(
+            f"{name} must be a local tensor, got a {type(tensor).__name__}: call .to_local(), and let "
+            "normalizer= hold the counts of all ranks"
+        )
 
 
 def _check_device(name: str, tensor: Tensor, like: Tensor | None) -> None:
