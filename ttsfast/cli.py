@@ -11,7 +11,7 @@ import typer
 
 from ttsfast.cli_bench import bench
 from ttsfast.cli_data import add_commands
-from ttsfast.errors import InputError, TrainingError
+from ttsfast.errors import PREEMPTED_EXIT_CODE, InputError, Preempted, TrainingError
 
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
@@ -25,17 +25,20 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 
 SPEECH, DEMO_RUN = Path("speech"), Path("runs/demo")
+FIND_LR_PICTURE = Path("learning-rate.png")
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
 Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast config --list`.")]
 
 
 def main() -> None:
-    """Run a command; bad input becomes one line on stderr and exit code 2, a failed run exit code 1."""
+    """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, SIGTERM 75."""
     try:
         app()
     except InputError as error:
         _fail(str(error), 2)
+    except Preempted as error:
+        _fail(str(error), PREEMPTED_EXIT_CODE)
     except (TrainingError, OSError) as error:
         _fail(str(error), 1)
 
@@ -104,18 +107,32 @@ def train(
     ] = None,
     preset: Preset = "fast_convergence",
     resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint.")] = False,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Draw a learning-rate range test instead; writes no run.")
+    ] = False,
+    find_lr_steps: Annotated[int, typer.Option(help="Steps of the range test.")] = 200,
+    find_lr_picture: Annotated[Path, typer.Option(help="Where --find-lr draws.")] = FIND_LR_PICTURE,
     as_json: AsJson = False,
 ) -> None:
-    """Train a voice.
+    """Train a voice. SIGTERM writes a checkpoint and exits with code 75; --resume goes on from it.
 
     Example: ttsfast train config.yaml training.learning_rate=1e-3 --resume
     """
     from ttsfast.config import load_config
+    from ttsfast.training.find_lr import find_learning_rate
     from ttsfast.training.trainer import Trainer
 
     given = values or []
     path = Path(given[0]) if given and "=" not in given[0] else None
     chosen = load_config(path, given[1:] if path else given, preset)
+    if find_lr:
+        found = find_learning_rate(chosen, find_lr_picture, steps=find_lr_steps)
+        if as_json:
+            _print_json({"suggestion": found.suggestion, "rates": found.rates, "smoothed": found.smoothed})
+        else:
+            print(f"the loss falls fastest at {found.suggestion:.2g}; {found.picture} shows the curve")
+            print(f"try training.learning_rate={found.suggestion:.1e}")
+        return
     with Trainer(chosen, resume=resume) as trainer:
         result = trainer.fit()
     if as_json:

@@ -107,7 +107,11 @@ class TrainingConfig:
         1.3, "a loss above this multiple of its average has its gradient scaled down", above=1.0
     )
 
-    optimizer: str = option("adamw", "AdamW, or Adam with coupled decay", choices=("adamw", "adam"))
+    optimizer: str = option(
+        "adamw",
+        "AdamW; Adam with coupled decay; Muon for hidden matrices (torch 2.9); schedule-free (an extra)",
+        choices=("adamw", "adam", "muon", "schedule_free"),
+    )
     learning_rate: float = option(8e-5, "peak rate; a small model wants ten times this", above=0.0, high=1.0)
     beta1: float = option(0.9, "Adam's first moment", low=0.0, high=0.9999)
     beta2: float = option(0.999, "Adam's second moment", low=0.0, high=0.999999)
@@ -116,12 +120,13 @@ class TrainingConfig:
     scheduler: str = option(
         "cosine_with_restarts",
         "learning-rate schedule after warm-up",
-        choices=("cosine_with_restarts", "constant"),
+        choices=("cosine_with_restarts", "one_cycle", "noam", "constant"),
     )
     warmup_steps: int = option(1500, "linear warm-up", low=0)
     min_learning_rate: float = option(1e-7, "the rate never falls below this", above=0.0)
     restart_period: int = option(8000, "steps from one cosine restart to the next", low=1)
     restart_mult: float = option(0.8, "factor on the peak rate at each restart", above=0.0, high=1.0)
+    restart_period_mult: float = option(1.0, "factor on the period at each restart", low=1.0, high=100.0)
     auto_lr_reduction: bool = option(True, "reduce the rate when validation stalls")
     lr_reduction_factor: float = option(0.7, "factor of each such reduction", above=0.0, high=1.0)
     lr_reduction_patience: int = option(15, "validations without improvement before it", low=1)
@@ -132,6 +137,17 @@ class TrainingConfig:
         "auto",
         "precision under data.mixed_precision; auto: bf16 where the GPU has it, else fp16; fp32 on a CPU",
         choices=("auto", "bf16", "fp16"),
+    )
+
+    tf32: bool = option(True, "let what stays in float32 be multiplied in TF32 (GPU only)")
+    deterministic: bool = option(
+        False, "only operations that give the same bits each time; slower (GPU: exact resume)"
+    )
+    ema_decay: float = option(
+        0.0,
+        "use a moving average of the weights with this decay, such as 0.999; 0: none",
+        low=0.0,
+        high=0.999999,
     )
 
     early_stopping: bool = option(True, "stop when validation no longer improves")
@@ -150,6 +166,9 @@ class TrainingConfig:
     save_step: int = option(2000, "steps between checkpoints", low=1)
     keep_checkpoints: int = option(3, "checkpoints kept beside the best one", low=1)
     log_step: int = option(50, "steps between log lines", low=1)
+    wandb: str = option(
+        "off", "report to Weights & Biases too (an extra)", choices=("off", "offline", "online")
+    )
 
 
 @dataclass(frozen=True)
@@ -202,6 +221,13 @@ class Config:
             raise InputError(
                 f"training.min_learning_rate {training.min_learning_rate:g} is above training.learning_rate "
                 f"{training.learning_rate:g}: lower it"
+            )
+        if training.optimizer == "schedule_free" and (
+            training.scheduler != "constant" or training.beta1 == 0
+        ):
+            raise InputError(
+                "training.optimizer=schedule_free averages instead of lowering the rate: "
+                "set training.scheduler=constant, and a training.beta1 above 0"
             )
         terms = ("mel", "kl", "stop", "attention")
         if not any(getattr(training, f"{term}_loss_weight") > 0 for term in terms):

@@ -16,3 +16,14 @@ class TrainingError(RuntimeError):
 
     The message names the step, the term and the utterances, and the checkpoint to go back to.
     """
+
+
+class Preempted(RuntimeError):
+    """SIGTERM ended the run after a checkpoint was written.
+
+    The command line exits with :data:`PREEMPTED_EXIT_CODE`, by which a scheduler knows to queue it again.
+    """
+
+
+PREEMPTED_EXIT_CODE = 75
+"""``EX_TEMPFAIL`` of sysexits.h: not a failure, try again later."""

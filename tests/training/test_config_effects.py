@@ -16,11 +16,12 @@ from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
 from ttsfast.models.voice import VoiceInfo
-from ttsfast.training import setup
+from ttsfast.training import precision, setup
+from ttsfast.training.objective import Objective
 from ttsfast.training.telemetry import Telemetry, read_log
 from ttsfast.training.trainer import Trainer
 
-TIMING = {"frames_per_second", "loader_wait_percent"}
+TIMING = ("frames_per_second", "loader_wait_percent", "percent_", "memory_gib")
 
 
 @dataclasses.dataclass
@@ -66,6 +67,7 @@ RUN: dict[str, Change] = {
     "training.warmup_steps": Change(0),
     "training.min_learning_rate": Change(8e-3),
     "training.restart_period": Change(2),
+    "training.restart_period_mult": Change(3.0, {"training.restart_period": 1}),
     "training.restart_mult": Change(0.1, {"training.restart_period": 2}),
     "training.auto_lr_reduction": Change(
         False, {"training.lr_reduction_patience": 1, "training.early_stopping_min_delta": 9.0}
@@ -85,6 +87,8 @@ RUN: dict[str, Change] = {
     "training.gradient_norm_threshold": Change(1e-6),
     "training.gradient_accumulation_steps": Change(2),
     "training.amp_dtype": Change("bf16"),
+    "training.deterministic": Change(True),
+    "training.ema_decay": Change(0.9),
     "training.early_stopping": Change(
         False,
         {
@@ -108,6 +112,7 @@ RUN: dict[str, Change] = {
     "training.save_step": Change(1),
     "training.keep_checkpoints": Change(1),
     "training.log_step": Change(1),
+    "training.wandb": Change("offline"),
     "training.device": Change("cuda"),
     "training.loss_backend": Change("torch"),
     "data.store": Change("no-such-store"),
@@ -143,7 +148,18 @@ ON_GPU: dict[str, Change] = {
 
 def test_every_key_is_here() -> None:
     keys = {f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)}
-    assert keys == {*RUN, *BUILD, *ON_GPU}
+    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32"}
+
+
+def test_tf32_is_set_on_a_gpu(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    for tf32 in (True, False):
+        training = make_config(training__tf32=tf32).training
+        precision.set_up_arithmetic(training, torch.device("cuda"))
+        assert torch.backends.cudnn.allow_tf32 is tf32
+    torch.backends.cudnn.allow_tf32 = True
+    assert asked == ["high", "highest"]
 
 
 def changed(config: Config, values: dict[str, Any]) -> Config:
@@ -174,22 +190,25 @@ class Witness:
             spy(patch, seen, Store, "open")
             spy(patch, seen, setup, "MelLoader")
             spy(patch, seen, setup, "TTSLoss")
-            original = Trainer._forward
+            original = Objective.__call__
 
-            def forward(trainer: Trainer, batch: Any, normalizer: Any) -> Any:
+            def forward(objective: Objective, batch: Any, *rest: Any) -> Any:
                 seen["batches"].append((batch.ids, tuple(batch.mel.shape)))
-                return original(trainer, batch, normalizer)
+                return original(objective, batch, *rest)
 
-            patch.setattr(Trainer, "_forward", forward)
+            patch.setattr(Objective, "__call__", forward)
             try:
                 with Trainer(config, model=self.make_model()) as trainer:
                     trainer.fit()
             except InputError as error:
                 seen["error"] = str(error).replace(str(root), "")
                 return seen
+            finally:
+                seen["deterministic"] = torch.are_deterministic_algorithms_enabled()
+                torch.use_deterministic_algorithms(False)
         seen["said"] = [line.replace(str(root), "") for line in seen["said"]]
         seen["log"] = [
-            {k: v for k, v in row.items() if k not in TIMING} for row in read_log(trainer.run_folder)
+            {k: v for k, v in row.items() if not k.startswith(TIMING)} for row in read_log(trainer.run_folder)
         ]
         seen["files"] = sorted(str(p.relative_to(root)) for p in root.rglob("*.safetensors"))
         weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])

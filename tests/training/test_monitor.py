@@ -73,8 +73,11 @@ def test_early_stopping_counts_validations_without_improvement() -> None:
 
 def test_records_are_read_together_and_forgotten() -> None:
     records = StepRecords()
-    assert records.drain() == []
+    assert records.read() == []
     records.add({"a": torch.tensor(1.0), "b": torch.tensor(2)})
     records.add({"a": torch.tensor(3.0), "b": torch.tensor(4)})
-    assert records.drain() == [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
-    assert len(records) == 0
+    assert records.read() == [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
+    records.add({"a": torch.tensor(5.0), "b": torch.tensor(6)})
+    assert records.read() == [{"a": 5.0, "b": 6.0}]
+    assert [row["a"] for row in records.take()] == [1.0, 3.0, 5.0]
+    assert records.read() == records.take() == []

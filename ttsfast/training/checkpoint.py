@@ -1,10 +1,12 @@
 """Checkpoints: folders that exist only when complete, hold no pickle, and say when they are damaged.
 
-run/checkpoints/step-00002000/weights.safetensors    the model
-                              training.safetensors   optimiser, loss, spike guard, random streams
+run/checkpoints/step-00002000/weights.safetensors    the model to use
+                              training.safetensors   optimiser, random streams, weights in training
                               voice.json             what turns text into a waveform with the model
                               state.json             step, config, positions; sizes and hashes of the rest
 run/checkpoints/best.json                            which step was the best, and its metric
+
+``step-00002000-unvalidated`` is what SIGTERM left before the validation of that step was over.
 """
 
 from __future__ import annotations
@@ -18,15 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write, fsync_folder
+from ttsfast.training.migration import FORMAT, migrate
 
-FORMAT = 1
 PAYLOAD = ("weights.safetensors", "training.safetensors", "voice.json")
 
 
@@ -46,13 +47,16 @@ class Checkpoint:
         return int(self.state["step"])
 
 
-def checkpoint_folder(run_folder: Path, step: int) -> Path:
+UNVALIDATED = "-unvalidated"
+
+
+def checkpoint_folder(run_folder: Path, step: int, *, unvalidated: bool = False) -> Path:
     """Where the checkpoint of ``step`` lives."""
-    return run_folder / "checkpoints" / f"step-{step:08d}"
+    return run_folder / "checkpoints" / f"step-{step:08d}{UNVALIDATED if unvalidated else ''}"
 
 
 def save_checkpoint(
-    run_folder: Path,
+    final: Path,
     step: int,
     *,
     weights: Mapping[str, Tensor],
@@ -60,12 +64,11 @@ def save_checkpoint(
     voice: Mapping[str, Any],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write a checkpoint beside the others and publish it by one rename; return its folder.
+    """Write a checkpoint beside the others and publish it at ``final`` by one rename; return that folder.
 
     Raises:
         OSError: it cannot be written, as on a full disk; the earlier checkpoints are as they were.
     """
-    final = checkpoint_folder(run_folder, step)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -92,7 +95,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder, of this format or an older one.
 
     Raises:
         InputError: a file is missing, of another size, of another hash, or of another format version.
@@ -103,8 +106,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         found = state.get("format"), state.pop("seal")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path / 'state.json'}: not readable ({error!r}); {remedy}") from error
-    if found[0] != FORMAT:
-        raise InputError(f"{path}: checkpoint format {found[0]!r}, this version reads {FORMAT}; {remedy}")
+    if type(found[0]) is not int or not 1 <= found[0] <= FORMAT:
+        raise InputError(
+            f"{path}: checkpoint format {found[0]!r}, this version reads 1 to {FORMAT}; {remedy}"
+        )
     if found[1] != _seal(state):
         raise InputError(f"{path / 'state.json'}: damaged; {remedy}")
     for name in PAYLOAD:
@@ -115,13 +120,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         voice = json.loads((path / "voice.json").read_text(encoding="utf-8"))
     except (SafetensorError, ValueError) as error:
         raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
+    migrate(state, training)
     return Checkpoint(path, weights, training, voice, state)
 
 
 def checkpoints(run_folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    folders = (run_folder / "checkpoints").glob("step-" + "[0-9]" * 8)
-    return sorted(folder for folder in folders if folder.is_dir())
+    pattern = "step-" + "[0-9]" * 8
+    folders = [
+        folder
+        for ending in ("", UNVALIDATED)
+        for folder in (run_folder / "checkpoints").glob(pattern + ending)
+        if folder.is_dir()
+    ]
+    # The validated one of a step is the later one.
+    return sorted(folders, key=lambda folder: (folder.name[:13], not folder.name.endswith(UNVALIDATED)))
 
 
 def best_checkpoint(run_folder: Path) -> Path | None:
@@ -175,28 +188,6 @@ def find_checkpoint(path: Path, *, prefer_best: bool) -> Path:
         raise InputError(f"{path}: no checkpoint there; give a run folder or a checkpoint folder")
     best = best_checkpoint(path) if prefer_best else None
     return best or found[-1]
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as flat tensors and a JSON-able rest."""
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for index, entries in state["state"].items():
-        for name, value in entries.items():
-            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
-    return tensors, {"param_groups": state["param_groups"]}
-
-
-def unpack_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
-) -> None:
-    """Put :func:`pack_optimizer`'s result back."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": list(rest["param_groups"])})
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -131,23 +131,29 @@ class EarlyStopping:
 
 
 class StepRecords:
-    """Device scalars of the steps since the last log point, read by the host in one transfer."""
+    """What the steps since the last log point recorded: device scalars, read by the host in one transfer."""
 
     def __init__(self) -> None:
-        self._rows: list[dict[str, Tensor]] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self._unread: list[dict[str, Tensor]] = []
+        self.rows: list[dict[str, float]] = []
+        """Steps that were read and not yet reported; what a checkpoint keeps."""
 
     def add(self, row: dict[str, Tensor]) -> None:
         """Keep one step's scalars; every row has the same names."""
-        self._rows.append({name: value.detach().float() for name, value in row.items()})
+        self._unread.append({name: value.detach().float() for name, value in row.items()})
 
-    def drain(self) -> list[dict[str, float]]:
-        """Read and forget all rows: the one synchronisation of a log point."""
-        if not self._rows:
+    def read(self) -> list[dict[str, float]]:
+        """Read the rows added since the last call: the one synchronisation of a log point."""
+        if not self._unread:
             return []
-        names = list(self._rows[0])
-        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._rows]).tolist()
-        self._rows.clear()
-        return [dict(zip(names, row, strict=True)) for row in table]
+        names = list(self._unread[0])
+        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._unread]).tolist()
+        self._unread.clear()
+        read = [dict(zip(names, row, strict=True)) for row in table]
+        self.rows += read
+        return read
+
+    def take(self) -> list[dict[str, float]]:
+        """All rows for a report, which are forgotten then."""
+        rows, self.rows = self.rows, []
+        return rows

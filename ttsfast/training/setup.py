@@ -1,4 +1,4 @@
-"""From a configuration to the parts of a run: store, loaders, loss, optimiser."""
+"""From a configuration to the parts of a run: store, loaders, loss."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ttsfast.config import Config
 from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
@@ -61,10 +60,10 @@ def open_loaders(
             )
         if split == "validation" and config.training.stop_loss_weight > 0:
             _check_true_end(store, indices)
-        tail_frames = tail_steps(config, reduction_factor) * reduction_factor
+        padding = padding_of(config, reduction_factor)
         # What is measured stays each held-out utterance once.
         balance = data.speaker_balance if split == "train" else 0.0
-        loaders.append(_loader(config, store, indices, device, tail_frames, balance))
+        loaders.append(_loader(config, store, indices, device, padding, balance))
     return loaders[0], loaders[1]
 
 
@@ -85,11 +84,10 @@ def _loader(
     store: Store,
     indices: np.ndarray,
     device: torch.device,
-    tail_frames: int,
+    padding: dict[str, Any],
     speaker_balance: float,
 ) -> MelLoader | DeviceLoader:
     data = config.data
-    padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": data.pad_to_multiple}
     plan = BatchPlan(
         store.frames,
         indices,
@@ -127,6 +125,12 @@ def _keep_on_device(config: Config, store: Store, indices: np.ndarray, device: t
     return data.corpus_on_device == "always"
 
 
+def padding_of(config: Config, reduction_factor: int) -> dict[str, Any]:
+    """How batches are padded, as the loader, its plan and ``collate`` take it."""
+    tail_frames = tail_steps(config, reduction_factor) * reduction_factor
+    return {"tail_frames": tail_frames, "pad_to_multiple": config.data.pad_to_multiple}
+
+
 def tail_steps(config: Config, reduction_factor: int) -> int:
     """The stop term's tail in decoder steps, which is how the loss counts it: rounded up, never away."""
     return -(-config.training.stop_tail_frames // reduction_factor)
@@ -162,21 +166,3 @@ def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
     # Once per optimiser step, from all its micro-batches.
     loss.update_in_forward = False
     return loss
-
-
-def build_optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW; biases and normalisation gains (vectors) are not decayed."""
-    training = config.training
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(
-        groups,
-        lr=training.learning_rate,
-        betas=(training.beta1, training.beta2),
-        eps=training.eps,
-        fused=True,
-    )

@@ -3,62 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ttsfast.config import ModelConfig
 from ttsfast.errors import InputError
 from ttsfast.progress import console
+from ttsfast.training.averages import deployed_weights, put_back
 from ttsfast.training.checkpoint import (
+    Checkpoint,
+    best_checkpoint,
+    checkpoint_folder,
     checkpoints,
     load_checkpoint,
-    pack_optimizer,
     prune,
+    record_best,
     save_checkpoint,
-    unpack_optimizer,
 )
+from ttsfast.training.randomness import all_streams, set_all_streams
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ttsfast.training.trainer import Trainer
 
-_HOST_PARTS = ("loader", "plateau", "early")
+_HOST_PARTS = ("loader", "plateau", "early", "scaler")
 _WATCHES = ("plateau", "early")
 
 
-def save_run(trainer: Trainer) -> Path:
-    """Write all of ``trainer`` that a resumed run needs; return the checkpoint's folder."""
-    optimizer_tensors, optimizer_rest = pack_optimizer(trainer.optimizer)
+def save_run(trainer: Trainer, folder: Path) -> None:
+    """Write all of ``trainer`` that a resumed run needs to ``folder``."""
+    optimizer_tensors, optimizer_rest = trainer.optimizers.pack()
+    with deployed_weights(trainer.model, trainer.optimizers, trainer.average) as trained:
+        weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
     training: dict[str, Tensor] = {
         **optimizer_tensors,
-        **{f"loss.{name}": value for name, value in trainer.loss.state_dict().items()},
-        **{f"guard.{name}": value for name, value in trainer.guard.state_dict().items()},
-        "random.cpu": torch.get_rng_state(),
+        **{f"trained.{name}": value for name, value in (trained or {}).items()},
+        **{f"random.{name}": value for name, value in all_streams(trainer.device).items()},
     }
-    if trainer.precision.device.type == "cuda":
-        training["random.cuda"] = torch.cuda.get_rng_state(trainer.precision.device)
+    for part, keeper in _tensor_parts(trainer).items():
+        training |= {f"{part}.{name}": value for name, value in keeper.state_dict().items()}
     state: dict[str, Any] = {
         "config": trainer.config.to_dict(),
         "store_fingerprint": trainer.store.fingerprint,
         "optimizer": optimizer_rest,
-        "scaler": trainer.scaler.state_dict(),
-        "window": list(trainer.window.losses),
-        "steep_steps": trainer.steep_steps,
+        "window": list(trainer.watch.window.losses),
+        "unreported": trainer.watch.records.rows,
+        "steep_steps": trainer.watch.steep_steps,
         **{name: getattr(trainer, name).state_dict() for name in _HOST_PARTS},
     }
-    folder = save_checkpoint(
-        trainer.run_folder,
-        trainer.step,
-        weights=trainer.model.state_dict(),
-        training=training,
-        voice=trainer.voice.to_dict(),
-        state=state,
+    save_checkpoint(
+        folder, trainer.step, weights=weights, training=training, voice=trainer.voice.to_dict(), state=state
     )
     prune(trainer.run_folder, trainer.config.training.keep_checkpoints)
-    return folder
 
 
 def restore_run(trainer: Trainer) -> bool:
@@ -72,13 +69,12 @@ def restore_run(trainer: Trainer) -> bool:
         return False
     checkpoint = load_checkpoint(found[-1])
     state, tensors = checkpoint.state, checkpoint.training
-    _same_model(trainer, state, str(checkpoint.path))
+    _same_run(trainer, checkpoint)
+    _say_what_changed(trainer, state)
     trainer.model.load_state_dict(checkpoint.weights)
-    unpack_optimizer(trainer.optimizer, tensors, state["optimizer"])
-    if state["scaler"] and trainer.scaler.is_enabled():
-        trainer.scaler.load_state_dict(state["scaler"])
-    trainer.loss.load_state_dict(_part(tensors, "loss."))
-    trainer.guard.load_state_dict(_part(tensors, "guard."))
+    if trained := _part(tensors, "trained."):
+        put_back(trainer.model, trained)
+    trainer.optimizers.unpack(tensors, state["optimizer"])
     watched = state["config"]["training"]["monitor"]
     same_metric = watched == trainer.config.training.monitor
     if not same_metric:
@@ -90,32 +86,70 @@ def restore_run(trainer: Trainer) -> bool:
     for name in _HOST_PARTS:
         if same_metric or name not in _WATCHES:
             getattr(trainer, name).load_state_dict(state[name])
-    trainer.window.losses.extend(state["window"])
-    trainer.steep_steps = state["steep_steps"]
+    for name, keeper in _tensor_parts(trainer).items():
+        keeper.load_state_dict(_part(tensors, f"{name}."))
+    trainer.watch.window.losses.extend(state["window"])
+    trainer.watch.records.rows = state["unreported"]
+    trainer.watch.steep_steps = state["steep_steps"]
     trainer.step = checkpoint.step
     trainer.voice = replace(trainer.voice, stop_threshold=checkpoint.voice["stop_threshold"])
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and trainer.precision.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], trainer.precision.device)
+    if same_metric:
+        _point_at_best(trainer, watched)
+    set_all_streams(_part(tensors, "random."), trainer.device)
     return True
 
 
-def _same_model(trainer: Trainer, state: dict[str, Any], where: str) -> None:
+def _point_at_best(trainer: Trainer, metric: str) -> None:
+    """What a kill between a checkpoint and the pointer to it left undone."""
+    step = trainer.early.best_step
+    folder = checkpoint_folder(trainer.run_folder, max(0, step))
+    if folder.is_dir() and best_checkpoint(trainer.run_folder) != folder:
+        record_best(trainer.run_folder, step, metric, trainer.early.best)
+
+
+def _same_run(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Raise InputError when the checkpoint's model or store is another one."""
     ours = asdict(trainer.config.model)
     # A key that is younger than the checkpoint had its default.
-    theirs = {**asdict(ModelConfig()), **state["config"]["model"]}
+    theirs = {**asdict(ModelConfig()), **checkpoint.state["config"]["model"]}
     differing = [
         f"model.{key} {theirs.get(key)!r} there, {ours[key]!r} here"
         for key in ours
         if ours[key] != theirs.get(key)
     ]
-    if state["store_fingerprint"] != trainer.store.fingerprint:
+    here = {name: tuple(value.shape) for name, value in trainer.model.state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
+    unlike = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if unlike and not differing:
+        name = unlike[0]
+        differing.append(
+            f"{len(unlike)} weights of the model, such as {name}: {there.get(name, 'none')} there, "
+            f"{here.get(name, 'none')} here"
+        )
+    if checkpoint.state["store_fingerprint"] != trainer.store.fingerprint:
         differing.append(f"the store {trainer.config.data.store} holds other features")
     if differing:
         raise InputError(
-            f"{where} does not fit this run: {'; '.join(differing)}; use another training.run_folder"
+            f"{checkpoint.path} does not fit this run: {'; '.join(differing)}; "
+            "use another training.run_folder"
         )
+
+
+def _say_what_changed(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Other settings may change on the way, but not in silence."""
+    ours, theirs = trainer.config.to_dict(), state["config"]
+    changed = [
+        f"{section}.{key} was {theirs[section][key]}, is {value}"
+        for section in ("training", "data")
+        for key, value in ours[section].items()
+        if key in theirs[section] and theirs[section][key] != value
+    ]
+    if changed:
+        console.print(f"resuming with other settings: {'; '.join(changed)}", markup=False)
+
+
+def _tensor_parts(trainer: Trainer) -> dict[str, Any]:
+    return {"loss": trainer.loss, "guard": trainer.watch.guard, "average": trainer.average}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

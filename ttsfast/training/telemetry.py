@@ -1,4 +1,4 @@
-"""Where a run's figures go: a JSON-lines log, TensorBoard, and a progress bar."""
+"""Where a run's figures go: a JSON-lines log, TensorBoard, perhaps Weights & Biases, and a progress bar."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 from ttsfast.progress import console, progress_bar
+from ttsfast.training.wandb_board import WandbBoard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +27,11 @@ LOG_NAME = "log.jsonl"
 class Telemetry:
     """A context manager that owns the log file, the TensorBoard writer and the progress bar."""
 
-    def __init__(self, run_folder: Path, step: int, max_steps: int) -> None:
-        self.lost_steps = _rewind(run_folder / LOG_NAME, step)
+    def __init__(
+        self, run_folder: Path, step: int, max_steps: int, *, validated: bool = True, wandb: str = "off"
+    ) -> None:
+        self._wandb = None if wandb == "off" else WandbBoard(run_folder, wandb)
+        self.lost_steps = _rewind(run_folder / LOG_NAME, step, validated)
         self._log = (run_folder / LOG_NAME).open("a", encoding="utf-8")
         # Events after the checkpoint are about to be written again.
         self._board = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -45,6 +49,8 @@ class Telemetry:
     ) -> None:
         self._live.stop()
         self._board.close()
+        if self._wandb is not None:
+            self._wandb.close(failed=kind is not None)
         self._log.close()
 
     def advance(self, step: int) -> None:
@@ -66,18 +72,26 @@ class Telemetry:
         """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
         self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._log.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {
+            f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))
+        }
+        for name, value in numbers.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(step, numbers)
 
     def figure(self, name: str, figure: Figure, step: int) -> None:
-        """Show a matplotlib figure in TensorBoard (and close it)."""
+        """Show a matplotlib figure (and close it)."""
+        if self._wandb is not None:
+            self._wandb.figure(step, name, figure)
         self._board.add_figure(name, figure, step)
 
     def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
-        """Play a waveform (samples,) in TensorBoard."""
-        peak = max(1.0, float(np.abs(wave).max(initial=0.0)))
-        self._board.add_audio(name, wave[None, :] / peak, step, sample_rate=sample_rate)
+        """Play a waveform (samples,)."""
+        wave = wave / max(1.0, float(np.abs(wave).max(initial=0.0)))
+        self._board.add_audio(name, wave[None, :], step, sample_rate=sample_rate)
+        if self._wandb is not None:
+            self._wandb.audio(step, name, wave, sample_rate)
 
 
 def read_log(run_folder: Path) -> list[dict[str, Any]]:
@@ -97,11 +111,16 @@ def read_log(run_folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _rewind(path: Path, step: int) -> int:
-    """Drop log lines after ``step``; return how many steps beyond it had been logged."""
+def _rewind(path: Path, step: int, validated: bool) -> int:
+    """Drop log lines after ``step``, and its validation unless that is part of what is resumed.
+
+    Returns:
+        How many steps beyond it had been logged.
+    """
     rows = read_log(path.parent)
     if path.is_file():
-        kept = [row for row in rows if row["step"] <= step]
+        place = (step, validated)
+        kept = [row for row in rows if (row["step"], row.get("kind") == "validation") <= place]
         with atomic_write(path) as handle:
             handle.write("".join(json.dumps(row) + "\n" for row in kept).encode())
     return max([0, *(row["step"] - step for row in rows)])

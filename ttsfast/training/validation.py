@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ttsfast.data.batch import Batch, collate
@@ -15,28 +16,40 @@ if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
 
 
+class ValidationInterrupted(Exception):
+    """SIGTERM came while validating; nothing of the run has changed."""
+
+
 def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     """Measure the model on all held-out utterances teacher-forced, and on some of them free-running.
 
     Returns:
         The metrics by name, each from the pass that :mod:`ttsfast.evaluation.verdict` defines it on, and
         the stop threshold calibrated on the way.
+
+    Raises:
+        ValidationInterrupted: SIGTERM came; the run will validate again when it is resumed.
     """
     batches = list(trainer.validation_loader)
     model, device, voice = trainer.model, trainer.device, trainer.voice
     has_stop = trainer.config.training.stop_loss_weight > 0
-    threshold = calibrate_stop(model, batches, device) if has_stop else voice.stop_threshold
-    forced = teacher_forced(model, batches, device, mel_std=voice.mel_std, stop_threshold=threshold)
+    threshold = (
+        calibrate_stop(model, _while_allowed(trainer, batches), device) if has_stop else voice.stop_threshold
+    )
+    allowed = _while_allowed(trainer, batches)
+    forced = teacher_forced(model, allowed, device, mel_std=voice.mel_std, stop_threshold=threshold)
     spoken: list[ValidationSample] = []
     running = free_running(
         model,
-        [_spoken_batch(trainer, batches)],
+        _while_allowed(trainer, [_spoken_batch(trainer, batches)]),
         device,
         stop_threshold=threshold,
         max_frames=voice.max_frames,
         on_sample=spoken.append,
     )
     metrics = {**forced, **{name: running[name] for name in FROM_FREE_RUNNING if name in running}}
+    if trainer.preemption.requested:
+        raise ValidationInterrupted
     trainer.telemetry.scalars("validation", trainer.step, {**metrics, "stop_threshold": threshold})
     _show(trainer, spoken[0])
     summary = ", ".join(
@@ -46,6 +59,13 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     )
     trainer.telemetry.say(f"step {trainer.step} validation: {summary}")
     return metrics, threshold
+
+
+def _while_allowed(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        if trainer.preemption.requested:
+            raise ValidationInterrupted
+        yield batch
 
 
 def _spoken_batch(trainer: Trainer, batches: list[Batch]) -> Batch:

@@ -1,0 +1,40 @@
+"""How large the gradients and the updates of each part of the model are, against its weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ModuleRatios:
+    """Per child of the model: norm of its gradient over that of its weights, and of its update over the same.
+
+    An update ratio near 1e-3 is usual; orders below, a part does not learn, orders above, it is thrown about.
+    Measured on the step before a log point only, since it keeps a copy of the weights for that long.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        children = {name: list(child.parameters()) for name, child in model.named_children()}
+        children["own"] = list(model.parameters(recurse=False))
+        self._parts = {name: parameters for name, parameters in children.items() if parameters}
+        self._before: dict[str, tuple[list[Tensor], Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def before_update(self) -> None:
+        """Keep the weights, and measure the gradients as they are applied."""
+        for name, parameters in self._parts.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            size = torch.nn.utils.get_total_norm(parameters).clamp(min=1e-12)
+            self._before[name] = ([p.detach().clone() for p in parameters], norm, size)
+
+    @torch.no_grad()
+    def after_update(self) -> dict[str, Tensor]:
+        """``gradient_ratio.NAME`` and ``update_ratio.NAME`` as () device tensors."""
+        figures = {}
+        for name, (weights, norm, size) in self._before.items():
+            moved = torch._foreach_sub([p.detach() for p in self._parts[name]], weights)
+            figures[f"gradient_ratio.{name}"] = norm / size
+            figures[f"update_ratio.{name}"] = torch.nn.utils.get_total_norm(moved) / size
+        self._before.clear()
+        return figures

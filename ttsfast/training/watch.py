@@ -1,0 +1,108 @@
+"""What is watched at every step: that all is finite, how steep and how large it is, and where it is going."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from torch import Tensor
+
+from ttsfast.config import TrainingConfig
+from ttsfast.data.batch import Batch
+from ttsfast.errors import TrainingError
+from ttsfast.losses.output import LossOutput
+from ttsfast.losses.spec import TERMS
+from ttsfast.training.checkpoint import checkpoints
+from ttsfast.training.diagnosis import StepInputs, first_non_finite
+from ttsfast.training.monitor import ConvergenceWindow, SpikeGuard, StepRecords
+
+if TYPE_CHECKING:
+    from ttsfast.training.trainer import Trainer
+
+
+class Watch:
+    """Keeps what steps record as device tensors, and judges them when :meth:`read` brings them to the host.
+
+    A step that is not finite sets :attr:`frozen` on the device: from it on no update is applied, so when the
+    host learns of it at the next log point, the weights are those the bad step had, and it can be taken again
+    to find the culprit.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.device = device
+        self.threshold = config.gradient_norm_threshold
+        self.guard = SpikeGuard(config.loss_smoothing_factor, config.max_loss_spike_threshold, device)
+        self.window = ConvergenceWindow(config.convergence_window, config.convergence_threshold)
+        self.records = StepRecords()
+        self.steep_steps = 0
+        self.frozen = torch.zeros((), device=device)
+        """() float32: 1 from the first step on that was not finite."""
+        self._inputs: list[StepInputs] = []
+
+    def remember(self, step: int, batches: Sequence[Batch]) -> None:
+        """Keep what it takes to take this step again."""
+        self._inputs.append(StepInputs.of(step, batches, self.device))
+
+    def freeze_unless(self, finite: Tensor) -> Tensor:
+        """Take in whether a step is finite; return whether to skip it, as a () float32 tensor."""
+        self.frozen = torch.maximum(self.frozen, (~finite).float())
+        return self.frozen
+
+    def record(self, total: Tensor, values: Tensor, norm: Tensor, last: LossOutput) -> None:
+        """Keep a step's figures: the total, the terms (4,) summed over micro-batches, the gradient norm."""
+        row = {"total": total, "gradient_norm": norm}
+        for index, name in enumerate(TERMS):
+            if last.present[index]:
+                row |= {name: values[index], f"weight_{name}": last.weight_values[index]}
+        self.records.add(row)
+
+    def read(self, trainer: Trainer) -> None:
+        """The one synchronisation of many steps: see that they were finite, and judge them.
+
+        Raises:
+            TrainingError: one was not; neither it nor what followed has been applied.
+        """
+        rows = self.records.read()
+        inputs, self._inputs = self._inputs, []
+        for row, step_inputs in zip(rows, inputs, strict=False):
+            watched = (*TERMS, "total", "gradient_norm")
+            bad = [name for name in watched if not math.isfinite(row.get(name, 0.0))]
+            if bad:
+                _give_up(trainer, step_inputs, ", ".join(bad))
+        self.window.losses.extend(row["mel"] for row in rows)
+        steep = [row["gradient_norm"] for row in rows if row["gradient_norm"] > self.threshold]
+        if steep and not self.steep_steps:
+            trainer.telemetry.say(
+                f"step {trainer.step}: a gradient norm of {max(steep):.1f} was above "
+                f"training.gradient_norm_threshold={self.threshold:g}; it was clipped; others are counted"
+            )
+        self.steep_steps += len(steep)
+
+    def overflowed(self, trainer: Trainer, total: Tensor) -> None:
+        """fp16 only: a finite loss whose scaled gradients are not is an overflow, and lowers the scale.
+
+        Raises:
+            TrainingError: the loss itself is not finite, or the scale cannot fall any further.
+        """
+        inputs, scale = self._inputs.pop(), trainer.scaler.scale
+        if not total.isfinite() or not trainer.scaler.back_off():
+            self.read(trainer)
+            _give_up(trainer, inputs, "gradient_norm" if total.isfinite() else "total")
+        trainer.telemetry.say(
+            f"step {inputs.step}: a gradient overflowed float16 at a loss scale of {scale:g}; its batch is "
+            f"left out, the scale is {trainer.scaler.scale:g} now"
+        )
+
+
+def _give_up(trainer: Trainer, inputs: StepInputs, bad: str) -> NoReturn:
+    """A NaN is never trained on in silence."""
+    place = first_non_finite(trainer, inputs)
+    kept = checkpoints(trainer.run_folder)
+    where = f"resume from {kept[-1]}" if kept else "start again"
+    raise TrainingError(
+        f"step {inputs.step}: {bad} is not finite, first in {place}; the batch is {inputs.names()}; check it "
+        f"with `ttsfast verify`, then {where} with a lower training.learning_rate or "
+        "data.mixed_precision=false"
+    )
