@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast.data.batch import padded_length
+from ttsfast.data.cursor import Cursor
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.errors import InputError
 
@@ -145,6 +146,63 @@ def test_a_changed_number_of_ranks_meets_the_same_global_batches(
             # Where there are fewer utterances than ranks, some of the epoch's shortest are repeated.
             assert len(together) == max(len(step), world_size)
             assert together == step or (len(step) < world_size and set(step) <= set(together))
+
+
+@given(
+    n=st.integers(1, 120),
+    batch=st.sampled_from([4, 12, 48]),
+    budget=st.one_of(st.none(), st.integers(4 * 896, 20_000)),
+    balance=st.sampled_from([0.0, 0.7]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_resuming_at_every_position_is_the_uninterrupted_order(
+    n: int, batch: int, budget: int | None, balance: float, seed: int
+) -> None:
+    """By one rank's state on one rank, and on four: the same utterances at every step from there."""
+
+    def cursors(world_size: int) -> list[Cursor]:
+        return [
+            Cursor(
+                BatchPlan(
+                    lengths(n, seed),
+                    np.arange(n),
+                    batch_size=batch // world_size,
+                    frame_budget=budget and budget // world_size,
+                    seed=seed,
+                    rank=rank,
+                    world_size=world_size,
+                    speakers=np.arange(n) % 3,
+                    speaker_balance=balance,
+                )
+            )
+            for rank in range(world_size)
+        ]
+
+    def stream(ranks: list[Cursor]) -> list[set[int]]:
+        """The utterances of each step, from where the ranks are to the end of the second epoch."""
+        steps = []
+        while ranks[0].place[0] < 2:
+            parts = [c.batches(c.place[0])[c.place[1]] for c in ranks]
+            steps.append(set(np.concatenate(parts).tolist()))
+            for cursor in ranks:
+                cursor.place = cursor.after(cursor.place)
+        return steps
+
+    budget = budget and budget // 4 * 4
+    whole = stream(cursors(1))
+    ahead = cursors(1)[0]
+    for position in range(len(whole)):
+        state = ahead.state_dict()
+        for world_size in (1, 4):
+            resumed = cursors(world_size)
+            for cursor in resumed:
+                cursor.load_state_dict(state)
+            rest = stream(resumed)
+            assert len(rest) == len(whole) - position
+            for found, wanted in zip(rest, whole[position:], strict=True):
+                assert found == wanted or (len(wanted) < world_size and wanted < found)
+        ahead.place = ahead.after(ahead.place)
 
 
 def test_ranks_have_parts_of_like_length() -> None:
