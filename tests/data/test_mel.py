@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttsfast.data.mel import PRESETS, MelContract, griffin_lim, log_mel, mel_filters, silence_level
+from ttsfast.data.filterbank import mel_filters
+from ttsfast.data.mel import PRESETS, MelContract, griffin_lim, log_mel, silence_level
 from ttsfast.errors import InputError
 
 LIBROSA = MelContract.preset("librosa-22k")
@@ -90,6 +91,27 @@ def slaney_filters(rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float)
 
 def test_filterbank_is_slaneys() -> None:
     assert np.abs(mel_filters(LIBROSA) - slaney_filters(22050, 1024, 80, 0.0, 8000.0)).max() < 1e-6
+
+
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+@pytest.mark.parametrize("mel_norm", ["slaney", "none"])
+@pytest.mark.parametrize(
+    ("fmin", "fmax", "n_fft"), [(0.0, 8000.0, 1024), (990.0, 11025.0, 2048), (1e3, 3e3, 4096)]
+)
+def test_filterbank_is_librosas(mel_scale: str, mel_norm: str, fmin: float, fmax: float, n_fft: int) -> None:
+    contract = replace(LIBROSA, mel_scale=mel_scale, mel_norm=mel_norm, fmin=fmin, fmax=fmax, n_fft=n_fft)
+    expected = librosa.filters.mel(
+        sr=22050,
+        n_fft=n_fft,
+        n_mels=80,
+        fmin=fmin,
+        fmax=fmax,
+        htk=mel_scale == "htk",
+        norm="slaney" if mel_norm == "slaney" else None,
+    )
+    found = mel_filters(contract)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 2e-7 * expected.max()
 
 
 @pytest.mark.parametrize("name", waves())

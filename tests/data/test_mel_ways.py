@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast import native
-from ttsfast.data.mel import MelContract, log_mel, log_mels, mel_filters
-from ttsfast.data.spectra import _plan, hann_window
+from ttsfast.data.filterbank import hann_window, mel_filters
+from ttsfast.data.mel import MelContract, log_mel, log_mels
+from ttsfast.data.spectra import _plan
 
 LIBROSA = MelContract.preset("librosa-22k")
 HIFIGAN = MelContract.preset("hifigan-22k")

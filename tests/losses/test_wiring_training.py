@@ -19,8 +19,6 @@ from ttsfast.losses.counts import sum_counts
 pytestmark = pytest.mark.skipif(MISSING and not INTERPRETED, reason=WHY_MISSING)
 LENGTHS, TEXT, FRAMES, BINS, LATENTS = torch.tensor([7, 3, 5, 6]), torch.tensor([4, 2, 3, 4]), 9, 8, 3
 STEPS = 3 if INTERPRETED else 5
-# Interpreted, each launch takes a tenth of a second.
-hints = pytest.mark.parametrize("hint", [True] if INTERPRETED else [False, True])
 
 
 class Model(nn.Module):
@@ -85,7 +83,7 @@ class Run:
         return self.model.layer.weight.detach().clone()
 
 
-@hints
+@pytest.mark.parametrize("hint", [False, True])
 def test_a_scaler_changes_nothing(hint: bool) -> None:
     # The scale doubles after every second step, so the gradient that arrives is another each time.
     scaled = Run(BACKEND, torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=2), hint)
@@ -99,8 +97,8 @@ def test_a_scaler_changes_nothing(hint: bool) -> None:
     assert (scaled.weights() - Model().layer.weight).abs().max() > 1e-2, "nothing was trained"
 
 
-@hints
-@pytest.mark.parametrize("fault", [float("inf")] if INTERPRETED else [float("inf"), float("nan")])
+@pytest.mark.parametrize("hint", [False, True])
+@pytest.mark.parametrize("fault", [float("inf"), float("nan")])
 def test_an_overflow_skips_the_step(fault: float, hint: bool) -> None:
     run = Run(BACKEND, torch.amp.GradScaler("cpu", init_scale=2.0**12), hint)
     assert run.scaler is not None
@@ -118,7 +116,7 @@ def test_an_overflow_skips_the_step(fault: float, hint: bool) -> None:
     assert not torch.equal(run.weights(), before)
 
 
-@hints
+@pytest.mark.parametrize("hint", [False, True])
 def test_gradients_that_overflow_by_their_scale(hint: bool) -> None:
     run = Run(BACKEND, torch.amp.GradScaler("cpu", init_scale=2.0**127), hint)
     before = run.weights()

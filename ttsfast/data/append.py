@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ttsfast.data import features
 from ttsfast.data.corpora import Corpus, CorpusItem, Exclusion, read_corpus
 from ttsfast.data.folder import WORK, clean, locked, writing
 from ttsfast.data.loader import available_cores
 from ttsfast.data.manifest import Entries, Manifest, read_manifest
-from ttsfast.data.options import PrepareOptions
+from ttsfast.data.options import PrepareOptions, check_means
 from ttsfast.data.prepare import sources
 from ttsfast.data.report import PrepareReport, report
 from ttsfast.data.split import split_of_more, text_key
-from ttsfast.data.survey import CorpusFaults, look, plan_chunks, sort_out
+from ttsfast.data.survey import CorpusFaults, compute_missing, look, plan_chunks, sort_out
 from ttsfast.data.text import normalize_text
 from ttsfast.data.verify import verify
 from ttsfast.data.writer import Item, write_shards
@@ -36,7 +36,13 @@ _ANEW = "or make the store anew with `ttsfast prepare --force`"
 
 
 def append(
-    corpus_folder: Path | str, store_folder: Path | str, *, exclude_bad: bool = False, jobs: int = -1
+    corpus_folder: Path | str,
+    store_folder: Path | str,
+    *,
+    exclude_bad: bool = False,
+    jobs: int = -1,
+    engine: str = "joblib",
+    device: str = "cpu",
 ) -> PrepareReport:
     """Add to a store the utterances that its corpus has gained; with none, nothing is written.
 
@@ -46,6 +52,8 @@ def append(
         exclude_bad: leave out what is faulty and list it. Faults that the store lists already are left out
             in any case.
         jobs: processes; -1: one for every core.
+        engine: what runs them, as in ``PrepareOptions``.
+        device: what computes features, as in ``PrepareOptions``.
 
     Raises:
         CorpusFaults: something new is faulty (a symbol that the store lacks is a fault, too) and
@@ -54,6 +62,7 @@ def append(
             utterance of the store is gone from the corpus or has another text, speaker or recording; or
             another preparation is at work; or the folder cannot be written to, or the disk is full.
     """
+    check_means(engine, device)
     folder, root = Path(store_folder), Path(corpus_folder).absolute()
     manifest = read_manifest(folder)
     with writing(folder), locked(folder):
@@ -62,7 +71,8 @@ def append(
         problems = verify(folder, quick=True).problems
         if problems:
             raise InputError(problems[0])
-        options = _options(folder, manifest, exclude_bad, jobs)
+        jobs = available_cores() if jobs == -1 else jobs
+        options = _options(folder, manifest, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device)
         corpus = read_corpus(root, options.layout)
         _check_kept(corpus, manifest, options)
         items, exclusions = _choose_new(corpus, manifest, options)
@@ -72,10 +82,9 @@ def append(
         return _add(folder, corpus, manifest, options, items, exclusions)
 
 
-def _options(folder: Path, manifest: Manifest, exclude_bad: bool, jobs: int) -> PrepareOptions:
-    jobs = available_cores() if jobs == -1 else jobs
+def _options(folder: Path, manifest: Manifest, **changes: Any) -> PrepareOptions:
     try:
-        options = PrepareOptions.from_shaping(manifest.options, exclude_bad=exclude_bad, jobs=jobs)
+        options = PrepareOptions.from_shaping(manifest.options, **changes)
     except InputError as error:
         raise InputError(f"{folder}: cannot be appended to: {error}; {_ANEW[3:]}") from error
     # What was the corpus's own character set then is a given one now.
@@ -173,7 +182,7 @@ def _add(
     work = folder / WORK
     work.mkdir(exist_ok=True)
     chunks = plan_chunks(corpus.root, [item.look for item in items], options, work)
-    computed = features.compute_missing(chunks, options.features, options.jobs)
+    computed = compute_missing(chunks, options, options.jobs)
     entries, shards = write_shards(folder, draft, items, chunks)
     grown = replace(
         draft,

@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from ttsfast.data.loader import available_cores
 from ttsfast.errors import InputError
 
 J = TypeVar("J")
@@ -79,6 +78,11 @@ def check_engine(engine: str) -> None:
         raise InputError(
             f"engine {engine!r} needs the package {missing[0]!r}: pip install 'ttsfast[{engine}]'"
         )
+
+
+def available_cores() -> int:
+    """Cores this process may run on, which in a container or under ``taskset`` are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ttsfast.data.audio import read_audio
-from ttsfast.data.mel import MelContract, log_mel
+from ttsfast.data.engines import run
+from ttsfast.data.mel import MelContract, log_mel, log_mels
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 from ttsfast.progress import progress_bar
@@ -83,15 +85,36 @@ class Moments:
     squares: np.ndarray
 
 
-def inspect(audio: Sequence[Path], options: FeatureOptions, jobs: int) -> list[Recording]:
-    """Read every recording once: is it usable, what is its hash, how many frames will it give."""
+def inspect(
+    audio: Sequence[Path], options: FeatureOptions, jobs: int, *, engine: str = "joblib"
+) -> list[Recording]:
+    """Read every recording once: is it usable, what is its hash, how many frames will it give.
+
+    On this machine by threads, for decoding and hashing release the interpreter lock; on a cluster by blocks.
+    """
     from joblib import Parallel, delayed
 
-    # Decoding and hashing release the interpreter lock.
-    work = Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-    found = work(delayed(_inspect)(path, options) for path in audio)
     with progress_bar() as bar:
-        return list(bar.track(found, total=len(audio), description="checking recordings"))
+        task = bar.add_task("checking recordings", total=len(audio))
+        if engine in ("serial", "joblib"):
+            threads = 1 if engine == "serial" else jobs
+            work = Parallel(n_jobs=threads, prefer="threads", return_as="generator")
+            found = []
+            for recording in work(delayed(_inspect)(path, options) for path in audio):
+                found.append(recording)
+                bar.advance(task)
+            return found
+        blocks = [tuple(audio[start : start + CHUNK]) for start in range(0, len(audio), CHUNK)]
+        by_path: dict[Path, Recording] = {}
+        look = partial(_inspect_block, options=options)
+        for block, recordings in run(engine, jobs, look, blocks, name=_span):
+            by_path.update(zip(block, recordings, strict=True))
+            bar.advance(task, len(block))
+    return [by_path[path] for path in audio]
+
+
+def _inspect_block(audio: Sequence[Path], options: FeatureOptions) -> list[Recording]:
+    return [_inspect(path, options) for path in audio]
 
 
 def _inspect(path: Path, options: FeatureOptions) -> Recording:
@@ -125,36 +148,69 @@ def plan_chunks(
     return chunks
 
 
-def compute_missing(chunks: Sequence[Chunk], options: FeatureOptions, jobs: int) -> int:
-    """Write the work files that are not there yet; returns how many utterances that took."""
-    from joblib import Parallel, delayed
+def compute_missing(
+    chunks: Sequence[Chunk],
+    options: FeatureOptions,
+    jobs: int,
+    *,
+    engine: str = "joblib",
+    device: str = "cpu",
+) -> int:
+    """Write the work files that are not there yet; returns how many utterances that took.
 
+    Args:
+        chunks: from :func:`plan_chunks`.
+        options: what they were planned with.
+        jobs: worker processes.
+        engine: what runs them, see ``engines.py``; little work stays in this process under "joblib".
+        device: "cpu": workers compute. Else workers decode, and this process computes there, to 1e-5 of what
+            the others would.
+    """
     missing = [chunk for chunk in chunks if not chunk.path.exists()]
     if not missing:
         return 0
-    total = sum(len(chunk.audio) for chunk in missing)
     seconds = sum(c.frames for c in missing) * options.contract.hop_length / options.contract.sample_rate
-    processes = min(jobs, len(missing)) if seconds >= PARALLEL_FROM else 1
+    if engine == "joblib" and seconds < PARALLEL_FROM:
+        engine = "serial"
     with progress_bar() as bar:
-        task = bar.add_task("computing features", total=total)
-        work = Parallel(n_jobs=processes, return_as="generator")
-        for done in work(delayed(write_chunk)(chunk, options) for chunk in missing):
-            bar.advance(task, done)
-    return total
+        task = bar.add_task("computing features", total=sum(len(chunk.audio) for chunk in missing))
+        if device == "cpu":
+            for chunk, _ in run(
+                engine, jobs, partial(write_chunk, options=options), missing, name=_chunk_span
+            ):
+                bar.advance(task, len(chunk.audio))
+        else:
+            decode = partial(read_waves, options=options)
+            # Waves are heavy, so few of them are on their way.
+            for chunk, waves in run(engine, jobs, decode, missing, in_flight=2 * jobs, name=_chunk_span):
+                _publish(chunk, log_mels(waves, options.contract, device))
+                bar.advance(task, len(chunk.audio))
+    return sum(len(chunk.audio) for chunk in missing)
 
 
-def write_chunk(chunk: Chunk, options: FeatureOptions) -> int:
-    """Compute one chunk's log-mels and moments, publish its work file, and return how many utterances it has.
+def write_chunk(chunk: Chunk, options: FeatureOptions) -> None:
+    """Compute one chunk's log-mels and moments, and publish its work file.
 
     Raises InputError when a recording is no longer what it was when it was inspected.
     """
-    from safetensors.numpy import save
+    _publish(chunk, [log_mel(wave, options.contract) for wave in _waves(chunk, options)])
 
-    mels = []
+
+def read_waves(chunk: Chunk, options: FeatureOptions) -> list[np.ndarray]:
+    """The samples of one chunk's recordings; raises InputError as :func:`write_chunk` does."""
+    return list(_waves(chunk, options))
+
+
+def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
     for path, recording in zip(chunk.audio, chunk.recordings, strict=True):
         if _sha256(path) != recording.sha256:
             raise InputError(f"{path}: changed while it was being prepared; run `ttsfast prepare` again")
-        mels.append(log_mel(options.read(path), options.contract))
+        yield options.read(path)
+
+
+def _publish(chunk: Chunk, mels: Sequence[np.ndarray]) -> None:
+    from safetensors.numpy import save
+
     means = [mel.mean(axis=0, dtype=np.float64) for mel in mels]
     tensors = {
         "mel": np.concatenate(mels),
@@ -164,7 +220,14 @@ def write_chunk(chunk: Chunk, options: FeatureOptions) -> int:
     }
     with atomic_write(chunk.path) as handle:
         handle.write(save(tensors))
-    return len(mels)
+
+
+def _span(audio: Sequence[Path]) -> str:
+    return f"{audio[0]} ... {audio[-1]}"
+
+
+def _chunk_span(chunk: Chunk) -> str:
+    return _span(chunk.audio)
 
 
 def read_chunk(chunk: Chunk) -> Iterator[np.ndarray]:
@@ -173,24 +236,38 @@ def read_chunk(chunk: Chunk) -> Iterator[np.ndarray]:
     yield from np.split(tensors["mel"], np.cumsum(tensors["frames"])[:-1])
 
 
-def read_moments(chunks: Sequence[Chunk]) -> Moments:
-    """The moments of all utterances, in order, without reading their features."""
-    parts = [_load(chunk, "frames", "mean", "squares") for chunk in chunks]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in ("frames", "mean", "squares")}
-    return Moments(**joined)
+def read_moments(chunks: Sequence[Chunk]) -> Iterator[Moments]:
+    """The moments of each chunk's utterances, in order, without reading their features."""
+    for chunk in chunks:
+        yield Moments(**_load(chunk, "frames", "mean", "squares"))
 
 
-def combine(moments: Moments, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def combine(parts: Iterable[Moments], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (C,) float64 over all frames of the ``chosen`` utterances (bool (n,)).
 
-    The parallel form of the sum of squares (Chan, Golub and LeVeque, 1983): nothing cancels, however far the
-    mean lies from 0.
+    The parallel form of the sum of squares (Chan, Golub and LeVeque, 1983), part by part: nothing cancels,
+    however far the mean lies from 0, and one part is in memory at a time. Raises ValueError when none is
+    chosen.
     """
-    frames = moments.frames[chosen, None].astype(np.float64)
-    means, squares = moments.mean[chosen], moments.squares[chosen]
-    mean = (frames * means).sum(axis=0) / frames.sum()
-    variance = (squares.sum(axis=0) + (frames * (means - mean) ** 2).sum(axis=0)) / frames.sum()
-    return mean, np.sqrt(variance)
+    total, place = 0.0, 0
+    mean = squares = np.zeros(1)
+    for part in parts:
+        taken = chosen[place : place + len(part.frames)]
+        place += len(part.frames)
+        frames = part.frames[taken, None].astype(np.float64)
+        count = float(frames.sum())
+        if count == 0:
+            continue
+        means = part.mean[taken]
+        new = (frames * means).sum(axis=0) / count
+        within = part.squares[taken].sum(axis=0) + (frames * (means - new) ** 2).sum(axis=0)
+        apart = new - mean
+        squares = squares + within + apart**2 * (total * count / (total + count))
+        mean = mean + apart * (count / (total + count))
+        total += count
+    if total == 0:
+        raise ValueError("no utterance is chosen")
+    return mean, np.sqrt(squares / total)
 
 
 def _load(chunk: Chunk, *names: str) -> dict[str, Any]:

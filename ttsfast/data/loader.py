@@ -16,6 +16,7 @@ import torch
 
 from ttsfast.data.batch import Batch, Utterance, collate
 from ttsfast.data.corpora import Exclusion
+from ttsfast.data.engines import available_cores
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
@@ -271,8 +272,3 @@ class MelLoader:
             self._epochs = {e: batches for e, batches in self._epochs.items() if e == epoch - 1}
             self._epochs[epoch] = self.plan.epoch(epoch)
         return self._epochs[epoch]
-
-
-def available_cores() -> int:
-    """Cores this process may run on, which in a container or under ``taskset`` are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

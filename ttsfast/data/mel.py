@@ -7,14 +7,13 @@ written into every store, checkpoint and synthesised file. See docs/mel-contract
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttsfast.data.filterbank import mel_filters
 from ttsfast.data.spectra import log_mel_of_padded, log_mels_on_device
 from ttsfast.errors import InputError
 
@@ -223,33 +222,6 @@ def griffin_lim(
     part = padded[contract.pad : contract.pad + len(wave)]
     wave[: len(part)] = part
     return wave
-
-
-@lru_cache(maxsize=8)
-def mel_filters(contract: MelContract) -> np.ndarray:
-    """The filterbank (n_mels, n_fft / 2 + 1) float32; raises InputError when a filter covers no bin."""
-    import librosa
-
-    with warnings.catch_warnings():
-        # librosa warns of empty filters; they are an error here, below.
-        warnings.simplefilter("ignore", UserWarning)
-        filters = librosa.filters.mel(
-            sr=contract.sample_rate,
-            n_fft=contract.n_fft,
-            n_mels=contract.n_mels,
-            fmin=contract.fmin,
-            fmax=contract.fmax,
-            htk=contract.mel_scale == "htk",
-            norm="slaney" if contract.mel_norm == "slaney" else None,
-        )
-    empty = np.flatnonzero(filters.max(axis=1) == 0)
-    if empty.size:
-        raise InputError(
-            f"mel contract: filter {empty[0]} of n_mels = {contract.n_mels} covers no frequency bin; "
-            "use fewer n_mels or a larger n_fft"
-        )
-    filters.setflags(write=False)
-    return filters
 
 
 def _nonnegative_inverse(mel: np.ndarray, filters: np.ndarray, iterations: int = 50) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ttsfast.data import features
+from ttsfast.data.engines import check_engine
 from ttsfast.data.features import FeatureOptions
 from ttsfast.data.mel import MelContract
 from ttsfast.data.store import STD_FLOOR
@@ -18,7 +19,7 @@ _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim"
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How a corpus becomes a store. All but the last three shape the store and are in its fingerprint."""
+    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint."""
 
     frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
     contract: MelContract = field(default_factory=lambda: MelContract.preset("librosa-22k"))
@@ -36,6 +37,10 @@ class PrepareOptions:
     """Go on without what is faulty, and list it, where otherwise nothing is written."""
     jobs: int = -1
     """Processes for the features; -1: one for every core."""
+    engine: str = "joblib"
+    """What runs them, see ``engines.py``."""
+    device: str = "cpu"
+    """"cuda": they decode only, and this process computes on the GPU."""
     force: bool = False
     """Replace a store that was made otherwise, or that is damaged."""
 
@@ -46,6 +51,7 @@ class PrepareOptions:
             raise InputError(f"max_duration is {self.max_duration}, must be above 0 seconds")
         if self.jobs < 1 and self.jobs != -1:
             raise InputError(f"jobs is {self.jobs}, must be 1 or more, or -1 for every core")
+        check_means(self.engine, self.device)
 
     @property
     def features(self) -> FeatureOptions:
@@ -87,6 +93,15 @@ class PrepareOptions:
                     f"{name} is {values.get(name)!r} and {now.get(name)!r} in this version of ttsfast"
                 )
         return options
+
+
+def check_means(engine: str, device: str) -> None:
+    """Raise InputError for an engine or a device that is unknown, or not there."""
+    check_engine(engine)
+    if device != "cpu":
+        from ttsfast.training.precision import find_device
+
+        find_device(device)
 
 
 def _under(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ttsfast.data import features
 from ttsfast.data.corpora import Corpus, Exclusion, read_corpus
 from ttsfast.data.folder import WORK, check_folder, clean, locked, unpublish, writing
 from ttsfast.data.loader import available_cores
@@ -26,7 +25,7 @@ from ttsfast.data.options import PrepareOptions
 from ttsfast.data.parts import Part, read_parts, write_part
 from ttsfast.data.report import PrepareReport, report
 from ttsfast.data.split import split_of
-from ttsfast.data.survey import CorpusFaults, Look, look, plan_chunks, sort_out
+from ttsfast.data.survey import CorpusFaults, Look, compute_missing, look, plan_chunks, sort_out
 from ttsfast.data.text import Symbols, normalize_text
 from ttsfast.data.verify import verify
 from ttsfast.data.writer import Item, statistics, write_shards
@@ -115,7 +114,7 @@ def prepare_part(
         work.mkdir(parents=True, exist_ok=True)
         with locked(folder, shared=True):
             chunks = plan_chunks(corpus.root, usable, options, work)
-            computed = features.compute_missing(chunks, options.features, jobs)
+            computed = compute_missing(chunks, options, jobs)
             write_part(work, corpus, options, part, looks)
     left_out = len(exclusions) - len(corpus.exclusions)
     return PartReport(str(folder), str(part), len(looks), left_out, computed)
@@ -193,7 +192,7 @@ def _assemble(
     chunks = plan_chunks(root, [item.look for item in items], options, work)
     computed = 0
     if jobs is not None:
-        computed = features.compute_missing(chunks, options.features, jobs)
+        computed = compute_missing(chunks, options, jobs)
     elif missing := [chunk for chunk in chunks if not chunk.path.exists()]:
         raise InputError(
             f"{missing[0].path}: features of {len(missing)} parts of the corpus are gone; run `ttsfast "

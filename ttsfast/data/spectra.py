@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttsfast import native
+from ttsfast.data.filterbank import hann_window, mel_filters
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Frames that numpy transforms at a time: what they take stays in a core's second-level cache.
 _BLOCK = 32
+# That a device transforms at a time: in float64, with frames that overlap four times, about 1 GB.
+_SAMPLES = 1 << 23
 
 
 def log_mel_of_padded(padded: np.ndarray, contract: MelContract) -> np.ndarray:
@@ -38,17 +41,30 @@ def log_mel_of_padded(padded: np.ndarray, contract: MelContract) -> np.ndarray:
 def log_mels_on_device(
     padded: Sequence[np.ndarray], contract: MelContract, device: torch.device
 ) -> list[np.ndarray]:
-    """:func:`log_mel_of_padded` of several waveforms in one go, to 1e-5.
+    """:func:`log_mel_of_padded` of several waveforms, to 1e-5, those of about one length together."""
+    groups: list[list[int]] = [[]]
+    for number in sorted(range(len(padded)), key=lambda number: len(padded[number])):
+        if groups[-1] and len(padded[number]) * (len(groups[-1]) + 1) > _SAMPLES:
+            groups.append([])
+        groups[-1].append(number)
+    found = {
+        number: mel
+        for group in groups
+        for number, mel in zip(group, _group_on_device(padded, group, contract, device), strict=True)
+    }
+    return [found[number] for number in range(len(padded))]
 
-    They go to the device as one batch, zeros after the shorter ones; memory there is about 30 times theirs.
-    """
+
+def _group_on_device(
+    padded: Sequence[np.ndarray], group: Sequence[int], contract: MelContract, device: torch.device
+) -> list[np.ndarray]:
     import torch
 
-    lengths = [len(samples) for samples in padded]
+    lengths = [len(padded[number]) for number in group]
     # Pinned, so that the copy to a GPU does not pass through a buffer.
-    batch = torch.zeros(len(lengths), max(lengths), pin_memory=device.type == "cuda")
-    for row, samples in zip(batch, padded, strict=True):
-        row[: len(samples)] = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+    batch = torch.zeros(len(group), max(lengths), pin_memory=device.type == "cuda")
+    for row, number in zip(batch, group, strict=True):
+        row[: len(padded[number])] = torch.from_numpy(padded[number])
     window, filters = _on_device(contract, device)
     spectrum = torch.stft(
         batch.to(device).double(),
@@ -59,28 +75,14 @@ def log_mels_on_device(
         return_complex=True,
     )
     power = spectrum.real**2 + spectrum.imag**2 + contract.magnitude_epsilon
-    mel = filters @ (power.sqrt() if contract.power == 1.0 else power)
-    level = mel.clamp(min=contract.floor)
-    found = (level.log() if contract.log_base == "e" else level.log10()).float().transpose(1, 2).cpu().numpy()
+    level = (filters @ (power.sqrt() if contract.power == 1.0 else power)).clamp(min=contract.floor)
+    mels = (level.log() if contract.log_base == "e" else level.log10()).float().transpose(1, 2).cpu().numpy()
     frames = [1 + (length - contract.n_fft) // contract.hop_length for length in lengths]
-    return [np.ascontiguousarray(mel[:count]) for mel, count in zip(found, frames, strict=True)]
-
-
-@lru_cache(maxsize=8)
-def hann_window(contract: MelContract) -> np.ndarray:
-    """The periodic Hann window, centred in n_fft samples (n_fft,) float64."""
-    phase = 2 * np.pi * np.arange(contract.win_length) / contract.win_length
-    window = np.zeros(contract.n_fft)
-    start = (contract.n_fft - contract.win_length) // 2
-    window[start : start + contract.win_length] = 0.5 - 0.5 * np.cos(phase)
-    window.setflags(write=False)
-    return window
+    return [np.ascontiguousarray(mel[:count]) for mel, count in zip(mels, frames, strict=True)]
 
 
 def _by_numpy(padded: np.ndarray, contract: MelContract) -> np.ndarray:
     from scipy.fft import rfft
-
-    from ttsfast.data.mel import mel_filters
 
     window, filters = hann_window(contract), mel_filters(contract).T
     frames = np.lib.stride_tricks.sliding_window_view(padded, contract.n_fft)[:: contract.hop_length]
@@ -96,8 +98,6 @@ def _by_numpy(padded: np.ndarray, contract: MelContract) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _plan(contract: MelContract) -> Any:
-    from ttsfast.data.mel import mel_filters
-
     assert native.core is not None
     return native.core.MelPlan(
         n_fft=contract.n_fft,
@@ -114,8 +114,6 @@ def _plan(contract: MelContract) -> Any:
 @lru_cache(maxsize=8)
 def _on_device(contract: MelContract, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
-
-    from ttsfast.data.mel import mel_filters
 
     window = torch.from_numpy(hann_window(contract).copy())
     return window.to(device), torch.from_numpy(mel_filters(contract).copy()).double().to(device)

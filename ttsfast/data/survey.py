@@ -47,7 +47,9 @@ def look(corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: i
     """Look at the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
     items = [corpus.items[place] for place in places]
     texts = options.frontend.batch([item.text for item in items])
-    recordings = features.inspect([item.audio for item in items], options.features, jobs)
+    recordings = features.inspect(
+        [item.audio for item in items], options.features, jobs, engine=options.engine
+    )
     looks = []
     for place, item, text, recording in zip(places, items, texts, recordings, strict=True):
         problems = _text_problem(item, text, options.symbols)
@@ -112,3 +114,10 @@ def plan_chunks(root: Path, usable: Sequence[Look], options: PrepareOptions, wor
             work,
         )
     ]
+
+
+def compute_missing(chunks: Sequence[Chunk], options: PrepareOptions, jobs: int) -> int:
+    """Compute the features that are missing, by the engine and on the device that ``options`` name."""
+    return features.compute_missing(
+        chunks, options.features, jobs, engine=options.engine, device=options.device
+    )
