@@ -107,6 +107,8 @@ def test_a_foreign_state_is_refused(store: Store) -> None:
     ):
         with pytest.raises(InputError, match="loader state"):
             loader.load_state_dict(state)
+    loader.load_state_dict({"epoch": 3, "position": len(loader)})
+    assert loader.state_dict() == {"epoch": 4, "position": 0}
 
 
 def test_it_is_read_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def run_data_bench(
 
     Args:
         sections: what to measure, of SECTIONS.
-        device: of the training that the loader feeds, and of ``DeviceLoader``.
+        device: where batches are delivered, and the training runs.
         utterances: of the store that is loaded.
         rounds: turns of each variant.
         progress: told what is being done.

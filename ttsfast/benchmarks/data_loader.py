@@ -62,7 +62,7 @@ def run(store: Store, small: Store, folder: Path, *, device: torch.device, round
         store: what is loaded.
         small: a store as short as the demo's, which its model is trained on.
         folder: for the ``.npy`` files.
-        device: where ``DeviceLoader`` and the training run.
+        device: where batches are delivered, and the training runs.
         rounds: turns of each variant.
 
     Returns:
@@ -94,20 +94,19 @@ def _throughput(store: Store, folder: Path, device: torch.device, rounds: int) -
         for dtype in (np.float32, np.float16):
             files = NpyFiles(folder / dtype.__name__, store, dtype)
             for workers in (0, 1, 2):
-                streams[f"npy-{dtype.__name__}-{workers}"] = partial(
-                    iter, _data_loader(files, planned, store.silence, workers)
-                )
+                loader = _data_loader(files, planned, store.silence, workers, device)
+                streams[f"npy-{dtype.__name__}-{workers}"] = partial(_delivered, loader, device)
         # Worker processes are started before there are any threads of ours to be forked with.
         seen = {name: _first_of_all(stream()) for name, stream in streams.items()}
         for workers in (1, 2):
-            loader = stack.enter_context(MelLoader(store, plan, num_workers=workers))
-            seen[f"MelLoader-{workers}"] = next(iter(loader)).to("cpu")
-            streams[f"MelLoader-{workers}"] = partial(_forever, loader)
+            ours = stack.enter_context(MelLoader(store, plan, num_workers=workers, device=device))
+            seen[f"MelLoader-{workers}"] = next(iter(ours))
+            streams[f"MelLoader-{workers}"] = partial(_forever, ours)
         if device.type == "cuda":
             on_device = DeviceLoader(DeviceCorpus(store, np.arange(len(store)), device), plan)
-            seen["DeviceLoader"] = next(iter(on_device)).to("cpu")
+            seen["DeviceLoader"] = next(iter(on_device))
             streams["DeviceLoader"] = partial(_forever, on_device)
-        correct = {name: _same(batch, truth) for name, batch in seen.items()}
+        correct = {name: _same(batch.to("cpu"), truth) for name, batch in seen.items()}
         speeds: dict[str, list[float]] = {name: [] for name in streams if correct[name]}
         for _ in range(rounds):
             for name, found in speeds.items():
@@ -119,7 +118,7 @@ def _throughput(store: Store, folder: Path, device: torch.device, rounds: int) -
 
 
 def _data_loader(
-    files: NpyFiles, batches: Sequence[np.ndarray], silence: np.ndarray, workers: int
+    files: NpyFiles, batches: Sequence[np.ndarray], silence: np.ndarray, workers: int, device: torch.device
 ) -> DataLoader[Any]:
     """As good as it gets: our own ``collate``, workers that stay, and the same batches."""
     return DataLoader(
@@ -128,7 +127,12 @@ def _data_loader(
         collate_fn=partial(collate, pad_value=silence),
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
     )
+
+
+def _delivered(loader: DataLoader[Any], device: torch.device) -> Iterator[Batch]:
+    return (batch.to(device, non_blocking=True) for batch in loader)
 
 
 def _first_of_all(stream: Iterator[Batch]) -> Batch:
