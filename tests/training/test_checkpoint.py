@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import pickle
+import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from ttsfast.config import Config
 from ttsfast.errors import InputError
 from ttsfast.training.checkpoint import (
+    _seal,
     best_checkpoint,
     checkpoint_folder,
     checkpoints,
@@ -17,6 +23,9 @@ from ttsfast.training.checkpoint import (
     record_best,
     save_checkpoint,
 )
+from ttsfast.training.trainer import Trainer
+
+FORMAT_1 = Path(__file__).parent / "format1" / "step-00000004"
 
 
 def write(run: Path, step: int) -> Path:
@@ -124,6 +133,92 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match=r"weights\.safetensors.*No space left"):
         write(tmp_path, 2)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("limit", [1, 200, 5_000, 60_000, 90_000])
+def test_a_disk_that_fills_up_at_any_byte_leaves_the_checkpoint_before(limit: int, tmp_path: Path) -> None:
+    """The kernel itself refuses to write beyond ``limit`` bytes of a file, as a full disk would."""
+
+    def attempt(step: int) -> None:
+        parts = {"weights": {"w": torch.ones(25_000)}, "training": {"x": torch.ones(20_000)}}
+        folder = checkpoint_folder(tmp_path, step)
+        save_checkpoint(folder, step, **parts, voice={"v": "x" * 300}, state={})  # type: ignore[arg-type]
+
+    attempt(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(OSError):
+            attempt(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    attempt(3)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000001", "step-00000003"]
+    for path in checkpoints(tmp_path):
+        assert load_checkpoint(path).weights["w"].sum() == 25_000
+
+
+def test_the_validated_checkpoint_of_a_step_is_the_later_one(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    for step, unvalidated in ((2, False), (2, True), (3, True)):
+        folder = checkpoint_folder(tmp_path, step, unvalidated=unvalidated)
+        save_checkpoint(folder, step, weights={}, training={}, voice={}, state={})
+    assert [p.name.removeprefix("step-0000000") for p in checkpoints(tmp_path)] == [
+        "1",
+        "2-unvalidated",
+        "2",
+        "3-unvalidated",
+    ]
+    assert load_checkpoint(find_checkpoint(tmp_path, prefer_best=False)).step == 3
+
+
+def test_nothing_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, 1)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was read")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+        monkeypatch.setattr(module, name, forbidden)
+    load_checkpoint(path)
+
+
+def test_format_1_becomes_format_2() -> None:
+    """A checkpoint that version 0.1.0's first trainer wrote at step 4 of a run of six."""
+    found = load_checkpoint(FORMAT_1)
+    assert found.state["format"] == 2
+    assert found.state["scaler"] == {"scale": 1.0, "good_steps": 0, "skipped": 0}
+    assert found.state["unreported"] == []
+    assert len(found.state["optimizer"]) == 1
+    assert [group["lr"] for group in found.state["optimizer"][0]] == pytest.approx([0.01, 0.01], rel=1e-6)
+    kept = [name for name in found.training if name.startswith("optimizer.")]
+    assert len(kept) == 27
+    assert all(name.startswith("optimizer.0.") for name in kept)
+
+
+def test_a_run_of_format_1_goes_on(
+    make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module], tmp_path: Path
+) -> None:
+    config = make_config(training__early_stopping_restore_best_weights=False)
+    with Trainer(config, model=make_model()) as whole:
+        whole.fit()
+    run = tmp_path / "old"
+    shutil.copytree(FORMAT_1, run / "checkpoints" / FORMAT_1.name)
+    # The features it was made from are made anew here, and their fingerprint names the libraries that made them.
+    path = run / "checkpoints" / FORMAT_1.name / "state.json"
+    state = json.loads(path.read_text())
+    del state["seal"]
+    state["store_fingerprint"] = whole.store.fingerprint
+    path.write_text(json.dumps({**state, "seal": _seal(state)}))
+    config = make_config(training__run_folder=str(run), training__early_stopping_restore_best_weights=False)
+    with Trainer(config, model=make_model(), resume=True) as trainer:
+        assert trainer.step == 4
+        trainer.fit()
+    # Other processors and libraries round differently, from the features on.
+    for ours, theirs in zip(trainer.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=2e-3)
+    assert not torch.equal(
+        next(trainer.model.parameters()), load_checkpoint(FORMAT_1).weights["embed.weight"]
+    )
 
 
 def test_a_stray_file_is_no_checkpoint(tmp_path: Path) -> None:

@@ -51,9 +51,10 @@ def _cycle(after: int, period: int, growth: float) -> tuple[int, float]:
         cycle, position = divmod(after, period)
         return cycle, position / period
 
-    # Cycle k starts at the geometric sum period * (growth^k - 1) / (growth - 1), expm1 for a growth near 1.
-    def start(k: int) -> float:
-        return period * math.expm1(k * math.log(growth)) / (growth - 1)
+    # Cycle k starts at the geometric sum period * (growth^k - 1) / (growth - 1), expm1 for a growth near 1;
+    # at a whole step, or the restart would fall between two.
+    def start(k: int) -> int:
+        return math.floor(period * math.expm1(k * math.log(growth)) / (growth - 1) + 0.5)
 
     cycle = int(math.log1p(after * (growth - 1) / period) / math.log(growth))
     # The logarithm may round to either side of a restart.

@@ -30,6 +30,8 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     Raises:
         ValidationInterrupted: SIGTERM came; the run will validate again when it is resumed.
     """
+    # The same batches every time: sums in another order round differently, and a resumed run would see it.
+    trainer.validation_loader.load_state_dict({"epoch": 0, "position": 0})
     batches = list(trainer.validation_loader)
     model, device, voice = trainer.model, trainer.device, trainer.voice
     has_stop = trainer.config.training.stop_loss_weight > 0
