@@ -19,13 +19,11 @@ ExcludeBad = Annotated[
     bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
 ]
 Jobs = Annotated[int, typer.Option(help="Processes; -1 uses every core.")]
-Engine = Annotated[str, typer.Option(help="What runs them: serial, joblib (this machine), ray or dask.")]
-Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the GPU computes features.")]
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to ``app``."""
-    for command in (prepare, finalize, append, verify):
+    for command in (prepare, finalize, append, verify, inspect):
         app.command()(command)
 
 
@@ -47,8 +45,6 @@ def prepare(
     ] = None,
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
-    engine: Engine = "joblib",
-    device: Device = "cpu",
     force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
     shard: Annotated[
         str | None,
@@ -78,8 +74,6 @@ def prepare(
         max_duration=max_duration,
         exclude_bad=exclude_bad,
         jobs=jobs,
-        engine=engine,
-        device=device,
         force=force,
     )
     with _faults_listed():
@@ -112,8 +106,6 @@ def append(
     store: Annotated[Path, typer.Argument(help="The store that was prepared from it.")],
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
-    engine: Engine = "joblib",
-    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
@@ -123,7 +115,7 @@ def append(
     from ttsfast.data.append import append as run
 
     with _faults_listed():
-        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
+        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs), as_json)
 
 
 def verify(
@@ -147,6 +139,36 @@ def verify(
             print(f"  {problem}", file=sys.stderr)
     if not report.ok:
         raise InputError(f"{store}: {len(report.problems)} problems; prepare it again")
+
+
+def inspect(
+    store: Annotated[str, typer.Argument(help="A feature store: a folder, or an address.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Also write a page with plots and sample mels to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is inside a store: lengths, speakers, statistics, and what was left out and why.
+
+    Example: ttsfast inspect data/store --output store.html
+    """
+    from rich.console import Console
+
+    from ttsfast.data.inspection import inspect as run
+    from ttsfast.data.store import Store
+
+    opened = Store.open(store)
+    inspection = run(opened)
+    if output is not None:
+        from ttsfast.data.inspection_page import write_page
+
+        write_page(output, opened, inspection)
+    if as_json:
+        _print_json(inspection.to_dict())
+    else:
+        Console().print(inspection.table())
+        if output is not None:
+            print(output)
 
 
 @contextmanager

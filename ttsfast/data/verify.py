@@ -19,7 +19,7 @@ from ttsfast.data.split import text_key
 from ttsfast.data.store import STD_FLOOR, check_index
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
-from ttsfast.progress import progress_bar
+from ttsfast.progress import track
 
 # Rounding to float16 moves a bin's mean and deviation by far less, another corpus's statistics by far more.
 _TOLERANCE = 0.01
@@ -83,12 +83,16 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
     )
     moments = _Moments.none(manifest.contract.n_mels)
     check = partial(_check_shard, manifest, opener, quick)
-    with ThreadPoolExecutor(1 if quick else available_cores()) as threads, progress_bar() as bar:
-        found = threads.map(check, range(len(manifest.shards)))
-        for problems, part in bar.track(found, total=len(manifest.shards), description="verifying"):
+    numbers = range(len(manifest.shards))
+    if quick:
+        for problems, _ in map(check, numbers):
             report.problems.extend(problems)
-            moments += part
-    if not quick:
+    else:
+        with ThreadPoolExecutor(available_cores()) as threads:
+            found = threads.map(check, numbers)
+            for problems, part in track(found, "verifying", total=len(numbers)):
+                report.problems.extend(problems)
+                moments += part
         report.problems.extend(_check_splits(place, manifest))
         if not report.problems:
             report.problems.extend(_check_moments(place, manifest, moments))
