@@ -19,6 +19,8 @@ ExcludeBad = Annotated[
     bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
 ]
 Jobs = Annotated[int, typer.Option(help="Processes; -1 uses every core.")]
+Engine = Annotated[str, typer.Option(help="What runs them: serial, joblib (this machine), ray or dask.")]
+Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the GPU computes features.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -45,6 +47,8 @@ def prepare(
     ] = None,
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
+    engine: Engine = "joblib",
+    device: Device = "cpu",
     force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
     shard: Annotated[
         str | None,
@@ -74,6 +78,8 @@ def prepare(
         max_duration=max_duration,
         exclude_bad=exclude_bad,
         jobs=jobs,
+        engine=engine,
+        device=device,
         force=force,
     )
     with _faults_listed():
@@ -106,6 +112,8 @@ def append(
     store: Annotated[Path, typer.Argument(help="The store that was prepared from it.")],
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
+    engine: Engine = "joblib",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
@@ -115,7 +123,7 @@ def append(
     from ttsfast.data.append import append as run
 
     with _faults_listed():
-        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs), as_json)
+        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
 
 
 def verify(
