@@ -203,7 +203,7 @@ def test_a_run_of_format_1_goes_on(
         whole.fit()
     run = tmp_path / "old"
     shutil.copytree(FORMAT_1, run / "checkpoints" / FORMAT_1.name)
-    # The features it was made from are made anew here, and their fingerprint names the libraries that made them.
+    # The features are made anew here, and their fingerprint names the libraries that made them.
     path = run / "checkpoints" / FORMAT_1.name / "state.json"
     state = json.loads(path.read_text())
     del state["seal"]

@@ -1,4 +1,4 @@
-"""SIGTERM at every moment of a run, and kills at random ones: what is resumed has the bits of what was not."""
+"""SIGTERM at every moment of a run, and kills at random ones: the resumed run has the same bits."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ def configured(make_config: MakeConfig, folder: Path) -> Config:
     )
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6, 7])
-@pytest.mark.parametrize("moment", ["step", "validation", "save"])
+HAPPENS = {"step": range(1, 8), "validation": (3, 6, 7), "save": (3, 5, 6, 7)}
+
+
+@pytest.mark.parametrize(("moment", "step"), [(m, step) for m, steps in HAPPENS.items() for step in steps])
 def test_sigterm_saves_at_once_and_the_resumed_run_is_exact(
     step: int,
     moment: str,
@@ -86,9 +88,6 @@ def test_sigterm_saves_at_once_and_the_resumed_run_is_exact(
             return original(*args, **kwargs)
 
         patch.setattr(owner, name, interrupted)
-        happens = {"step": range(1, 8), "validation": (3, 6, 7), "save": (3, 5, 6, 7)}[moment]
-        if step not in happens:
-            pytest.skip(f"no {moment} at step {step}")
         if (moment, step) == ("save", 7):
             # Nothing is left to be stopped.
             first.fit()
@@ -139,13 +138,10 @@ def test_a_pointer_that_a_kill_left_behind_is_mended(
         calls.append(step)
         raise KeyboardInterrupt
 
-    with (
-        monkeypatch.context() as patch,
-        Trainer(config, model=make_model()) as first,
-        pytest.raises(KeyboardInterrupt),
-    ):
+    with monkeypatch.context() as patch, Trainer(config, model=make_model()) as first:
         patch.setattr(trainer_module, "record_best", record)
-        first.fit()
+        with pytest.raises(KeyboardInterrupt):
+            first.fit()
     assert calls == [3]
     assert best_checkpoint(tmp_path / "run") is None
     with Trainer(config, model=make_model(), resume=True) as second:
