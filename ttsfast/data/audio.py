@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ttsfast.data.whole import cut_short
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
@@ -30,8 +31,9 @@ def read_audio(
     ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
     cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
     remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
-    the option that allows it, that holds NaN or Inf, that lies far beyond full scale (any sample above
-    ``LOUDEST``), or that is silent throughout when it is to be trimmed.
+    the option that allows it, that ends before its format says it does, that holds NaN or Inf, that lies
+    far beyond full scale (any sample above ``LOUDEST``), or that is silent throughout when it is to be
+    trimmed.
     """
     import soundfile
 
@@ -39,11 +41,15 @@ def read_audio(
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the corpus listing")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            cut = cut_short(path, file.format, file.frames, len(samples))
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"
         ) from error
+    if cut:
+        raise InputError(f"{path}: is cut short or damaged: {cut}; replace or remove it")
     if samples.shape[0] == 0:
         raise InputError(f"{path}: holds no samples; replace or remove it")
     if samples.shape[1] != 1 and not mixdown:
