@@ -135,7 +135,7 @@ def train(store: Path, run: Path, kill: Kill | None, usual: dict[str, float], to
     except Preempted:
         sys.exit(PREEMPTED_EXIT_CODE)
     for place, phase in enumerate(PHASES):
-        told[1 + place] = watch.seconds[phase] / max(1, watch.counts[phase])
+        told[2 + place] = watch.seconds[phase] / max(1, watch.counts[phase])
 
 
 class Watcher:
@@ -153,7 +153,7 @@ class Watcher:
             kill = self.kill
             if kill is not None and (kill.phase, kill.number) == (phase, self.counts[phase]):
                 delay = kill.share * self.usual[phase]
-                threading.Thread(target=_strike, args=(delay, kill.signal), daemon=True).start()
+                threading.Thread(target=self._strike, args=(delay, kill.signal), daemon=True).start()
             self.counts[phase] += 1
             outer, began = self.told[0], time.perf_counter()
             self.told[0] = 1 + PHASES.index(phase)
@@ -165,22 +165,23 @@ class Watcher:
 
         return watched
 
-
-def _strike(delay: float, number: int) -> None:
-    time.sleep(delay)
-    os.kill(os.getpid(), number)
+    def _strike(self, delay: float, number: int) -> None:
+        time.sleep(delay)
+        self.told[1] = self.told[0]
+        os.kill(os.getpid(), number)
 
 
 def run_in_child(store: Path, run: Path, kill: Kill | None, usual: dict[str, float]) -> tuple[int, str, dict]:
-    """Train in a child; return its exit code, the phase it ended in, and the phases' usual durations."""
+    """Train in a child; return its exit code, where it was struck, and how long each phase took."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    told = context.Array("d", [0.0] * (1 + len(PHASES)), lock=False)
+    # The phase it is in, the phase in which it was struck, and how long each phase takes.
+    told = context.Array("d", [0.0] * (2 + len(PHASES)), lock=False)
     child = context.Process(target=train, args=(store, run, kill, usual, told))
     child.start()
     child.join()
-    where = ("between", *PHASES)[int(told[0])]
-    return child.exitcode or 0, where, dict(zip(PHASES, told[1:], strict=True))
+    where = ("pause between phases", *PHASES)[int(told[1])]
+    return child.exitcode or 0, where, dict(zip(PHASES, told[2:], strict=True))
 
 
 def fingerprints(run: Path) -> dict[str, str]:
