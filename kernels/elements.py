@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from ttsfast.kernels.arithmetic import logistic, one_minus_exp
 from ttsfast.kernels.counts import clamped, is_truncated, stop_tail
-from ttsfast.kernels.latents import _divergence
+from ttsfast.kernels.latents import divergence
 from ttsfast.kernels.memory import load, pointers_at, store
 
 
@@ -22,9 +22,7 @@ def mel_elements(
     lengths,  # (B,) any integers
     incoming,  # (B, T, C) or None
     out,  # (B, T, C)
-    batch_strides,  # of x, y and incoming, as the next two
-    frame_strides,
-    bin_strides,
+    strides,  # of x, y and incoming, by axis
     frames,
     blocks,  # programs of one utterance
     keep,  # what the target is multiplied by
@@ -41,18 +39,18 @@ def mel_elements(
     for c0 in range(0, BINS, TILE_C):
         c = (c0 + tl.arange(0, TILE_C))[None, :]
         inside = (t < length) & (c < BINS)
-        at = pointers_at(y, utterance, t, c, batch_strides, frame_strides, bin_strides, 1)
+        at = pointers_at(y, utterance, t, c, strides, 1)
         target = load(at, inside, ACC) * keep
         if shift is not None:
             target += tl.load(shift + c, mask=c < BINS, other=0.0).to(ACC)
-        at = pointers_at(x, utterance, t, c, batch_strides, frame_strides, bin_strides, 0)
+        at = pointers_at(x, utterance, t, c, strides, 0)
         d = load(at, inside, ACC) - target
         # Comparisons rather than minimum and maximum, which drop NaN.
         slope = tl.where(d > delta, delta, tl.where(d < -delta, -delta, d))
         if incoming is None:
             result = slope * (d - 0.5 * slope)
         else:
-            at = pointers_at(incoming, utterance, t, c, batch_strides, frame_strides, bin_strides, 2)
+            at = pointers_at(incoming, utterance, t, c, strides, 2)
             result = slope * load(at, inside, ACC)
         store(out + rows + c, tl.where(inside, result, 0.0), (t < frames) & (c < BINS))
 
@@ -64,9 +62,7 @@ def kl_elements(
     incoming,  # (B, T) or None
     values,  # (B, T), without incoming
     gradients,  # as latents, None where not wanted
-    batch_strides,  # of the latents, as the next two
-    frame_strides,
-    latent_strides,
+    strides,  # of the latents, by axis
     incoming_strides,
     frames,
     blocks,
@@ -86,9 +82,7 @@ def kl_elements(
         for z0 in range(0, LATENTS, TILE_Z):
             z = (z0 + tl.arange(0, TILE_Z))[None, :]
             inside = (t < length) & (z < LATENTS)
-            value, _, _, _, _ = _divergence(
-                latents, utterance, t, z, batch_strides, frame_strides, latent_strides, inside, ACC
-            )
+            value, _ = divergence(latents, strides, utterance, t, z, inside, ACC)
             nats += tl.sum(tl.where(inside, value, 0.0), 1)
     if incoming is None:
         if FREE_BITS:
@@ -106,17 +100,10 @@ def kl_elements(
             z = (z0 + tl.arange(0, TILE_Z))[None, :]
             inside = (t < length) & (z < LATENTS)
             stored = (t < frames) & (z < LATENTS)
-            _, mu, logvar, prior_mu, prior_logvar = _divergence(
-                latents, utterance, t, z, batch_strides, frame_strides, latent_strides, inside, ACC
-            )
-            if gradients[0] is not None:
-                store(gradients[0] + rows + z, tl.where(inside, mu * arrived, 0.0), stored)
-            if gradients[1] is not None:
-                store(gradients[1] + rows + z, tl.where(inside, logvar * arrived, 0.0), stored)
-            if gradients[2] is not None:
-                store(gradients[2] + rows + z, tl.where(inside, prior_mu * arrived, 0.0), stored)
-            if gradients[3] is not None:
-                store(gradients[3] + rows + z, tl.where(inside, prior_logvar * arrived, 0.0), stored)
+            _, slopes = divergence(latents, strides, utterance, t, z, inside, ACC)
+            for k in tl.static_range(4):
+                if gradients[k] is not None:
+                    store(gradients[k] + rows + z, tl.where(inside, slopes[k] * arrived, 0.0), stored)
 
 
 @triton.jit(do_not_specialize=["steps", "blocks", "tail_frames"])

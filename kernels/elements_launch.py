@@ -9,8 +9,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from ttsfast.kernels import elements
-from ttsfast.kernels.launch import SETTINGS
+from ttsfast.kernels import elements, settings
 
 ELEMENTS = 4
 """Of a tile, per thread."""
@@ -51,7 +50,7 @@ def _mel(
     acc: Any,
 ) -> None:
     batch, frames, bins = reals[0].shape
-    rows = ELEMENTS * SETTINGS.threads // WIDTH
+    rows = ELEMENTS * settings.SETTINGS.threads // WIDTH
     blocks = triton.cdiv(frames, rows)
     elements.mel_elements[(batch * blocks,)](
         reals[0],
@@ -60,7 +59,7 @@ def _mel(
         vectors[0],
         incoming,
         outputs[0],
-        *(_strides((*reals, incoming), axis) for axis in range(3)),
+        tuple(_strides((*reals, incoming), axis) for axis in range(3)),
         frames,
         blocks,
         *numbers,
@@ -68,7 +67,7 @@ def _mel(
         TILE_T=rows,
         TILE_C=WIDTH,
         ACC=acc,
-        **SETTINGS.options,
+        **settings.SETTINGS.options,
     )
 
 
@@ -82,7 +81,7 @@ def _kl(
 ) -> None:
     batch, frames, size = reals[0].shape
     width = min(KL_WIDTH, triton.next_power_of_2(max(size, 1)))
-    rows = max(1, ELEMENTS * SETTINGS.threads // width)
+    rows = max(1, ELEMENTS * settings.SETTINGS.threads // width)
     blocks = triton.cdiv(frames, rows)
     latents = (*reals, *[None] * (4 - len(reals)))
     gradients = (None,) * 4 if incoming is None else (*outputs, *[None] * (4 - len(outputs)))
@@ -92,7 +91,7 @@ def _kl(
         incoming,
         outputs[0] if incoming is None else None,
         gradients,
-        *(_strides(latents, axis) for axis in range(3)),
+        tuple(_strides(latents, axis) for axis in range(3)),
         (0, 0) if incoming is None else incoming.stride(),
         frames,
         blocks,
@@ -102,7 +101,7 @@ def _kl(
         TILE_T=rows,
         TILE_Z=width,
         ACC=acc,
-        **SETTINGS.options,
+        **settings.SETTINGS.options,
     )
 
 
@@ -115,7 +114,7 @@ def _stop(
     acc: Any,
 ) -> None:
     batch, steps = reals[0].shape
-    tile = ELEMENTS * SETTINGS.threads
+    tile = ELEMENTS * settings.SETTINGS.threads
     blocks = triton.cdiv(steps, tile)
     *coefficients, tail = numbers
     elements.stop_elements[(batch * blocks,)](
@@ -131,7 +130,7 @@ def _stop(
         *coefficients,
         TILE=tile,
         ACC=acc,
-        **SETTINGS.options,
+        **settings.SETTINGS.options,
     )
 
 
@@ -144,7 +143,7 @@ def _attention(
     acc: Any,
 ) -> None:
     batch, heads, steps, symbols = reals[0].shape
-    rows = ELEMENTS * SETTINGS.threads // TEXT_WIDTH
+    rows = ELEMENTS * settings.SETTINGS.threads // TEXT_WIDTH
     blocks = triton.cdiv(steps, rows)
     factor = reals[0] if incoming is None else incoming
     elements.attention_elements[(batch * heads * blocks,)](
@@ -160,7 +159,7 @@ def _attention(
         TILE_S=rows,
         TILE_N=TEXT_WIDTH,
         ACC=acc,
-        **SETTINGS.options,
+        **settings.SETTINGS.options,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from ttsfast.kernels import launch
+from ttsfast.kernels import settings
 
 TILE = 2048
 """Values per program: two 16-byte loads of float16 a thread, and as many stores of float32 in flight as hide
@@ -166,5 +166,5 @@ def gather(corpus: Corpus, order: Tensor, first: int, out: Gathered) -> None:
             BINS=bins,
             TILE=TILE,
             WIDTH=WIDTH,
-            **launch.SETTINGS.options,
+            **settings.SETTINGS.options,
         )

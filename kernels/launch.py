@@ -1,91 +1,72 @@
-"""From options and tensors to one launch: block sizes, program ranges, strides, outputs."""
+"""Launches the kernel: the first time for a layout through Triton's compiler, then straight from a table.
+
+Triton works out anew at each launch what to compile for; at a hundred arguments that takes longer than the
+kernel itself. Everything that decides it goes into the key of a table here, and a launch whose key is known
+hands addresses to the compiled kernel.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
-from ttsfast.kernels.backward import rescale
-from ttsfast.kernels.forward import loss_forward
+from ttsfast.kernels import report, settings
+from ttsfast.kernels.arguments import Attention, Latents, Lengths, Mel, Results, Stop, Weighting
+from ttsfast.kernels.counter import counter
+from ttsfast.kernels.fused import fused_loss
+from ttsfast.kernels.layout import Gradients, Layout, differentiable, flatten, lay_out
 
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import LossInputs, LossSpec, StepState
 
-
-class Settings(NamedTuple):
-    """How kernels are cut for one maker's GPUs."""
-
-    threads: int
-    """Of a program. A tile gives each one or two accesses of 16 bytes to each of its tensors; more would cost
-    registers, and with them the occupancy that hides the latency of memory."""
-    options: dict[str, Any]
-    """Of the compiler."""
-
-
-NUM_WARPS = 4
-NVIDIA = Settings(
-    threads=32 * NUM_WARPS,
-    # Six programs on a multiprocessor. Left to itself the assembler spills a few registers for one more.
-    options={"num_warps": NUM_WARPS, "enable_fp_fusion": True, "maxnreg": 80},
-)
-AMD = Settings(threads=64 * NUM_WARPS, options={"num_warps": NUM_WARPS, "enable_fp_fusion": True})
-SETTINGS = NVIDIA if torch.version.hip is None else AMD
-
-MEL_ELEMENTS = 8
-"""Of a mel tile, per thread: one access of bf16, two of float32, to each tensor."""
-MEL_STRIDED_BINS = 16
-"""Of a tile of a mel with gaps or transposed: 16 divide the usual 80, and leave 32 frames or more, a whole
-line where time is contiguous."""
-MEL_STRIDED_ELEMENTS = 4
-KL_WIDTH = 256
-"""Widest latent vector that is one row of a tile."""
-STOP_ELEMENTS = 2
-ATTENTION_WIDTH = 64
-"""Symbols of an attention tile; it has as many steps as give each thread one 16-byte access."""
-MAX_PROGRAMS = 4096
-"""Programs of one term: several times what any GPU holds at once, and few enough that the last program
-sums their partials in a few microseconds. Larger inputs give each program more tiles."""
-BATCH_BLOCK = 128
-REDUCE_BLOCK = 512
-
-
-class Gradients(NamedTuple):
-    """Gradients of the inputs of the same names, None where none is wanted."""
-
-    mel: tuple[Tensor | None, ...]
-    """Two."""
-    latents: tuple[Tensor | None, ...]
-    """Of the posterior's mu and logvar and the prior's."""
-    stop: Tensor | None
-    attention: tuple[Tensor | None, ...]
-    """One per layer."""
+LAYOUTS = 4096
+"""Layouts remembered; every batch shape is one."""
 
 
 class Launched(NamedTuple):
-    """What the forward kernel writes beside the gradients."""
+    """What the forward pass writes beside the gradients."""
 
     total: Tensor
+    """()"""
     report: Tensor
-    """(13,) values, floors and weights of the four terms, and the gradient scale that was applied."""
+    """(5, 4): values, floors and weights of the four terms, what their sums were multiplied by, and first in
+    the last row the gradient scale that was applied."""
     integers: Tensor
-    """(2,) int64: valid frames, and how many lengths lay outside their axes and were clamped."""
+    """(3,) int64: valid frames, how many lengths lay outside their axes and were clamped, the noise step."""
+    call: Call
+    """For :func:`backward`; holds no total, which would lead back to itself."""
 
 
-def differentiable(inputs: LossInputs) -> list[Tensor | None]:
-    """The tensors that may need gradients: two predictions, four latents, stop logits, attention layers."""
-    second = inputs.mel[1] if len(inputs.mel) == 2 else None
-    latents = (*(inputs.posterior or (None, None)), *(inputs.prior or (None, None)))
-    return [inputs.mel[0], second, *latents, inputs.stop_logits, *inputs.attention]
+class Call(NamedTuple):
+    """What both passes of one call are about."""
+
+    plan: _Plan
+    inputs: LossInputs
+    """Every vector without gaps."""
+    gradients: Gradients
+    report: Tensor
+    integers: Tensor
+    addresses: list[int | None]
+    """Of the inputs and the gradients, which this holds."""
 
 
-def arrange(flat: Sequence[Tensor | None]) -> Gradients:
-    """Gradients from a list in the order of :func:`differentiable`."""
-    return Gradients(tuple(flat[0:2]), tuple(flat[2:6]), flat[6], tuple(flat[7:]))
+class _Plan:
+    """One layout and the kernels compiled for it."""
+
+    __slots__ = ("backward", "kernels", "layout", "spec")
+
+    def __init__(self, spec: LossSpec, layout: Layout) -> None:
+        # Kept alive: the key of the table holds its identity.
+        self.spec = spec
+        self.layout = layout
+        options = layout.options._replace(BACKWARD=True, METHOD="fixed", ADVANCE=False)
+        self.backward = {in_place: options._replace(IN_PLACE=in_place) for in_place in (False, True)}
+        self.kernels: dict[Any, Any] = {}
+
+
+_plans: dict[tuple[Any, ...], _Plan] = {}
 
 
 def forward(
@@ -96,356 +77,179 @@ def forward(
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
     step: Tensor,
-    counter: Tensor,
 ) -> Launched:
-    """Launch the forward kernel on the current stream of the inputs' device.
+    """Launch the forward pass on the current stream of the inputs' device.
 
     Args:
-        spec, inputs, normalizer, grad_scale, step: as a loss backend gets them, all on one device.
+        spec, inputs, normalizer, grad_scale, step: as a loss backend gets them.
         gradients: where to write the gradients, every element of them.
         weights: (4,), or the state that they follow from and that the launch moves on.
-        counter: () int32, 0; the same tensor must not serve two streams at a time.
     """
-    dtype = inputs.compute_dtype
     device = inputs.target.device
-    grid, arguments, options = prepare(spec, inputs, gradients, weights, normalizer, grad_scale, step)
-    total = torch.empty((), dtype=dtype, device=device)
-    report = torch.empty(13, dtype=dtype, device=device)
-    integers = torch.empty(2, dtype=torch.int64, device=device)
-    partials = torch.empty(grid[0], dtype=dtype, device=device)
-    with torch.cuda.device_of(inputs.target):
-        loss_forward[grid](
-            total=total,
-            report=report,
-            integers=integers,
-            partials=partials,
-            counter=counter,
-            **arguments,
-            **options,
-        )
-    return Launched(total, report, integers)
-
-
-def prepare(
-    spec: LossSpec,
-    inputs: LossInputs,
-    gradients: Gradients,
-    weights: Tensor | StepState,
-    normalizer: Counts | Tensor | float | None,
-    grad_scale: Tensor | float | None,
-    step: Tensor,
-) -> tuple[tuple[int], dict[str, Any], dict[str, Any]]:
-    """(grid, arguments but the outputs, compile options) of a forward launch."""
-    batch, frames, bins = inputs.target.shape
-    if batch == 0:
-        # One program still runs, to write the report; it must find nothing to do.
-        frames = 0
-    ranges = _Ranges()
-    arguments: dict[str, Any] = {}
-    _mel(arguments, ranges, spec, inputs, gradients, batch, frames, bins)
-    _latents(arguments, ranges, inputs, gradients, batch, frames)
-    _stop(arguments, ranges, inputs, gradients, batch)
-    _attention(arguments, ranges, inputs, gradients, batch)
-    _scalars(arguments, spec, normalizer, grad_scale, inputs.target.device)
-    axes = [layer.shape[-2] for layer in inputs.attention]
-    if inputs.stop_logits is not None:
-        axes.append(inputs.stop_logits.shape[1])
+    inputs = _without_gaps(inputs)
+    parts = normalizer if isinstance(normalizer, tuple) else () if normalizer is None else (normalizer,)
+    counts = [_scalar(part, device) for part in parts]
+    scale = 1.0 if grad_scale is None else _scalar(grad_scale, device)
     state = weights if isinstance(weights, StepState) else None
-    arguments.update(
-        mel_lengths=inputs.mel_lengths.contiguous(),
-        step_lengths=_contiguous(inputs.step_lengths if axes else None),
-        text_lengths=_contiguous(inputs.text_lengths if inputs.attention else None),
-        truncated=_contiguous(inputs.truncated),
-        weights=weights if state is None else spec.base_weights,
-        schedule=None if state is None else state.schedule,
-        state=None if state is None else tuple(state[1:7]),
-        step=step,
-        batch=batch,
-        frames=frames,
-        steps=min(axes, default=0),
-        seed=_signed(spec.seed),
-        ACTIVE=sum(1 << i for i, active in enumerate(spec.active) if active),
-        STATE=state is not None,
-        METHOD="fixed" if state is None else state.method,
-        ADVANCE=state is not None and state.advance,
-        BY_UTTERANCE=spec.normalization == "utterance",
-        BATCH_BLOCK=BATCH_BLOCK,
-        REDUCE_BLOCK=REDUCE_BLOCK,
-        ACC=tl.float64 if inputs.compute_dtype == torch.float64 else tl.float32,
+    held = [weights] if state is None else state[1:8]
+
+    terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(gradients)]
+    others = [*held, step, *(part for part in (*counts, scale) if isinstance(part, Tensor))]
+    addresses = [None if tensor is None else tensor.data_ptr() for tensor in terms]
+    key = (
+        id(spec),
+        device,
+        None if state is None else (state.method, state.advance),
+        *[None if t is None else (t.dtype, t.shape, t.stride()) for t in terms],
+        *[t.dtype for t in others],
+        *[isinstance(part, Tensor) for part in (*counts, scale)],
+        # The compiler is told which addresses are multiples of 16.
+        *[address and address & 15 for address in addresses],
+        *[t.data_ptr() & 15 for t in others],
     )
-    return (ranges.end,), arguments, SETTINGS.options
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= LAYOUTS:
+            _plans.clear()
+        plan = _plans[key] = _Plan(spec, lay_out(spec, inputs, gradients, state, counts, scale))
+
+    dtype = plan.layout.dtype
+    total = torch.empty((), dtype=dtype, device=device)
+    table = torch.empty((report.ROWS, 4), dtype=dtype, device=device)
+    integers = torch.empty(3, dtype=torch.int64, device=device)
+    results = [total, table, integers, torch.empty(plan.layout.grid[0], dtype=dtype, device=device)]
+    results.append(counter(device))
+    call = Call(plan, inputs, gradients, table, integers, addresses)
+    kernel = plan.kernels.get("forward")
+    if kernel is not None:
+        terms = addresses
+        results, counts = [tensor.data_ptr() for tensor in results], list(map(_address, counts))
+        held, step, scale = [tensor.data_ptr() for tensor in held], step.data_ptr(), _address(scale)
+    if state is None:
+        weighting = Weighting(held[0], None, None, step, tuple(counts), scale)
+    else:
+        weighting = Weighting(spec.base_weights, held[6], tuple(held[:6]), step, tuple(counts), scale)
+    _launch("forward", call, terms, weighting, Results(*results), None, plan.layout.options)
+    return Launched(total, table, integers, call)
 
 
-def backward(
-    gradients: Sequence[Tensor], outputs: Sequence[Tensor], incoming: Tensor, applied: Tensor
-) -> None:
-    """Launch the backward kernel: ``outputs = gradients * (incoming / applied)``, all dense.
+def backward(call: Call, outputs: Gradients, incoming: Tensor) -> None:
+    """Launch the backward pass: ``outputs`` become the gradients times ``incoming``.
 
-    Where an output is its gradient itself, nothing is read or written if the two scalars agree.
+    Where they are those of the forward pass, nothing is read or written if it had expected that factor.
     """
-    # One launch serves the tensors of a loss; a list longer than that comes from many attention layers.
-    for start in range(0, len(gradients), _RESCALED):
-        _rescale(gradients[start : start + _RESCALED], outputs[start : start + _RESCALED], incoming, applied)
+    plan = call.plan
+    in_place = outputs is call.gradients
+    terms: Sequence[Any] = call.addresses
+    pointers: Sequence[Any] = (call.report, call.integers, incoming)
+    if plan.kernels.get(in_place) is None or not in_place:
+        inputs = call.inputs
+        terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(outputs)]
+    if plan.kernels.get(in_place) is not None:
+        terms = terms if in_place else [None if tensor is None else tensor.data_ptr() for tensor in terms]
+        pointers = [tensor.data_ptr() for tensor in pointers]
+    results = Results(None, pointers[0], pointers[1], None, None)
+    _launch(in_place, call, terms, None, results, pointers[2], plan.backward[in_place])
 
 
-_RESCALED = 16
-
-
-def _rescale(
-    gradients: Sequence[Tensor], outputs: Sequence[Tensor], incoming: Tensor, applied: Tensor
+def _launch(
+    kind: str | bool,
+    call: Call,
+    terms: Sequence[Any],
+    weighting: Weighting | None,
+    results: Results,
+    incoming: Any,
+    options: Any,
 ) -> None:
-    padding = (None,) * (_RESCALED - len(gradients))
-    tile = MEL_ELEMENTS * SETTINGS.threads
-    sizes = [gradient.numel() for gradient in gradients]
-    tiles = max(1, triton.cdiv(sum(triton.cdiv(size, tile) for size in sizes), MAX_PROGRAMS))
-    ends, end = [], 0
-    for size in sizes:
-        end += triton.cdiv(size, tile * tiles)
-        ends.append(end)
-    if end == 0:
+    """With tensors where there is no compiled kernel of this kind yet, with addresses where there is."""
+    layout, kernels = call.plan.layout, call.plan.kernels
+    arguments = (
+        *_groups(terms, layout),
+        weighting,
+        results,
+        incoming,
+        layout.numbers,
+        *layout.sizes,
+        options,
+    )
+    device = call.inputs.target.device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        # Triton launches on the current device.
+        with torch.cuda.device(device):
+            _start(kernels, kind, layout.grid, arguments)
+    else:
+        _start(kernels, kind, layout.grid, arguments)
+
+
+def _start(
+    kernels: dict[Any, Any], kind: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]
+) -> None:
+    kernel = kernels.get(kind)
+    if kernel is not None:
+        kernel[grid](*arguments)
         return
-    filler = [0] * len(padding)
-    names = [f"size{i}" for i in range(_RESCALED)] + [f"end{i}" for i in range(_RESCALED)]
-    in_place = all(a.data_ptr() == b.data_ptr() for a, b in zip(gradients, outputs, strict=True))
-    with torch.cuda.device_of(incoming):
-        rescale[(end,)](
-            (*gradients, *padding),
-            (*outputs, *padding),
-            incoming,
-            applied,
-            tiles,
-            **dict(zip(names, [*sizes, *filler, *ends, *filler], strict=True)),
-            IN_PLACE=in_place,
-            TILE=tile,
-            **SETTINGS.options,
-        )
+    compiled = fused_loss[grid](*arguments, **settings.SETTINGS.options)
+    # The interpreter compiles nothing.
+    if compiled is not None:
+        kernels[kind] = compiled
 
 
-class _Ranges:
-    """Deals out program ids: each term takes the next ``units``."""
-
-    def __init__(self) -> None:
-        self.end = 0
-
-    def take(self, batch: int, tiles: int, looped: bool = True) -> tuple[int, int, int]:
-        """(programs per unit, tiles per program, where the term's programs end) for ``batch`` units."""
-        per_program = max(1, -(-batch * tiles // MAX_PROGRAMS)) if looped else 1
-        blocks = -(-tiles // per_program)
-        self.end += batch * blocks
-        return max(blocks, 1), per_program, self.end
-
-
-def _mel(
-    arguments: dict[str, Any],
-    ranges: _Ranges,
-    spec: LossSpec,
-    inputs: LossInputs,
-    gradients: Gradients,
-    batch: int,
-    frames: int,
-    bins: int,
-) -> None:
-    predictions = (inputs.mel[0], inputs.mel[1] if len(inputs.mel) == 2 else None)
-    tensors = (*predictions, inputs.target, *gradients.mel)
-    whole_quads = spec.mel_smoothing != "noise" or bins % 4 == 0
-    if whole_quads and all(tensor is None or _without_gaps(tensor) for tensor in tensors):
-        tile: tuple[int, ...] = (_tile(MEL_ELEMENTS * SETTINGS.threads, frames * bins),)
-        tiles = -(-frames * bins // tile[0])
-        align = _align(frames * bins, *(t.stride(0) for t in tensors if t is not None and batch > 1))
-    else:
-        tile = (MEL_STRIDED_ELEMENTS * SETTINGS.threads // MEL_STRIDED_BINS, MEL_STRIDED_BINS)
-        tiles = -(-frames // tile[0])
-        align = _align(frames)
-    # At least one program in all: the last one to finish writes the report.
-    blocks, per_program, end = ranges.take(max(batch, 1), max(tiles, 1))
-    smoothing = spec.mel_smoothing if spec.mel_label_smoothing != 0 else "none"
-    arguments.update(
-        predictions=predictions,
-        target=inputs.target,
-        mel_gradients=gradients.mel,
-        mel_strides=_strides(tensors, (0, 1, 2)) if len(tile) == 2 else _strides(tensors, (0,)),
-        mean=_contiguous(inputs.mel_mean if smoothing == "mean" else None),
-        std=_contiguous(inputs.mel_std if smoothing == "noise" else None),
-        mel_blocks=blocks,
-        mel_tiles=per_program,
-        mel_units=end,
-        keep=1.0 - spec.mel_label_smoothing,
-        amount=spec.mel_label_smoothing,
-        delta=spec.huber_delta,
-        mel_floor=spec.mel_floor * len(inputs.mel),
-        BINS=bins,
-        LOSS=spec.mel_loss,
-        SMOOTHING=smoothing,
-        MEL_TILE=tile,
-        MEL_ALIGN=align,
+def _vectors(inputs: LossInputs) -> tuple[Tensor | None, ...]:
+    return (
+        inputs.mel_lengths,
+        inputs.step_lengths,
+        inputs.text_lengths,
+        inputs.truncated,
+        inputs.mel_mean,
+        inputs.mel_std,
     )
 
 
-def _latents(
-    arguments: dict[str, Any],
-    ranges: _Ranges,
-    inputs: LossInputs,
-    gradients: Gradients,
-    batch: int,
-    frames: int,
-) -> None:
-    latents = (*(inputs.posterior or (None, None)), *(inputs.prior or (None, None)))
-    per_frame = inputs.posterior is not None and inputs.posterior[0].dim() == 3
-    # An utterance's only vector is a frame like any other.
-    shaped = [t if t is None or t.dim() == 3 else t.unsqueeze(1) for t in (*latents, *gradients.latents)]
-    size = 0 if inputs.posterior is None else inputs.posterior[0].shape[-1]
-    width = min(KL_WIDTH, triton.next_power_of_2(max(size, 1)))
-    rows = max(1, _one_access(latents) // width) if per_frame else 1
-    blocks, per_program, end = 1, 1, ranges.end
-    if inputs.posterior is not None:
-        blocks, per_program, end = ranges.take(batch, -(-frames // rows) if per_frame else 1)
-    arguments.update(
-        latents=latents,
-        latent_gradients=gradients.latents,
-        latent_strides=_strides(shaped, (0, 1, 2)),
-        kl_blocks=blocks,
-        kl_tiles=per_program,
-        kl_units=end,
-        LATENTS=size,
-        KL_PER_FRAME=per_frame,
-        KL_TILE=(rows, width),
-    )
-
-
-def _stop(
-    arguments: dict[str, Any], ranges: _Ranges, inputs: LossInputs, gradients: Gradients, batch: int
-) -> None:
-    logits = inputs.stop_logits
-    size = 0 if logits is None else logits.shape[1]
-    tile = _tile(STOP_ELEMENTS * SETTINGS.threads, size)
-    blocks, end = 1, ranges.end
-    if logits is not None:
-        blocks, _, end = ranges.take(batch, -(-size // tile), looped=False)
-    arguments.update(
-        logits=logits,
-        logit_gradient=gradients.stop,
-        logit_strides=_strides((logits, gradients.stop), (0, 1), by_tensor=True),
-        stop_size=size,
-        stop_blocks=blocks,
-        stop_units=end,
-        STOP_TILE=tile,
-    )
-
-
-def _attention(
-    arguments: dict[str, Any], ranges: _Ranges, inputs: LossInputs, gradients: Gradients, batch: int
-) -> None:
-    layers = [layer if layer.dim() == 4 else layer.unsqueeze(1) for layer in inputs.attention]
-    outputs = [g if g is None or g.dim() == 4 else g.unsqueeze(1) for g in gradients.attention]
-    heads = [0]
-    for layer in layers:
-        heads.append(heads[-1] + layer.shape[1])
-    steps, symbols = layers[0].shape[2:] if layers else (0, 0)
-    blocks, per_program = 1, 1
-    rows = 1
-    if layers:
-        rows = _one_access(layers) // ATTENTION_WIDTH
-        blocks, per_program, _ = ranges.take(batch * heads[-1], -(-steps // rows))
-    align = 1
-    present = [tensor for tensor in (*layers, *outputs) if tensor is not None]
-    if all(tensor.stride(3) == 1 for tensor in present):
-        align = _align(symbols, *(t.stride(axis) for t in present for axis in (0, 1, 2) if t.shape[axis] > 1))
-    arguments.update(
-        layers=inputs.attention,
-        layer_gradients=gradients.attention,
-        layer_strides=tuple(
-            (*layer.stride(), *((0, 0, 0, 0) if output is None else output.stride()))
-            for layer, output in zip(layers, outputs, strict=True)
+def _groups(terms: Sequence[Any], layout: Layout) -> tuple[Any, ...]:
+    """The kernel's arguments that both passes share, from tensors or their addresses in one list."""
+    lengths, steps, text, truncated, mean, std, target, y0, y1, *rest = terms
+    layers = (len(rest) - 12) // 2
+    stop, attention = rest[4], tuple(rest[5 : 5 + layers])
+    g0, g1, *slopes = rest[5 + layers :]
+    smoothing = layout.options.SMOOTHING
+    return (
+        Lengths(
+            lengths,
+            steps if layout.stop_strides or layout.attention_strides else None,
+            text if layout.attention_strides else None,
+            truncated,
         ),
-        attention_steps=steps,
-        symbols=symbols,
-        attention_blocks=blocks,
-        attention_tiles=per_program,
-        HEADS=tuple(heads),
-        ATTENTION_TILE=(rows, ATTENTION_WIDTH),
-        ATTENTION_ALIGN=align,
+        Mel(
+            (y0, y1),
+            target,
+            (g0, g1),
+            mean if smoothing == "mean" else None,
+            std if smoothing == "noise" else None,
+            layout.mel_strides,
+        ),
+        Latents(tuple(rest[:4]), tuple(slopes[:4]), layout.latent_strides),
+        Stop(stop, slopes[4], layout.stop_strides),
+        Attention(attention, tuple(slopes[5:]), layout.attention_strides),
     )
 
 
-def _scalars(
-    arguments: dict[str, Any],
-    spec: LossSpec,
-    normalizer: Counts | Tensor | float | None,
-    grad_scale: Tensor | float | None,
-    device: torch.device,
-) -> None:
-    numbers: tuple[Tensor | float, ...]
-    if normalizer is None:
-        numbers, kind, on_device = (), "none", False
-    else:
-        parts = tuple(normalizer) if isinstance(normalizer, tuple) else (normalizer,)
-        kind = "counts" if isinstance(normalizer, tuple) else "scalar"
-        on_device = any(isinstance(part, Tensor) for part in parts)
-        numbers = tuple(_scalar(part, device) if on_device else float(part) for part in parts)
-    (negative_below, negative_above), (positive_below, positive_above) = spec.stop_coefficients
-    floor_negative, floor_positive = spec.stop_floors
-    arguments.update(
-        normalizer=numbers,
-        grad_scale=_scalar(grad_scale, device) if isinstance(grad_scale, Tensor) else float(grad_scale or 1),
-        tail_frames=spec.stop_tail_frames,
-        free_bits=spec.kl_free_bits,
-        negative_below=negative_below,
-        negative_above=negative_above,
-        positive_below=positive_below,
-        positive_above=positive_above,
-        floor_negative=floor_negative,
-        floor_positive=floor_positive,
-        inverse_sigma=1.0 / spec.attention_sigma,
-        KL_BY="frames" if arguments["KL_PER_FRAME"] or spec.kl_normalization == "elbo" else "vectors",
-        ELBO=spec.kl_normalization == "elbo",
-        FREE_BITS=spec.kl_free_bits > 0,
-        NORMALIZER=kind,
-        NORMALIZER_ON_DEVICE=on_device,
-        SCALE_ON_DEVICE=isinstance(grad_scale, Tensor),
-    )
+def _address(value: Any) -> Any:
+    return value.data_ptr() if isinstance(value, Tensor) else value
 
 
-def _tile(largest: int, size: int) -> int:
-    """A power of two that covers ``size`` elements, within bounds."""
-    return min(largest, max(128, triton.next_power_of_2(max(size, 1))))
+def _without_gaps(inputs: LossInputs) -> LossInputs:
+    """With every vector contiguous."""
+    if all(vector is None or vector.is_contiguous() for vector in _vectors(inputs)):
+        return inputs
+    names = ("mel_lengths", "step_lengths", "text_lengths", "truncated", "mel_mean", "mel_std")
+    vectors = zip(names, _vectors(inputs), strict=True)
+    return inputs._replace(**{name: v if v is None else v.contiguous() for name, v in vectors})
 
 
-def _one_access(tensors: Sequence[Tensor | None]) -> int:
-    """Elements of a tile that gives each thread 16 bytes of the narrowest tensor."""
-    return SETTINGS.threads * 16 // min(t.element_size() for t in tensors if t is not None)
-
-
-def _contiguous(vector: Tensor | None) -> Tensor | None:
-    return None if vector is None else vector.contiguous()
-
-
-def _without_gaps(tensor: Tensor) -> bool:
-    """Whether each utterance's (T, C) lies in memory as one run; axes of one element may have any stride."""
-    _, frames, bins = tensor.shape
-    return (bins == 1 or tensor.stride(2) == 1) and (frames <= 1 or tensor.stride(1) == bins)
-
-
-def _strides(
-    tensors: Sequence[Tensor | None], axes: tuple[int, ...], by_tensor: bool = False
-) -> tuple[tuple[int, ...], ...]:
-    """Strides by axis, then tensor (or the other way round); 0 for absent tensors."""
-    if by_tensor:
-        return tuple(tuple(0 if t is None else t.stride(axis) for axis in axes) for t in tensors)
-    return tuple(tuple(0 if t is None else t.stride(axis) for t in tensors) for axis in axes)
-
-
-def _align(*sizes: int) -> int:
-    """The largest power of two up to 8, the elements of a 16-byte vector of bf16, that divides all sizes."""
-    return math.gcd(8, *sizes)
-
-
-def _scalar(value: Tensor | float, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().to(device)
-    return torch.full((), float(value), device=device)
-
-
-def _signed(seed: int) -> int:
-    """The low 32 bits as the int32 of the same bits, so that every seed has one type."""
-    low = seed & 0xFFFFFFFF
-    return low - (1 << 32) if low >= 1 << 31 else low
+def _scalar(value: Tensor | float, device: torch.device) -> Tensor | float:
+    """A number, or a tensor of the device: one on the host costs no wait to read."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    if value.device == device:
+        return value
+    return float(value) if value.device.type == "cpu" else value.to(device)

@@ -31,7 +31,7 @@ def rounded_up(length, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def pointers_at(pointer, utterance, t, c, batch_strides, frame_strides, bin_strides, k: tl.constexpr):
-    """Pointers to (t, c) of an utterance."""
-    row = t.to(tl.int64) * frame_strides[k]
-    return pointer + utterance * batch_strides[k] + row + c.to(tl.int64) * bin_strides[k]
+def pointers_at(pointer, utterance, t, c, strides, k: tl.constexpr):
+    """Pointers to (t, c) of an utterance of the tensor whose strides are the k-th of each axis."""
+    row = t.to(tl.int64) * strides[1][k]
+    return pointer + utterance * strides[0][k] + row + c.to(tl.int64) * strides[2][k]

@@ -9,7 +9,16 @@ from ttsfast.kernels.arithmetic import cos_sin_of_turn
 
 @triton.jit
 def four_normals(quad, frame, utterance, seed, step, ACC: tl.constexpr):
-    """Noise of bins 4 * quad .. 4 * quad + 3 as four tensors of the shape of ``quad`` and ``frame``.
+    """Noise of bins 4 * quad .. 4 * quad + 3 as four tensors; arguments as of :func:`four_words`."""
+    x0, x1, x2, x3 = four_words(quad, frame, utterance, seed, step)
+    a, b = _box_muller(x0, x1, ACC)
+    c, d = _box_muller(x2, x3, ACC)
+    return a, b, c, d
+
+
+@triton.jit
+def four_words(quad, frame, utterance, seed, step):
+    """Random words of a group of four bins, uint32.
 
     ``quad`` and ``frame`` broadcast to one shape; ``seed`` is 32 bits wide, ``step`` int64.
     """
@@ -17,10 +26,7 @@ def four_normals(quad, frame, utterance, seed, step, ACC: tl.constexpr):
     frame = frame.to(tl.uint32) + tl.zeros(counter.shape, tl.uint32)
     key = (step.to(tl.uint64) << 32) | seed.to(tl.uint32).to(tl.uint64)
     fixed = tl.zeros(counter.shape, tl.uint32)
-    x0, x1, x2, x3 = tl.philox(key, counter, frame, fixed + utterance.to(tl.uint32), fixed)
-    a, b = _box_muller(x0, x1, ACC)
-    c, d = _box_muller(x2, x3, ACC)
-    return a, b, c, d
+    return tl.philox(key, counter, frame, fixed + utterance.to(tl.uint32), fixed)
 
 
 @triton.jit

@@ -9,42 +9,30 @@ Returns the unweighted sum over its elements, to be scaled by the caller, and wr
 import triton
 import triton.language as tl
 from ttsfast.kernels.arithmetic import logistic
-from ttsfast.kernels.memory import load, store
+from ttsfast.kernels.memory import load, rounded_up, store
 
 
 @triton.jit
-def stop_steps(
-    logits,
-    gradient,
-    strides,
-    gradient_strides,
-    utterance,
-    length,
-    tail,
-    truncated,
-    size,
-    block,
-    scale,
-    a0,
-    b0,
-    a1,
-    b1,
-    TILE: tl.constexpr,
-    ACC: tl.constexpr,
-):
-    """Cross-entropy of TILE steps: ``a * softplus(-x) + b * softplus(x)``, (a, b) by the step's target."""
+def stop_steps(stop, utterance, length, tail, truncated, size, block, scale, numbers, OPT: tl.constexpr):
+    """Cross-entropy of one tile's steps: ``a * softplus(-x) + b * softplus(x)``, (a, b) by the target."""
+    TILE: tl.constexpr = OPT.STOP_TILE
+    ALIGN: tl.constexpr = OPT.STOP_ALIGN
     t = block * TILE + tl.arange(0, TILE)
     length = length.to(tl.int32)
-    inside = t < length + tail.to(tl.int32)
+    end = length + tail.to(tl.int32)
+    inside = t < end
     positive = inside & (t >= length - 1) & (truncated == 0)
-    x = load(logits + utterance * strides[0] + t.to(tl.int64) * strides[1], inside, ACC)
+    row = tl.multiple_of(utterance * stop.strides[0][0], ALIGN)
+    at = stop.logits + row + t.to(tl.int64) * stop.strides[0][1]
+    x = tl.where(inside, load(at, t < rounded_up(end, ALIGN), OPT.ACC), 0.0)
     below, above, down, up = logistic(x)
-    a = tl.where(positive, a1, a0).to(ACC)
-    b = tl.where(positive, b1, b0).to(ACC)
+    a = tl.where(positive, numbers.stop_positive[0], numbers.stop_negative[0]).to(OPT.ACC)
+    b = tl.where(positive, numbers.stop_positive[1], numbers.stop_negative[1]).to(OPT.ACC)
     # A coefficient of 0 removes its half: it must not meet an infinity.
     value = tl.where(a == 0, 0.0, a * below) + tl.where(b == 0, 0.0, b * above)
-    if gradient is not None:
+    if stop.gradient is not None:
         slope = tl.where(inside, b * up - a * down, 0.0)
-        at = gradient + utterance * gradient_strides[0] + t.to(tl.int64) * gradient_strides[1]
-        store(at, slope * scale, t < size)
+        row = tl.multiple_of(utterance * stop.strides[1][0], ALIGN)
+        at = stop.gradient + row + t.to(tl.int64) * stop.strides[1][1]
+        store(at, slope * scale, t < rounded_up(size, ALIGN))
     return tl.sum(tl.where(inside, value, 0.0))

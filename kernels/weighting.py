@@ -10,80 +10,47 @@ from ttsfast.kernels.counts import batch_counts, divisors, number
 
 
 @triton.jit
-def norms(
-    mel_lengths,
-    step_lengths,
-    truncated,
-    batch,
-    frames,
-    steps,
-    stop_size,
-    tail_frames,
-    normalizer,
-    BINS: tl.constexpr,
-    HEADS: tl.constexpr,
-    HAS_STEPS: tl.constexpr,
-    BY_UTTERANCE: tl.constexpr,
-    KL_BY: tl.constexpr,
-    ELBO: tl.constexpr,
-    NORMALIZER: tl.constexpr,
-    NORMALIZER_ON_DEVICE: tl.constexpr,
-    BATCH_BLOCK: tl.constexpr,
-    ACC: tl.constexpr,
-):
+def norms(lengths, axes, normalizer, OPT: tl.constexpr):
     """Valid frames, and what the sums of the four terms are multiplied by."""
-    own_frames, own_stop, own_attention, own_utterances = batch_counts(
-        mel_lengths,
-        step_lengths,
-        truncated,
-        batch,
-        frames,
-        steps,
-        stop_size,
-        tail_frames,
-        HAS_STEPS,
-        BATCH_BLOCK,
-    )
+    HEADS: tl.constexpr = OPT.HEADS[-1] if OPT.HEADS[-1] > 0 else 1
+    own_frames, own_stop, own_attention, own_utterances = batch_counts(lengths, axes, OPT)
     by_frames, by_stop, by_attention, by_utterances = divisors(
-        own_frames,
-        own_stop,
-        own_attention,
-        own_utterances,
-        normalizer,
-        NORMALIZER,
-        NORMALIZER_ON_DEVICE,
-        BY_UTTERANCE,
-        ACC,
+        own_frames, own_stop, own_attention, own_utterances, normalizer, OPT
     )
-    if BY_UTTERANCE:
+    if OPT.BY_UTTERANCE:
         by_frames = by_utterances
         by_stop = by_utterances
         by_attention = by_utterances
-    mel = 1.0 / by_frames / BINS
+    mel = 1.0 / by_frames / OPT.BINS
     kl = mel
-    if not ELBO:
-        kl = 1.0 / (by_utterances if KL_BY == "vectors" else by_frames)
-    return own_frames, mel, kl, 1.0 / by_stop, 1.0 / by_attention / (HEADS if HEADS > 0 else 1)
+    if not OPT.ELBO:
+        kl = 1.0 / (by_utterances if OPT.KL_BY == "vectors" else by_frames)
+    return own_frames, mel, kl, 1.0 / by_stop, 1.0 / by_attention / HEADS
 
 
 @triton.jit
-def applied(grad_scale, ON_DEVICE: tl.constexpr, ACC: tl.constexpr):
+def applied(grad_scale, OPT: tl.constexpr):
     """The expected incoming gradient; 1 where it could not be divided out again."""
-    scale = number(grad_scale, ON_DEVICE, ACC)
+    ON_DEVICE: tl.constexpr = OPT.SCALE_ON_DEVICE
+    scale = number(grad_scale, ON_DEVICE, OPT.ACC)
     return tl.where((tl.abs(scale) < float("inf")) & (scale != 0), scale, 1.0)
 
 
 @triton.jit
-def weight(weights, schedule, state, term, STATE: tl.constexpr, ACC: tl.constexpr):
+def weight(weighting, term, OPT: tl.constexpr):
     """The weights of this step of ``term``, one index or several."""
-    if STATE:
+    if OPT.STATE:
         # In the reference's order of multiplication, so that both round alike.
-        factor = (tl.load(state[0] + term) * tl.load(schedule + term)).to(ACC)
+        factor = (tl.load(weighting.state[0] + term) * tl.load(weighting.schedule + term)).to(OPT.ACC)
         base = tl.where(
             term == 0,
-            weights[0],
-            tl.where(term == 1, weights[1], tl.where(term == 2, weights[2], weights[3])),
+            weighting.weights[0],
+            tl.where(
+                term == 1,
+                weighting.weights[1],
+                tl.where(term == 2, weighting.weights[2], weighting.weights[3]),
+            ),
         )
         return factor * base
     else:
-        return tl.load(weights + term).to(ACC)
+        return tl.load(weighting.weights + term).to(OPT.ACC)

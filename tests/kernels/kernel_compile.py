@@ -22,9 +22,7 @@ from typing import Any
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from ttsfast.kernels import launch
-from ttsfast.kernels.backward import rescale
-from ttsfast.kernels.forward import loss_forward
+from ttsfast.kernels import launch, layout, settings
 
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import LossInputs, LossSpec, StepState
@@ -52,6 +50,9 @@ class Usage:
     wide_loads: int
     """Load instructions of at least 16 bytes a thread."""
     wide_stores: int
+    narrow_loads: int
+    """Of less than 16 bytes: lengths, weights, statistics, partial sums, half-precision stop logits."""
+    narrow_stores: int
     atomics: tuple[str, ...]
     has_float64: bool
 
@@ -77,13 +78,53 @@ class _Target:
 def compiling_for(target: GPUTarget) -> Iterator[None]:
     config = triton.runtime.driver
     # Its own way back asks for a driver of this machine, which may have none.
-    before, settings = config._active, launch.SETTINGS
+    before = config._active, settings.SETTINGS, launch.fused_loss, launch._plans
     config.set_active(_Target(target))
-    launch.SETTINGS = launch.AMD if target.backend == "hip" else launch.NVIDIA
+    settings.SETTINGS = settings.AMD if target.backend == "hip" else settings.NVIDIA
+    launch.fused_loss, launch._plans = _Warm(launch.fused_loss), {}
     try:
         yield
     finally:
-        config._active, launch.SETTINGS = before, settings
+        config._active, settings.SETTINGS, launch.fused_loss, launch._plans = before
+
+
+@contextmanager
+def launching_for(target: GPUTarget) -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
+    """As :func:`compiling_for`, with launches: (name, arguments) of each, noted in place of being made."""
+    made: list[tuple[str, tuple[Any, ...]]] = []
+
+    def launcher(source: Any, metadata: Any) -> Callable[..., None]:
+        # Before the arguments come grid, stream, function, two sorts of metadata and two hooks.
+        return lambda *passed: made.append((metadata.name, passed[9:]))
+
+    class Utilities:
+        def get_device_properties(self, device: object) -> dict[str, int]:
+            return {"max_shared_mem": 1 << 16}
+
+        def load_binary(self, *binary: object) -> tuple[object, int, int, int, int]:
+            return object(), 1, 0, 0, 1024
+
+    with compiling_for(target):
+        driver = triton.runtime.driver._active
+        driver.launcher_cls, driver.utils = launcher, Utilities()
+        # What is kept by device must not be what another test compiled without launching.
+        driver.get_current_device = lambda: f"launching {target} {id(made)}"
+        launch.fused_loss = launch.fused_loss.kernel
+        yield made
+
+
+class _Warm:
+    """Stands in for the kernel: compiles where the launcher would launch."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.compiled: list[Any] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
+        def warm(*arguments: Any, **options: Any) -> None:
+            self.compiled.append(self.kernel.warmup(*arguments, grid=grid, **options))
+
+        return warm
 
 
 SPEC = LossSpec(
@@ -145,57 +186,40 @@ def tensors(
 
 
 def forward(spec: LossSpec, inputs: LossInputs, *, state: str = "", normalizer: Any = None) -> Any:
-    """Compile the forward kernel for the current target."""
-    gradients = launch.arrange(
-        [None if t is None else torch.empty_like(t) for t in launch.differentiable(inputs)]
+    """Compile the forward pass for the current target."""
+    _call(spec, inputs, state, normalizer)
+    return launch.fused_loss.compiled[-1]
+
+
+def backward(spec: LossSpec, inputs: LossInputs) -> Any:
+    """Compile the backward pass, over the gradients of the forward pass."""
+    call = _call(spec, inputs, "", None).call
+    launch.backward(call, call.gradients, torch.ones(()))
+    return launch.fused_loss.compiled[-1]
+
+
+def _call(spec: LossSpec, inputs: LossInputs, state: str, normalizer: Any) -> launch.Launched:
+    gradients = layout.arrange(
+        [None if t is None else torch.empty_like(t) for t in layout.differentiable(inputs)]
     )
     four, scalar = torch.ones(4), torch.zeros((), dtype=torch.int64)
     weights: Any = four
     if state:
         weights = StepState(state, four, four, four, four, scalar, scalar, four, scalar, True)
-    grid, arguments, options = launch.prepare(
-        spec, inputs, gradients, weights, normalizer, torch.ones(()), scalar
-    )
-    return loss_forward.warmup(
-        total=torch.zeros(()),
-        report=torch.zeros(13),
-        integers=torch.zeros(2, dtype=torch.int64),
-        partials=torch.zeros(grid[0]),
-        counter=torch.zeros((), dtype=torch.int32),
-        **arguments,
-        **options,
-        grid=grid,
-    )
-
-
-def backward(dtypes: list[torch.dtype], saved: list[torch.dtype] | None = None) -> Any:
-    """Compile the backward kernel for the current target: in place, or from ``saved`` to ``dtypes``."""
-    outputs = [torch.zeros(24, dtype=dtype) for dtype in dtypes]
-    gradients = outputs if saved is None else [torch.zeros(24, dtype=dtype) for dtype in saved]
-    compiled = []
-
-    class Warm:
-        """Stands in for the kernel: compiles where the launcher would launch."""
-
-        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-            return lambda *a, **k: compiled.append(rescale.warmup(*a, grid=grid, **k))
-
-    launch.rescale, kept = Warm(), launch.rescale
-    try:
-        launch.backward(gradients, outputs, torch.ones(()), torch.ones(()))
-    finally:
-        launch.rescale = kept
-    return compiled[0]
+    return launch.forward(spec, inputs, gradients, weights, normalizer, torch.ones(()), scalar)
 
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 _DEVICE_COUNTS = Counts(*(torch.ones(()) for _ in range(4)))
 VARIANTS: dict[str, Callable[[], Any]] = {
     "mel-f32": lambda: forward(SPEC, tensors(terms="mel")),
+    "mel-bf16": lambda: forward(SPEC, tensors(BF16, terms="mel")),
     "mel-bf16-100": lambda: forward(SPEC, tensors(BF16, terms="mel", bins=100, statistics=True)),
     "mel-noise-f32": lambda: forward(replace(SPEC, mel_smoothing="noise"), tensors(terms="mel")),
     "mel-pair-transposed-f32": lambda: forward(SPEC, tensors(terms="mel", predictions=2, transposed=True)),
+    "mel-transposed-bf16": lambda: forward(SPEC, tensors(BF16, terms="mel", transposed=True)),
     "mel-kl-stop-f32": lambda: forward(SPEC, tensors(terms="mel kl stop")),
+    "mel-kl-stop-bf16": lambda: forward(SPEC, tensors(BF16, terms="mel kl stop")),
     "all-f32": lambda: forward(SPEC, tensors(), state="dwa"),
     "all-bf16": lambda: forward(SPEC, tensors(BF16), state="dwa"),
     "all-options-f32": lambda: forward(
@@ -216,8 +240,12 @@ VARIANTS: dict[str, Callable[[], Any]] = {
         state="origin",
         normalizer=_DEVICE_COUNTS,
     ),
-    "rescale-in-place": lambda: backward([F32, BF16, F16, F32, BF16, F32, F16, F32]),
-    "rescale-f32-to-f16": lambda: backward([F16, F16, F16], [F32, F32, F32]),
+    "backward-f32": lambda: backward(SPEC, tensors()),
+    "backward-bf16": lambda: backward(SPEC, tensors(BF16)),
+    "backward-options-f16": lambda: backward(
+        replace(SPEC, mel_loss="l1", mel_smoothing="noise", kl_free_bits=1.0),
+        tensors(F16, predictions=2, heads=(4, 0), prior=True, statistics=True),
+    ),
 }
 
 
@@ -233,13 +261,12 @@ def _nvidia(kernel: Any) -> Usage:
         tool = str(_TOOLS / "cuobjdump")
         text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
     resources = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", text.stdout))
-    wide = r"\.global\S*\.(?:v4\.[bfu]32|v2\.[bfu]64|v8\.[bfu]32|v4\.[bfu]64)"
+    loads, stores = (re.findall(rf"\b{kind}\.global\S*", ptx) for kind in ("ld", "st"))
     return Usage(
         registers=int(resources["REG"]),
         stack=int(resources["STACK"]) + int(resources["LOCAL"]),
         shared=kernel.metadata.shared,
-        wide_loads=len(re.findall(r"\bld" + wide, ptx)),
-        wide_stores=len(re.findall(r"\bst" + wide, ptx)),
+        **_counted(loads, stores, r"\.(?:v4\.[bfu]32|v2\.[bfu]64|v8\.[bfu]32|v4\.[bfu]64)$"),
         atomics=tuple(re.findall(r"\b(?:atom|red)\.\S+", ptx)),
         has_float64=bool(re.search(r"\.f64", ptx)),
     )
@@ -253,16 +280,24 @@ def _amd(kernel: Any) -> Usage:
         assert found is not None, name
         return int(found.group(1))
 
+    loads, stores = (re.findall(rf"\b(?:global|buffer)_{kind}_\w+", text) for kind in ("load", "store"))
     return Usage(
         registers=field("vgpr_count"),
         # The private segment also counts scalar registers kept in lanes of vector registers, not in memory.
         stack=field("vgpr_spill_count") + len(re.findall(r"\bscratch_(?:load|store)", text)),
         shared=kernel.metadata.shared,
-        wide_loads=len(re.findall(r"\b(?:global|buffer)_load_dwordx4", text)),
-        wide_stores=len(re.findall(r"\b(?:global|buffer)_store_dwordx4", text)),
+        **_counted(loads, stores, "_dwordx4$"),
         atomics=tuple(re.findall(r"\b(?:global|buffer|flat)_atomic_\w+", text)),
         has_float64=bool(re.search(r"_f64\b", text)),
     )
+
+
+def _counted(loads: list[str], stores: list[str], wide: str) -> dict[str, int]:
+    counts = {}
+    for name, found in (("loads", loads), ("stores", stores)):
+        counts[f"wide_{name}"] = sum(re.search(wide, instruction) is not None for instruction in found)
+        counts[f"narrow_{name}"] = len(found) - counts[f"wide_{name}"]
+    return counts
 
 
 def is_measured() -> bool:
@@ -288,6 +323,8 @@ def main() -> None:
                 "shared": used.shared,
                 "wide_loads": used.wide_loads,
                 "wide_stores": used.wide_stores,
+                "narrow_loads": used.narrow_loads,
+                "narrow_stores": used.narrow_stores,
             }
             print(name, label, used)
     known[TRITON] = table

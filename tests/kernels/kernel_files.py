@@ -12,5 +12,6 @@ KERNEL_FILES = (
     "test_kernel_state.py",
     "test_kernel_compile.py",
     "test_kernel_properties.py",
+    "test_kernel_noise.py",
     "test_kernel_gather.py",
 )

@@ -112,6 +112,39 @@ def test_half_gradients_without_a_scale_are_not_lost_to_subnormals() -> None:
     close(torch.autograd.grad(total * 65536.0, tensors), expected(inputs, 65536.0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("incoming", [3.0, 1 / 3])
+def test_an_unexpected_gradient_is_rounded_once(dtype: torch.dtype, incoming: float) -> None:
+    """The very bits of a gradient that was expected, whether the graph is kept or not."""
+    inputs = make_inputs(dtype=dtype, heads=(2,), prior=True, predictions=2)
+    scale = torch.tensor(incoming, device=DEVICE)
+    gradients = []
+    for hint, kept in ((scale, False), (None, False), (None, True), (2.0, False)):
+        total, tensors = run(inputs, hint)
+        gradients.append(torch.autograd.grad(total, tensors, scale, retain_graph=kept))
+    for other in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], other, strict=True))
+
+
+def test_float16_gradients_are_right_to_one_rounding() -> None:
+    inputs = make_inputs(dtype=torch.float16, padding=0.0)
+    exact = expected(rebuilt(inputs, torch.Tensor.double), 3.0)
+    total, tensors = run(inputs)
+    ours = torch.autograd.grad(total * 3.0, tensors)
+    for a, b in zip(ours, exact, strict=True):
+        # Half a unit in the last place, or of the subnormals; float32 arithmetic takes a little more.
+        unit = torch.maximum(b.abs() * 2**-11, torch.full_like(b, 2.0**-25))
+        assert ((a.double() - b).abs() <= 1.01 * unit + 1e-7 * b.abs().max()).all()
+
+
+def test_an_input_changed_in_place_before_backward_raises() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    inputs.target.add_(1.0)
+    with pytest.raises(RuntimeError, match="in-place"):
+        torch.autograd.grad(total, tensors)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode: Any) -> None:
     inputs = make_inputs()

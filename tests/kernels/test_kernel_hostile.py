@@ -8,7 +8,7 @@ import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, Reference, check, evaluate, make_inputs, make_spec, only, rebuilt
 from torch import Tensor
-from ttsfast.kernels import launch
+from ttsfast.kernels import launch, layout, settings
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from ttsfast.kernels import launch
         {"lengths": (0,), "frames": 0},
         {"lengths": (), "frames": 4},
         {"lengths": (17, 11), "frames": 17, "bins": 63, "latents": 65, "symbols": 65},
+        {"lengths": (7, 0, 5), "frames": 7, "bins": 13, "latents": 11, "symbols": 3, "reduction": 2},
+        {"lengths": (1, 63), "frames": 63, "bins": 3, "latents": 2, "symbols": 63},
+        {"lengths": (65, 0), "frames": 65, "bins": 5, "latents": 3, "symbols": 5},
         {"lengths": (16, 3), "frames": 16, "bins": 80, "latents": 64, "symbols": 64},
         {"lengths": (24, 23), "frames": 24, "bins": 100, "latents": 31, "symbols": 8},
     ],
@@ -31,16 +34,43 @@ def test_shapes(shape: dict[str, Any]) -> None:
     check(spec, make_inputs(**shape, statistics=True, heads=(0, 2)))
 
 
+@pytest.mark.parametrize("padding", [float("inf"), -float("inf"), 3e38])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whatever_padding_holds(padding: float, dtype: torch.dtype) -> None:
+    spec = make_spec(mel_smoothing="mean", kl_free_bits=0.5)
+    inputs = make_inputs(padding=padding, dtype=dtype, heads=(2,), prior=True, statistics=True)
+    clean = rebuilt(inputs, lambda t: torch.where(t == torch.tensor(padding).to(t.dtype), 0.0, t))
+    ours, wanted = (evaluate(BACKEND, spec, each) for each in (inputs, clean))
+    for a, b in zip((*ours.result, *ours.gradients), (*wanted.result, *wanted.gradients), strict=True):
+        assert a is not None
+        assert torch.equal(a, b)
+
+
+def test_extreme_logvars() -> None:
+    """Where exp of one overflows, or vanishes, and the divergence does not."""
+    inputs = only(make_inputs(lengths=(9, 9), frames=9, prior=True, latents=3), "kl")
+    assert inputs.posterior is not None
+    assert inputs.prior is not None
+    spread = torch.linspace(-35, 35, 2 * 9 * 3, device=DEVICE).view(2, 9, 3)
+    inputs = inputs._replace(posterior=(inputs.posterior[0], spread), prior=(inputs.prior[0], spread + 1))
+    for given in (inputs, inputs._replace(prior=None)):
+        ours, truth = (evaluate(each, make_spec(kl_free_bits=2.0), given) for each in (BACKEND, Reference()))
+        # The interpreter's multiply-add is not fused, which costs exp its last digits.
+        torch.testing.assert_close(ours.result.total.double(), truth.result.total, rtol=1e-5, atol=0)
+        for a, b in zip(ours.gradients, truth.gradients, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
+
+
 def test_more_utterances_than_a_block_of_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "BATCH_BLOCK", 2)
+    monkeypatch.setattr(settings, "BATCH_BLOCK", 2)
     check(make_spec(normalization="utterance"), only(make_inputs(lengths=(3, 1, 0, 2, 4), frames=5), "stop"))
 
 
 def test_several_tiles_per_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "MAX_PROGRAMS", 2)
-    monkeypatch.setattr(launch, "MEL_ELEMENTS", 1)
-    monkeypatch.setattr(launch, "_one_access", lambda tensors: 64)
-    monkeypatch.setattr(launch, "REDUCE_BLOCK", 2)
+    monkeypatch.setattr(settings, "MAX_PROGRAMS", 2)
+    monkeypatch.setattr(settings, "MEL_ELEMENTS", 1)
+    monkeypatch.setattr(settings, "one_access", lambda tensors: 64)
+    monkeypatch.setattr(settings, "REDUCE_BLOCK", 2)
     inputs = make_inputs(lengths=(70, 31), frames=70, bins=12, latents=16, heads=(2,), predictions=2)
     check(make_spec(mel_smoothing="noise"), inputs)
     check(make_spec(mel_smoothing="noise"), rebuilt(inputs, _transposed))
@@ -86,6 +116,18 @@ def test_mixed_strides() -> None:
         stop_logits=_stepped(inputs.stop_logits),
     )
     check(make_spec(), inputs)
+
+
+def test_expanded_latents_and_attention() -> None:
+    inputs = make_inputs(lengths=(5, 5), frames=5, padding=0.0, heads=(3,))
+    assert inputs.posterior is not None
+    mu, logvar = (tensor[:, :1].expand(-1, 5, -1) for tensor in inputs.posterior)
+    check(
+        make_spec(),
+        inputs._replace(
+            posterior=(mu, logvar), attention=(inputs.attention[0][:, :1].expand(-1, 3, -1, -1),)
+        ),
+    )
 
 
 def test_expanded_tensors() -> None:
@@ -142,18 +184,17 @@ def test_nothing_outside_the_tensors_is_read_or_written(dtype: torch.dtype) -> N
 
     inputs = rebuilt(inputs, guarded)
     spec = make_spec()
-    outputs = [_bordered(t, 12345.0) if t is not None else None for t in launch.differentiable(inputs)]
+    outputs = [_bordered(t, 12345.0) if t is not None else None for t in layout.differentiable(inputs)]
     for _, whole in filter(None, outputs):
         whole[64:-64] = float("nan")
     launched = launch.forward(
         spec,
         inputs,
-        launch.arrange([None if output is None else output[0] for output in outputs]),
+        layout.arrange([None if output is None else output[0] for output in outputs]),
         torch.tensor(spec.base_weights, device=DEVICE),
         None,
         None,
         torch.zeros((), dtype=torch.int64, device=DEVICE),
-        torch.zeros((), dtype=torch.int32, device=DEVICE),
     )
     assert launched.total.isfinite()
     for inner, whole in filter(None, outputs):

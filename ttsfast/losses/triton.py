@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class TritonBackend:
     ) -> BackendResult:
         if torch.compiler.is_compiling():
             return triton_op.run(spec, inputs, weights, normalizer, grad_scale, step)
-        return _run(_Call(spec, inputs, weights, normalizer, grad_scale, step))[0]
+        return _run(spec, inputs, weights, normalizer, grad_scale, step)[0]
 
     def run_step(
         self,
@@ -72,132 +73,92 @@ class TritonBackend:
         grad_scale: Tensor | float | None,
     ) -> tuple[BackendResult, Tensor]:
         """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same launch moves on."""
-        return _run(_Call(spec, inputs, state, normalizer, grad_scale, state.noise_step))
+        return _run(spec, inputs, state, normalizer, grad_scale, state.noise_step)
 
 
-class _Call(NamedTuple):
-    spec: LossSpec
-    inputs: LossInputs
-    weights: Tensor | StepState
-    normalizer: Counts | Tensor | float | None
-    grad_scale: Tensor | float | None
-    step: Tensor
-
-
-def _run(call: _Call) -> tuple[BackendResult, Tensor]:
+def _run(
+    spec: LossSpec,
+    inputs: LossInputs,
+    weights: Tensor | StepState,
+    normalizer: Counts | Tensor | float | None,
+    grad_scale: Tensor | float | None,
+    step: Tensor,
+) -> tuple[BackendResult, Tensor]:
     """The result and the weights (4,) it used."""
-    from ttsfast.kernels import launch
+    from ttsfast.kernels import launch, layout
 
-    tensors = launch.differentiable(call.inputs)
-    needs = _needs(call.spec, tensors)
-    if any(needs):
-        total, report, integers = _FusedLoss.apply(call, needs, *tensors)
-    else:
-        total, report, integers = _launch(call, launch.arrange([None] * len(tensors)))
-    values, floors, weights = report[:12].view(3, 4).unbind()
-    return BackendResult(total, values, floors, *integers.unbind()), weights
+    tensors = layout.differentiable(inputs)
+    gradients = _empty_gradients(spec, tensors)
+    given = layout.arrange(gradients)
+    launched = launch.forward(spec, inputs, given, weights, normalizer, grad_scale, step)
+    total = launched.total
+    wanted = [t for t, gradient in zip(tensors, gradients, strict=True) if gradient is not None]
+    if wanted:
+        total = _Attach.apply(launched.call, [total], *wanted)
+    values, floors, used, _, _ = launched.report.unbind()
+    frames, clamped, _ = launched.integers.unbind()
+    return BackendResult(total, values, floors, frames, clamped), used
 
 
-def _needs(spec: LossSpec, tensors: list[Tensor | None]) -> list[bool]:
-    """Which of :func:`ttsfast.kernels.launch.differentiable` get a gradient."""
+def _empty_gradients(spec: LossSpec, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Memory for gradients of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted."""
     if not torch.is_grad_enabled():
-        return [False] * len(tensors)
+        return [None] * len(tensors)
     mel, kl, stop, attention = spec.active
-    active = [mel] * 2 + [kl] * 4 + [stop] + [attention] * (len(tensors) - 7)
-    return [t is not None and t.requires_grad and a for t, a in zip(tensors, active, strict=True)]
+    active = (mel, mel, kl, kl, kl, kl, stop, *(attention,) * (len(tensors) - 7))
+    return [
+        torch.empty_like(t) if t is not None and a and t.requires_grad else None
+        for t, a in zip(tensors, active, strict=True)
+    ]
 
 
-_counters: dict[tuple[torch.device, int], Tensor] = {}
+class _Attach(torch.autograd.Function):
+    """Connects the total to the inputs whose gradients the launch has already written.
 
-
-def counter(device: torch.device) -> Tensor:
-    """() int32 zero that a launch on the current stream may count in; every launch leaves it at zero."""
-    if device.type != "cuda":
-        return torch.zeros((), dtype=torch.int32, device=device)
-    if torch.cuda.is_current_stream_capturing():
-        # A graph may replay beside other work of this stream: it counts in memory of its own.
-        return torch.zeros((), dtype=torch.int32, device=device)
-    key = (device, torch.cuda.current_stream(device).cuda_stream)
-    if key not in _counters:
-        _counters[key] = torch.zeros((), dtype=torch.int32, device=device)
-    return _counters[key]
-
-
-def _launch(call: _Call, gradients: Any) -> tuple[Tensor, Tensor, Tensor]:
-    from ttsfast.kernels import launch
-
-    return launch.forward(
-        call.spec,
-        call.inputs,
-        gradients,
-        call.weights,
-        call.normalizer,
-        call.grad_scale,
-        call.step,
-        counter(call.inputs.target.device),
-    )
-
-
-class _FusedLoss(torch.autograd.Function):
-    """Writes the gradients in the forward pass; the backward pass hands them out.
-
-    A graph that is not kept gives its gradients away and may have them rescaled where they lie. A graph
-    that is kept (``retain_graph``) writes fresh ones each time, so that what was handed out before stays.
+    A graph that is not kept gives its gradients away, after a kernel has made sure that they fit what
+    arrived. A graph that is kept (``retain_graph``) writes fresh ones each time, so that what was handed out
+    before stays.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, call: _Call, needs: list[bool], *tensors: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        from ttsfast.kernels import launch
-
-        gradients = [
-            torch.empty_like(tensor, dtype=_saved_dtype(tensor, call.grad_scale))
-            if tensor is not None and need
-            else None
-            for tensor, need in zip(tensors, needs, strict=True)
-        ]
-        total, report, integers = _launch(call, launch.arrange(gradients))
-        ctx.gradients = gradients
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in tensors]
-        ctx.applied = report[12]
-        ctx.mark_non_differentiable(report, integers)
-        ctx.set_materialize_grads(False)
-        return total, report, integers
+    def forward(ctx: Any, call: Any, total: list[Tensor], *tensors: Tensor) -> Tensor:
+        ctx.call = call
+        # Not saved as autograd saves: hooks that move saved tensors elsewhere would move them for nothing.
+        ctx.versions = _versions(call.inputs)
+        # In a list, since autograd would take an argument that comes back for a view.
+        return total.pop()
 
     @staticmethod
-    def backward(ctx: Any, incoming: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        from ttsfast.kernels import launch
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        from ttsfast.kernels import launch, layout
 
-        if ctx.gradients is None:
+        call = ctx.call
+        if call is None:
             raise RuntimeError(
                 "the loss is differentiated a second time, after its gradients were handed over: "
                 "pass retain_graph=True to the first backward"
             )
-        saved: list[Tensor | None] = ctx.gradients
-        if incoming is None:
-            return (None,) * (2 + len(saved))
-        kept = graph_is_kept()
-        outputs = [
-            gradient
-            if gradient is None or (not kept and gradient.dtype == dtype)
-            else torch.empty_like(gradient, dtype=dtype)
-            for gradient, dtype in zip(saved, ctx.dtypes, strict=True)
-        ]
-        if not kept:
-            ctx.gradients = None
-        with torch.no_grad():
-            launch.backward(
-                [gradient for gradient in saved if gradient is not None],
-                [output for output in outputs if output is not None],
-                incoming.detach(),
-                ctx.applied,
+        if _versions(call.inputs) != ctx.versions:
+            raise RuntimeError(
+                "a tensor that the loss was computed from has been modified by an in-place operation since: "
+                "pass a clone of it, or modify it after backward"
             )
+        outputs = call.gradients
+        if graph_is_kept():
+            flat = [None if g is None else torch.empty_like(g) for g in layout.flatten(outputs)]
+            outputs = layout.arrange(flat)
+        else:
+            ctx.call = None
+        launch.backward(call, outputs, incoming)
+        given = [gradient for gradient in layout.flatten(outputs) if gradient is not None]
         if torch.is_grad_enabled():
-            outputs = [None if output is None else Once.apply(output.requires_grad_()) for output in outputs]
-        return (None, None, *outputs)
+            given = [Once.apply(gradient.requires_grad_()) for gradient in given]
+        return (None, None, *given)
 
 
-def _saved_dtype(tensor: Tensor, grad_scale: Tensor | float | None) -> torch.dtype:
-    """float32 for float16 gradients that nothing scales up: most of them would be subnormal, or 0."""
-    return torch.float32 if tensor.dtype == torch.float16 and grad_scale is None else tensor.dtype
+def _versions(inputs: LossInputs) -> list[int]:
+    """How often each tensor that the backward pass may read has been modified."""
+    vectors = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
+    read = [*inputs.values(), *(vector for vector in vectors if vector is not None)]
+    # Those made in inference mode keep no count.
+    return [tensor._version for tensor in read if not tensor.is_inference()]

@@ -8,6 +8,7 @@ arrived over what was applied.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def run(
         *_encoded(spec),
     )
     report = report.detach()
-    return BackendResult(total, report[0:4], report[4:8], integers[0], integers[1])
+    return BackendResult(total, report[0], report[1], integers[0], integers[1])
 
 
 def _active(spec: LossSpec, inputs: LossInputs) -> list[bool]:
@@ -79,7 +80,9 @@ def _encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
     return words, [spec.stop_tail_frames, spec.seed & 0xFFFFFFFF], numbers
 
 
-def _decoded(words: Sequence[str], whole: Sequence[int], numbers: Sequence[float]) -> LossSpec:
+@lru_cache(maxsize=64)
+def _decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
+    """The same object for the same options: the launcher knows its layouts by it."""
     mel, kl, stop, attention, delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
     return LossSpec(
         base_weights=(mel, kl, stop, attention),
@@ -134,25 +137,25 @@ def _losses(
     numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     from ttsfast.kernels import launch
-    from ttsfast.losses.triton import counter
+    from ttsfast.kernels import layout as layouts
 
     inputs = _arranged(reals, vectors, layout)
     written = [_gradient(tensor, want) for tensor, want in zip(reals, wanted, strict=True)]
     weights, step, *hint = scalars
     # A number arrives as a tensor on the host, whose value costs no wait.
-    parts = tuple(part if part.device == weights.device else float(part) for part in normalizer)
-    grad_scale = None if not hint else hint[0] if hint[0].device == weights.device else float(hint[0])
-    total, report, integers = launch.forward(
-        _decoded(words, whole, numbers),
+    parts = tuple(normalizer)
+    grad_scale = hint[0] if hint else None
+    launched = launch.forward(
+        _decoded(tuple(words), tuple(whole), tuple(numbers)),
         inputs,
-        launch.arrange(launch.differentiable(_arranged(written, vectors, layout))),
+        layouts.arrange(layouts.differentiable(_arranged(written, vectors, layout))),
         weights,
         Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
         grad_scale,
         step,
-        counter(weights.device),
     )
-    return total, report, integers, [gradient for gradient in written if gradient is not None]
+    gradients = [gradient for gradient in written if gradient is not None]
+    return launched.total, launched.report, launched.integers, gradients
 
 
 def _shapes(
@@ -163,8 +166,8 @@ def _shapes(
     gradients = [_gradient(tensor, want) for tensor, want in zip(reals, wanted, strict=True)]
     return (
         like.new_empty((), dtype=dtype),
-        like.new_empty((13,), dtype=dtype),
-        like.new_empty((2,), dtype=torch.int64),
+        like.new_empty((5, 4), dtype=dtype),
+        like.new_empty((3,), dtype=torch.int64),
         [gradient for gradient in gradients if gradient is not None],
     )
 
@@ -179,7 +182,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 def _backward(ctx: Any, incoming: Tensor, *_: Any) -> tuple[Any, ...]:
     report, *gradients = ctx.saved_tensors
-    factor = incoming / report[12]
+    factor = incoming / report[4, 0]
     given = iter(gradients)
     reals = [
         (next(given) * factor).to(dtype) if want else None
