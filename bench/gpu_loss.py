@@ -1,8 +1,9 @@
 """The composite loss on a GPU: eager dispatch and CUDA graphs, against plain and compiled torch.
 
-Writes gpu-loss.json and prints a table. A variant whose gradients are wrong gets no figures. Every set of
-tensors is used in turn, so that none is found in the caches. ``--dry-run`` exercises the same code on the
-CPU, with small shapes, and measures nothing worth keeping.
+Writes gpu-loss.json after every case and gpu-loss.txt, a table, at the end. ``triton`` gets no figures where
+its gradients are wrong; the others' errors stand beside theirs. Every set of tensors is used in turn, so that
+none is found in the caches, and variants take turns within each round. ``--dry-run`` exercises the same code
+on the CPU, with small shapes, and measures nothing worth keeping.
 """
 
 from __future__ import annotations
@@ -10,56 +11,75 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ttsfast.benchmarks import loss as bench
 from ttsfast.benchmarks import machine, roofline
+from ttsfast.losses import backend as backends
 
 CASES = (
+    bench.Case("tts", 32, 800, sets=6),
     bench.Case("short", 16, 200, sets=16),
-    bench.Case("tts", 32, 800, sets=8),
-    bench.Case("tts-full", 48, 800, ragged=False, sets=6),
+    bench.Case("large", 512, 1600, ragged=False, sets=2),
+    bench.Case("tts-bf16", 48, 800, sets=6, dtype="bfloat16"),
+    bench.Case("tts-full", 48, 800, ragged=False, sets=4),
     bench.Case("tts-100", 64, 1600, bins=100, sets=3),
-    bench.Case("tts-bf16", 48, 800, sets=8, dtype="bfloat16"),
-    bench.Case("large", 512, 1600, bins=80, ragged=False, sets=2),
+    bench.Case("short-100", 16, 400, bins=100, sets=8),
+    bench.Case("large-bf16", 512, 1600, ragged=False, sets=2, dtype="bfloat16"),
 )
+"""The most wanted first: what time does not allow is left out."""
+TUNED = ("tts", "large")
+"""Cases for ``max-autotune`` too, which takes long to compile."""
 DRY = (bench.Case("tiny", 2, 16, sets=2),)
+LEAVES = ("mel_pred", "mu", "logvar", "stop_logits")
+KERNELS = ["loss_backward", "loss_forward"]
+
+Call = Callable[[], Any]
 
 
-def eager_us(calls: Sequence[Callable[[], Any]], device: torch.device, rounds: int) -> float:
+def both(variant: bench.Variant, inputs: bench.Inputs, one: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of what a model would have produced; without ``one``, autograd would fill it each time."""
+    return torch.autograd.grad(variant(inputs), [inputs[name] for name in LEAVES], one)
+
+
+def alone(variant: bench.Variant, inputs: bench.Inputs) -> Tensor:
+    """The forward pass, gradients still wanted: a fused backend writes them in it."""
+    return variant(inputs).detach()
+
+
+def eager_us(calls: Sequence[Call], device: torch.device) -> float:
     """Microseconds a call in eager dispatch, device and host overlapping as in training."""
+    machine.synchronize(device)
+    began = time.perf_counter()
+    for call in calls:
+        call()
+    machine.synchronize(device)
+    return 1e6 * (time.perf_counter() - began) / len(calls)
+
+
+def host_us(calls: Sequence[Call], device: torch.device) -> float:
+    """Median microseconds until a call returns, the device left behind."""
     turns = []
-    for _ in range(rounds):
+    for call in calls:
         machine.synchronize(device)
         began = time.perf_counter()
-        for call in calls:
-            call()
-        machine.synchronize(device)
-        turns.append((time.perf_counter() - began) / len(calls))
-    return 1e6 * median(turns)
-
-
-def host_us(calls: Sequence[Callable[[], Any]], device: torch.device, rounds: int) -> float:
-    """Microseconds until a call returns, the device left behind."""
-    turns = []
-    for _ in range(rounds):
-        for call in calls:
-            machine.synchronize(device)
-            began = time.perf_counter()
-            call()
-            turns.append(time.perf_counter() - began)
+        call()
+        turns.append(time.perf_counter() - began)
     machine.synchronize(device)
     return 1e6 * median(turns)
 
 
-def graph_us(calls: Sequence[Callable[[], Any]], rounds: int) -> float:
-    """Microseconds of device time a call, all of them replayed from one graph."""
+def captured(calls: Sequence[Call]) -> torch.cuda.CUDAGraph:
+    """One graph of all calls."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -70,87 +90,197 @@ def graph_us(calls: Sequence[Callable[[], Any]], rounds: int) -> float:
     with torch.cuda.graph(graph):
         for call in calls:
             call()
-    turns = []
-    for _ in range(rounds + 3):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
-        graph.replay()
-        ended.record()
-        ended.synchronize()
-        turns.append(began.elapsed_time(ended) / len(calls))
-    return 1e3 * median(turns[3:])
+    return graph
 
 
-def launches(call: Callable[[], Any]) -> int:
-    """Kernels, copies and fills of one call."""
+def replay_us(graph: torch.cuda.CUDAGraph, calls: int) -> float:
+    """Microseconds of device time a call."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    began.record()
+    graph.replay()
+    ended.record()
+    ended.synchronize()
+    return 1e3 * began.elapsed_time(ended) / calls
+
+
+def launches(call: Call) -> list[str]:
+    """Names of the kernels, copies and fills of one call."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
         torch.cuda.synchronize()
-    return sum(event.device_type.name == "CUDA" for event in profile.events())
+    return sorted(event.name for event in profile.events() if event.device_type.name == "CUDA")
 
 
-def memory_bytes(call: Callable[[], Any]) -> int:
-    """Peak memory beyond the inputs."""
+def memory(call: Call) -> dict[str, int]:
+    """Peak memory beyond the inputs, and how many allocations one call makes."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
+    before = torch.cuda.memory_stats()
+    kept = call()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
+    after = torch.cuda.memory_stats()
+    del kept
+    return {
+        "peak_bytes": after["allocated_bytes.all.peak"] - before["allocated_bytes.all.current"],
+        "allocations": after["allocation.all.allocated"] - before["allocation.all.allocated"],
+    }
 
 
-def measure(case: bench.Case, variants: dict[str, Any], device: torch.device, rounds: int) -> dict[str, Any]:
+@contextmanager
+def no_synchronisation() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def first_line(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"[:200]
+
+
+def variants(case: bench.Case, device: torch.device) -> dict[str, bench.Variant]:
+    """What is compared; compiled afresh for each case, for its shapes alone."""
+    found: dict[str, bench.Variant] = {"eager": bench.eager}
+    if device.type == "cuda":
+        found["compile"] = torch.compile(bench.eager, dynamic=False)
+        if case.name in TUNED:
+            found["compile-max"] = torch.compile(
+                bench.eager, dynamic=False, mode="max-autotune-no-cudagraphs"
+            )
+    name = "triton" if device.type == "cuda" else "cpp"
+    if backends.unavailable(name) is None:
+        found[name] = bench.backend_variant(name, device)
+    return found
+
+
+def prepare(
+    name: str, variant: bench.Variant, case: bench.Case, sets: list[bench.Inputs], device: torch.device
+) -> tuple[dict[str, Any], list[Call], list[Call]]:
+    """What one look at a variant tells, and its calls: both passes, and the first alone."""
+    one = torch.ones((), device=device)
+    error = bench.error_of(variant, sets[0])
+    row: dict[str, Any] = {"error": error}
+    if name == "triton" and not error <= (bench.TOLERANCE if case.dtype == "float32" else 2**-8):
+        raise ValueError(f"wrong: error {error:.2g}")
+    calls = [partial(both, variant, inputs, one) for inputs in sets]
+    for call in calls:
+        call()
+    if device.type == "cuda":
+        names = launches(calls[0])
+        row |= {"launches": len(names), **memory(calls[0])}
+        if name == "triton":
+            row["kernels"] = names
+            with no_synchronisation():
+                calls[0]()
+            row["synchronisations"] = 0
+    return row, calls, [partial(alone, variant, inputs) for inputs in sets]
+
+
+def measure(case: bench.Case, device: torch.device, rounds: int) -> dict[str, Any]:
     sets = [bench.make_inputs(case, device, seed) for seed in range(case.sets)]
     shape = roofline.Shape(case.batch, case.frames, case.bins, case.latents)
     item = sets[0]["mel_pred"].element_size()
-    ledgers = [
-        roofline.ledger(shape, inputs["mel_lengths"].tolist(), item=item, tail=bench.TAIL) for inputs in sets
-    ]
-    size = sum(roofline.total_bytes(ledger) for ledger in ledgers) / len(sets)
+    lengths = [inputs["mel_lengths"].tolist() for inputs in sets]
+    size = sum(
+        roofline.total_bytes(roofline.ledger(shape, each, item=item, tail=bench.TAIL)) for each in lengths
+    )
     rows: dict[str, Any] = {}
-    for name, variant in variants.items():
-        error = bench.error_of(variant, sets[0])
-        row = rows[name] = {"error": error}
-        # Two roundings to bfloat16 against one.
-        if not error <= (bench.TOLERANCE if case.dtype == "float32" else 2**-6):
-            row["wrong"] = True
-            continue
-        calls = [partial(bench.both_passes, variant, inputs) for inputs in sets]
-        for call in calls:
-            call()
-        row["eager_us"] = eager_us(calls, device, rounds)
-        row["host_us"] = host_us(calls, device, max(rounds // 4, 1))
-        if device.type == "cuda":
-            row["launches"] = launches(calls[0])
-            row["peak_bytes"] = memory_bytes(calls[0])
-            try:
-                row["graph_us"] = graph_us(calls, rounds)
-            except RuntimeError as problem:
-                row["no_graph"] = str(problem).splitlines()[0]
-        fastest = min(row.get("graph_us", row["eager_us"]), row["eager_us"])
-        row["GB_per_s"] = size / fastest / 1e3
-    return {"case": vars(case), "fused_bytes": size, "variants": rows}
-
-
-def copy_gb_per_s(device: torch.device, rounds: int) -> float:
+    ready: dict[str, tuple[list[Call], list[Call], Any]] = {}
+    for name, variant in variants(case, device).items():
+        graph = None
+        try:
+            rows[name], calls, forward = prepare(name, variant, case, sets, device)
+            if device.type == "cuda":
+                try:
+                    graph = captured(calls)
+                except RuntimeError as problem:
+                    rows[name]["no_graph"] = first_line(problem)
+            ready[name] = calls, forward, graph
+        except Exception as problem:
+            # Nobody's failure must cost the others' figures.
+            rows[name] = {**rows.get(name, {}), "failed": first_line(problem)}
     copy = machine.Copy(device)
-    return copy.bytes / eager_us([copy] * 8, device, rounds) / 1e3
+    times: dict[str, dict[str, list[float]]] = {name: {} for name in ready}
+    copies = []
+    for turn in range(-2, rounds):
+        for name, (calls, forward, graph) in ready.items():
+            found = {"eager_us": eager_us(calls, device), "forward_us": eager_us(forward, device)}
+            if turn % 4 == 0:
+                found["host_us"] = host_us(calls, device)
+            if graph is not None:
+                found["graph_us"] = replay_us(graph, len(calls))
+            if turn >= 0:
+                for key, value in found.items():
+                    times[name].setdefault(key, []).append(value)
+        copies.append(copy.bytes / eager_us([copy] * 4, device) * 1e6)
+    bandwidth = median(copies)
+    for name, found in times.items():
+        row = rows[name]
+        row |= {key: median(values) for key, values in found.items()}
+        row |= {f"least_{key}": min(values) for key, values in found.items()}
+        fastest = min(row.get("graph_us", row["eager_us"]), row["eager_us"])
+        row["GB_per_s"] = size / case.sets / fastest / 1e3
+        row["of_copy"] = row["GB_per_s"] * 1e9 / bandwidth
+    return {
+        "case": asdict(case),
+        "fused_bytes": size / case.sets,
+        "copy_GB_per_s": bandwidth / 1e9,
+        "variants": rows,
+    }
+
+
+def verdicts(result: dict[str, Any], device: torch.device) -> list[str]:
+    """What was aimed at and missed."""
+    missed = []
+    for found in result["cases"]:
+        name, rows = found["case"]["name"], found["variants"]
+        for other, row in rows.items():
+            if "failed" in row:
+                missed.append(f"{name}: {other} {row['failed']}")
+        ours = rows.get("triton")
+        if device.type != "cuda" or ours is None or "failed" in ours:
+            continue
+        if ours["kernels"] != KERNELS:
+            missed.append(f"{name}: launches {ours['kernels']} in place of {KERNELS}")
+        if ours["host_us"] > 100:
+            missed.append(f"{name}: host {ours['host_us']:.0f} us, more than 100")
+        if name.startswith("large") and ours["of_copy"] < 0.85:
+            missed.append(f"{name}: {ours['of_copy']:.0%} of the copy bandwidth, less than 85%")
+        for other, least in (("eager", 8.0), ("compile", 2.5), ("compile-max", 2.5)):
+            for key in ("eager_us", "graph_us"):
+                ratio = rows.get(other, {}).get(key, 0) / ours.get(key, float("inf"))
+                wanted = 1.0 if name.startswith("large") else least
+                if 0 < ratio < wanted:
+                    missed.append(f"{name}: {ratio:.2f}x {other} by {key}, less than {wanted:g}")
+    return missed
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = [f"copy {result['copy_GB_per_s']:.0f} GB/s"]
-    lines.append(
-        f"{'case':10} {'variant':10} {'eager us':>9} {'graph us':>9} {'host us':>8} {'launches':>8} GB/s"
-    )
+    lines = [
+        f"{'case':11} {'variant':12} {'eager us':>9} {'graph us':>9} {'fwd us':>8} {'host us':>8} "
+        f"{'launch':>6} {'alloc':>5} {'peak MB':>8} {'GB/s':>6} {'copy':>5} {'error':>8}"
+    ]
     for found in result["cases"]:
         for name, row in found["variants"].items():
-            if row.get("wrong"):
-                lines.append(f"{found['case']['name']:10} {name:10} wrong by {row['error']:.1e}")
+            start = f"{found['case']['name']:11} {name:12} "
+            if "eager_us" not in row:
+                lines.append(start + row.get("failed", "not measured"))
                 continue
             lines.append(
-                f"{found['case']['name']:10} {name:10} {row['eager_us']:9.1f} {row.get('graph_us', 0):9.1f} "
-                f"{row['host_us']:8.1f} {row.get('launches', 0):8} {row['GB_per_s']:.0f}"
+                start + f"{row['eager_us']:9.1f} {row.get('graph_us', float('nan')):9.1f} "
+                f"{row['forward_us']:8.1f} {row.get('host_us', float('nan')):8.1f} "
+                f"{row.get('launches', 0):6} {row.get('allocations', 0):5} "
+                f"{row.get('peak_bytes', 0) / 1e6:8.1f} {row['GB_per_s']:6.0f} "
+                f"{row['of_copy']:5.0%} {row['error']:8.1e}"
             )
+    copies = [found["copy_GB_per_s"] for found in result["cases"]]
+    if copies:
+        lines.append(f"copy {min(copies):.0f} to {max(copies):.0f} GB/s")
+    lines += [f"left out for time: {', '.join(result['left_out'])}"] if result["left_out"] else []
+    lines += (
+        ["missed:", *(f"  {line}" for line in result["missed"])] if result["missed"] else ["nothing missed"]
+    )
     return "\n".join(lines)
 
 
@@ -158,20 +288,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder of gpu-loss.json")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no case after that")
     parser.add_argument("--dry-run", action="store_true")
     chosen = parser.parse_args()
+    began = time.monotonic()
     device = torch.device("cpu" if chosen.dry_run else "cuda")
-    variants = bench.variants(device, () if chosen.dry_run else ("default",))
     result: dict[str, Any] = {
         "machine": machine.describe(device),
-        "copy_GB_per_s": copy_gb_per_s(device, 2 if chosen.dry_run else chosen.rounds),
         "cases": [],
+        "left_out": [],
+        "missed": [],
     }
     chosen.output.mkdir(parents=True, exist_ok=True)
+    longest = 0.0
     for case in DRY if chosen.dry_run else CASES:
-        result["cases"].append(measure(case, variants, device, 2 if chosen.dry_run else chosen.rounds))
+        start = time.monotonic()
+        if start - began + longest > chosen.seconds:
+            result["left_out"].append(case.name)
+            continue
+        try:
+            result["cases"].append(measure(case, device, 2 if chosen.dry_run else chosen.rounds))
+        except Exception as problem:
+            result["missed"].append(f"{case.name}: {first_line(problem)}")
+        longest = max(longest, time.monotonic() - start)
+        torch._dynamo.reset()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         # After every case, so that a run cut short leaves what it has.
         (chosen.output / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{case.name}: {time.monotonic() - start:.0f} s", flush=True)
+    result["missed"] += verdicts(result, device)
+    (chosen.output / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
+    (chosen.output / "gpu-loss.txt").write_text(table(result) + "\n")
     print(table(result))
 
 
