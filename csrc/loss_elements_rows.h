@@ -142,14 +142,13 @@ void stop_steps(const Row<T>& row, std::int64_t first, std::int64_t last, const 
       // A coefficient of 0 takes its half out: 0 times an infinite logit would be NaN.
       if (a > 0) value += a * (x < 0 ? -x : V{});
       if (b > 0) value += b * (x > 0 ? x : V{});
-      // Both comparisons are false for NaN.
-      give(row.output[0] + i, x == x ? value : x, count);
+      give(row.output[0] + i, value, count);
       return;
     }
     const V near = T(1) / (T(1) + decay), far = decay / (T(1) + decay);
     const auto positive = x >= 0;
     const V slope = b * (positive ? near : far) - a * (positive ? far : near);
-    give(row.output[0] + i, (x == x ? slope : x) * take(row.incoming + i, count), count);
+    give(row.output[0] + i, slope * take(row.incoming + i, count), count);
   });
 }
 

@@ -171,6 +171,45 @@ def test_a_prior_of_infinite_precision_at_equal_means() -> None:
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(nats.sum(), inputs))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@terms
+def test_lengths_of_any_type_and_stride(term: str, dtype: torch.dtype) -> None:
+    case = make_case(term, (9, 4, 0), 12, 8, variant=1)
+    if "kl" in term or term == "prior":
+        pytest.skip("the case holds its lengths itself")
+    expected = evaluate(case, case.leaves(torch.float32), BACKEND, "none")
+
+    def scattered(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.is_floating_point():
+            return value
+        room = torch.full((2 * len(value),), 77).to(value.dtype)
+        room[::2] = value
+        return room[::2] if value.dtype == torch.bool else room.to(dtype)[::2]
+
+    other = case._replace(options={name: scattered(value) for name, value in case.options.items()})
+    result = evaluate(other, case.leaves(torch.float32), BACKEND, "none")
+    assert_close(result.values, expected.values, rtol=0, atol=0)
+    assert_close(result.gradients[0], expected.gradients[0], rtol=0, atol=0)
+
+
+def test_lengths_nobody_looked_at_are_clamped() -> None:
+    """As they are in compiled graphs and on GPUs."""
+    draw = torch.Generator().manual_seed(0)
+    wild, within = torch.tensor([99, -5, 2]), torch.tensor([5, 0, 2])
+    x, y = (torch.rand(3, 5, 4, generator=draw) for _ in range(2))
+    calls: list[tuple[str, list[Tensor], Callable[[Tensor], list[Tensor]], tuple[float, ...]]] = [
+        ("mel", [x, y], lambda n: [n], (1.0, 1.0)),
+        ("kl", [x, y], lambda n: [n], (0.0,)),
+        ("stop", [x[..., 0]], lambda n: [n], (0.0, 1.0, 1.0, 0.0, 2.0)),
+        ("attention", [x.unsqueeze(1)], lambda n: [n, n.clamp(max=4) if n is within else n], (0.2,)),
+    ]
+    for term, reals, vectors, numbers in calls:
+        expected, result = (
+            elements.run(BACKEND, term, reals, vectors(lengths), numbers) for lengths in (within, wild)
+        )
+        assert_close(result, expected, rtol=0, atol=0)
+
+
 @terms
 def test_without_lengths(term: str) -> None:
     if term in ("stop", "attention"):

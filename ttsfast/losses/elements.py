@@ -122,7 +122,10 @@ def _write_cpp(
 def _bounds(
     term: str, values: Tensor, vectors: Sequence[Tensor], numbers: Sequence[float]
 ) -> tuple[tuple[int, ...], Tensor, Tensor | None, Tensor | None]:
-    """(batch, heads, rows, width), and (B,) int64: valid rows, valid columns, the first positive column."""
+    """(batch, heads, rows, width), and (B,) int64: valid rows, valid columns, the first positive column.
+
+    Clamping makes them contiguous, too.
+    """
     lengths = vectors[0].long()
     if term == "stop":
         batch, steps = values.shape
@@ -134,7 +137,7 @@ def _bounds(
             positive = torch.where(truncated, included, positive)
         return (batch, 1, 1, steps), torch.ones_like(lengths), included, positive.clamp(min=0)
     batch, rows, width = values.shape[0], *values.shape[-2:]
-    lengths = lengths.clamp(0, rows).contiguous()
+    lengths = lengths.clamp(0, rows)
     if term == "attention":
         return (batch, values.shape[1], rows, width), lengths, vectors[1].long().clamp(0, width), None
     return (batch, 1, rows, width), lengths, None, None
