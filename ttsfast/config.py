@@ -175,7 +175,7 @@ class TrainingConfig:
 class DataConfig:
     """The feature store and how batches are made from it."""
 
-    store: str = option("data/store", "folder written by `ttsfast prepare`")
+    store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address")
     batch_size: int = option(48, "utterances per micro-batch", low=1)
     frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
     speaker_balance: float = option(
@@ -193,7 +193,7 @@ class DataConfig:
         "precompute: features from the store; on_the_fly: computed again from the audio (slow)",
         choices=("precompute", "on_the_fly"),
     )
-    enable_memory_mapping: bool = option(True, "map the store; false: read it into memory at the start")
+    enable_memory_mapping: bool = option(True, "leave features on disk; false: read them in at the start")
     corpus_on_device: str = option(
         "auto",
         "keep the features in GPU memory and make batches there; auto: if a quarter of what is free will do",

@@ -16,6 +16,7 @@ import pytest
 from children import start
 from small_corpus import contents, prepare_small, set_small_pieces, write_corpus
 
+from ttsfast.config import load_config
 from ttsfast.data import cache as caching
 from ttsfast.data.append import append
 from ttsfast.data.loader import MelLoader
@@ -24,6 +25,7 @@ from ttsfast.data.remote import Remote
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
+from ttsfast.training.setup import open_store
 
 fsspec = pytest.importorskip("fsspec", reason="the extra 'remote' is not installed")
 
@@ -269,3 +271,14 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(InputError, match=r"pip install 'ttsfast\[remote\]'"):
         Remote("memory://bucket/store")
+
+
+def test_a_configuration_may_name_an_address(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = {"store": f"file://{pristine}", "sample_rate": 8000, "n_mels": 12}
+    config = load_config(
+        overrides=[f"data.{name}={value}" for name, value in settings.items()], preset="demo"
+    )
+    assert read(open_store(config)) == read(Store.open(pristine))

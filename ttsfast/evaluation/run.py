@@ -48,7 +48,7 @@ def evaluate_run(
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device))
-    evaluation = evaluate(voice, Store.open(store or Path(config.data.store)), split, corpus=corpus)
+    evaluation = evaluate(voice, Store.open(store or config.data.store), split, corpus=corpus)
     evaluation.save(output / "metrics.json")
     write_report(
         output,

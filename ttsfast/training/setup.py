@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ def open_store(config: Config) -> Store:
     """Open the feature store and check that it is the one the configuration describes."""
     data = config.data
     store = Store.open(
-        Path(data.store),
+        data.store,
         memory_map=data.enable_memory_mapping,
         verify=data.cache_verification,
         features="stored" if data.preprocessing_mode == "precompute" else "on_the_fly",
