@@ -48,7 +48,8 @@ def reference(store: Store, plan: BatchPlan, epochs: int) -> list[Batch]:
                 for row in rows
             ]
         )
-        text = torch.zeros(len(rows), max(len(row.text) for row in rows), dtype=torch.int64)
+        symbols = -(-max(len(row.text) for row in rows) // 8) * 8
+        text = torch.zeros(len(rows), symbols, dtype=torch.int64)
         for place, row in zip(text, rows, strict=True):
             place[: len(row.text)] = torch.from_numpy(row.text)
         batches.append(

@@ -17,13 +17,17 @@ from ttsfast.errors import InputError
 Lengths = TypeVar("Lengths", int, np.ndarray)
 
 
+TEXT_MULTIPLE = 8
+"""Symbols are padded to a multiple of it: a row of attention weights is then whole accesses of 16 bytes."""
+
+
 @dataclass
 class Batch:
     """B utterances padded to T frames and N symbols."""
 
     ids: tuple[str, ...]
     text: Tensor
-    """(B, N) int64, padded with 0"""
+    """(B, N) int64, padded with 0 to a multiple of TEXT_MULTIPLE"""
     text_lengths: Tensor
     """(B,) int64"""
     mel: Tensor
@@ -77,7 +81,8 @@ def collate(
 
     ``items`` are utterances, mappings or tuples: see ``ttsfast.data.items.Item``. ``pad_value`` is silence in
     normalised units, one value or one per bin (C,). The frames T are the longest utterance's, as
-    :func:`padded_length` rounds them; the symbols N are the longest text's.
+    :func:`padded_length` rounds them; the symbols N are the longest text's, rounded up to a multiple of
+    ``TEXT_MULTIPLE``.
 
     Raises InputError, naming the utterance, for an item of another form, for arrays that are not (T, C) and
     (N,), for another number of bins than the first utterance's, or for no utterances at all.
@@ -92,7 +97,7 @@ def collate(
     mel = torch.empty(len(utterances), frames, bins)
     silence = np.ascontiguousarray(np.broadcast_to(np.asarray(pad_value, dtype=np.float32), (bins,)))
     pad_frames([u.mel for u in utterances], mel.numpy(), silence)
-    text = np.zeros((len(utterances), max(text_lengths)), dtype=np.int64)
+    text = np.zeros((len(utterances), padded_length(max(text_lengths), 0, TEXT_MULTIPLE)), dtype=np.int64)
     for row, utterance in zip(text, utterances, strict=True):
         row[: len(utterance.text)] = utterance.text
     return Batch(

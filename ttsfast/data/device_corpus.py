@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttsfast.data.batch import Batch, padded_length
+from ttsfast.data.batch import TEXT_MULTIPLE, Batch, padded_length
 from ttsfast.data.shard import REMEDY, offsets
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
@@ -117,7 +117,8 @@ class DeviceCorpus:
         """
         lengths, text_lengths = self.mel_lengths[rows], self.text_lengths[rows]
         frames = int(padded_length(int(lengths.max()), tail_frames, pad_to_multiple))
-        size = (len(rows), frames, self.mel.shape[1], int(text_lengths.max()))
+        symbols = int(padded_length(int(text_lengths.max()), 0, TEXT_MULTIPLE))
+        size = (len(rows), frames, self.mel.shape[1], symbols)
         make = _launched if self.device.type == "cuda" else _indexed
         made = make(self, order, first, *size, dtype)
         ids, indices = self.store.entries.id, self.indices[rows]
