@@ -116,8 +116,7 @@ def _draw(rates: list[float], losses: list[float], smoothed: list[float], best: 
     axes.semilogx(rates, losses, color="0.8", label="mel loss")
     axes.semilogx(rates, smoothed, label="smoothed")
     axes.axvline(best, color="C1", linestyle="--", label=f"steepest at {best:.2g}")
-    finite = [value for value in smoothed if math.isfinite(value)]
-    axes.set_ylim(0.9 * min(finite), 1.1 * max(finite[: len(finite) // 2 + 1]))
+    axes.set_ylim(0.95 * min(losses), 1.1 * max(smoothed[: len(smoothed) // 2 + 1]))
     axes.set_xlabel("learning rate")
     axes.set_ylabel("unweighted mel loss")
     axes.legend()
