@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ttsfast import __version__
 from ttsfast.cli import app
 
-COMMANDS = ("config", "env", "prepare", "verify", "train", "evaluate", "synth", "demo")
+COMMANDS = ("config", "env", "prepare", "verify", "train", "evaluate", "synth", "demo", "export")
 
 
 def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -46,6 +46,11 @@ def test_help_has_an_example(command: str) -> None:
         ("evaluate", "no-run"),
         ("synth", "no-run", "hello"),
         ("synth", "no-run"),
+        ("synth", "no-run", "hello", "--input", "lines.txt"),
+        ("synth", "no-run", "hello", "--raw"),
+        ("synth", "no-run", "hello", "--assume-contract"),
+        ("synth", "no-run", "hello", "--output", "-", "--json"),
+        ("export", "no-run"),
         ("bench", "roofline", "--device", "tpu"),
         ("bench", "loss", "--device", "cuda:99"),
         ("demo", "--language", "xx"),

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast import cli_data, cli_voice
 from ttsfast.cli_bench import bench
-from ttsfast.cli_data import add_commands
 from ttsfast.errors import PREEMPTED_EXIT_CODE, InputError, Preempted, TrainingError
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 
-SPEECH, DEMO_RUN = Path("speech"), Path("runs/demo")
+DEMO_RUN = Path("runs/demo")
 FIND_LR_PICTURE = Path("learning-rate.png")
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
@@ -96,7 +96,8 @@ def env(as_json: AsJson = False) -> None:
             print(f"{name}: {value}")
 
 
-add_commands(app)
+cli_data.add_commands(app)
+cli_voice.add_commands(app)
 
 
 @app.command()
@@ -166,30 +167,6 @@ def evaluate(
     else:
         console.print(result.table())
         print((output or run) / "report.html")
-
-
-@app.command()
-def synth(
-    run: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="What to say.")] = None,
-    file: Annotated[Path | None, typer.Option(help="A text file, one utterance per line.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for the wav files.")] = SPEECH,
-    speaker: Annotated[str | None, typer.Option(help="Speaker; the first one.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    as_json: AsJson = False,
-) -> None:
-    """Speak texts into wav files, with the mel contract beside them.
-
-    Example: ttsfast synth runs/voice "Hello there." "How are you?" --output speech
-    """
-    from ttsfast.synthesis import read_texts, write_speech
-
-    spoken = write_speech(run, [*(texts or []), *(read_texts(file) if file else [])], output, speaker, device)
-    if as_json:
-        _print_json(spoken)
-    else:
-        for entry in spoken:
-            print(f"{entry['file']}  {entry['seconds']:.2f} s  {entry['text']}")
 
 
 @app.command()

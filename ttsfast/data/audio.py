@@ -121,11 +121,15 @@ def write_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
         raise ValueError(f"expected floating-point samples (samples,), got {samples.dtype} {samples.shape}")
     if not np.isfinite(samples).all():
         raise ValueError(f"{os.fspath(path)}: the samples hold NaN or Inf")
-    pcm = np.clip(np.rint(samples.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, sample_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, pcm16(samples), sample_rate, format="WAV", subtype="PCM_16")
     with atomic_write(Path(path)) as handle:
         handle.write(buffer.getbuffer())
+
+
+def pcm16(samples: np.ndarray) -> np.ndarray:
+    """Finite samples in [-1, 1] as int16; what exceeds the range is clipped at full scale."""
+    return np.clip(np.rint(samples.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def _one_line(error: Exception) -> str:

@@ -63,7 +63,7 @@ class TextAttention(nn.Module):
     def forward(
         self,
         steps: Tensor,
-        first_step: int,
+        first_step: int | Tensor,
         keys: Tensor,
         values: Tensor,
         allowed: Tensor,
@@ -73,7 +73,7 @@ class TextAttention(nn.Module):
 
         Args:
             steps: (B, S, D) encoded mel.
-            first_step: the number of the first of them, counted from the utterance's start.
+            first_step: the number of the first of them, counted from the utterance's start; () if a tensor.
             keys, values: (B, N, D) from :meth:`read`.
             allowed: (B, 1 or S, N) bool, True at one symbol at least in each row.
             speaker: (B,) int64
@@ -82,7 +82,7 @@ class TextAttention(nn.Module):
             (B, S, D) what was read, and (B, S, N) the weights; each row sums to 1 over ``allowed``, in
             float32 or wider.
         """
-        numbers = torch.arange(first_step, first_step + steps.shape[1], device=steps.device)
+        numbers = first_step + torch.arange(steps.shape[1], device=steps.device)
         pace = torch.exp(PACE_GAIN * self.log_pace)[speaker]
         queries = self.query(steps) + self.position(pace[:, None] * numbers)
         scores = queries @ keys.transpose(1, 2) * steps.shape[-1] ** -0.5

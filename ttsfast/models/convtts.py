@@ -207,10 +207,10 @@ class ConvTTS(nn.Module):
 
     def condition(self, latent: Tensor | None, speaker: Tensor) -> Tensor:
         """(B, 1, D): what holds for the whole utterance; a ``latent`` (B, Z) of None is the prior's mean."""
-        condition = self.silence.new_zeros(len(speaker), 1, self.config.channels)
+        condition = self.silence.new_zeros(speaker.shape[0], 1, self.config.channels)
         if self.latent is not None:
             if latent is None:
-                latent = self.silence.new_zeros(len(speaker), self.config.latent_dim)
+                latent = self.silence.new_zeros(speaker.shape[0], self.config.latent_dim)
             condition = condition + self.latent(latent)[:, None]
         if self.speakers is not None:
             condition = condition + self.speakers(speaker)[:, None]
@@ -248,7 +248,7 @@ class ConvTTS(nn.Module):
         group = self.output(h)
         if caches is not None:
             caches.step += 1
-        mel = group[..., :-1].reshape(len(heard), -1, self.n_mels)
+        mel = group[..., :-1].reshape(heard.shape[0], -1, self.n_mels)
         return mel, group[..., -1], weights
 
     def caches(self, batch: int) -> DecoderCaches:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,16 +115,20 @@ class Voice(VoiceInfo):
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu", *, model: nn.Module | None = None) -> Voice:
-        """Load a run's best checkpoint (the last where none is recorded), or the checkpoint at ``path``.
+        """Load a run's best checkpoint (the last where none is recorded), a checkpoint, or an exported voice.
 
         Args:
-            path: a run folder or one of its checkpoints.
+            path: a run folder, one of its checkpoints, or a file that ``ttsfast export`` wrote.
             device: where to speak.
             model: takes the weights, where the trainer was given a model that no configuration names.
 
         Raises:
             InputError: there is no checkpoint, or it is damaged, or it is of another model.
         """
+        if path.is_file():
+            from ttsfast.models.exported import load_exported
+
+            return load_exported(path, device)
         checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
         if model is None:
@@ -136,10 +140,33 @@ class Voice(VoiceInfo):
             raise InputError(f"{checkpoint.path}: the weights do not fit the model ({reason})") from error
         return cls(model=model.to(device).eval(), device=torch.device(device), **vars(info))
 
+    def encode(self, text: str, where: str) -> np.ndarray:
+        """Symbol ids (N,) of one text; ``where`` is its place, for the message.
+
+        Raises:
+            InputError: an unknown symbol, named with its place, or a text of which nothing is left.
+        """
+        made = self.frontend(text)
+        if not made:
+            raise InputError(f"{where}: nothing is left to speak after normalisation; give at least one word")
+        return self.symbols.encode(made, where)
+
     def speak(
-        self, texts: Sequence[str], speakers: Sequence[str] | None = None, *, batch_size: int = 16
+        self,
+        texts: Sequence[str],
+        speakers: Sequence[str] | None = None,
+        *,
+        batch_size: int = 16,
+        vocoder: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[Speech]:
-        """Synthesise texts, free-running, with Griffin-Lim as the vocoder.
+        """Synthesise texts, free-running.
+
+        Args:
+            texts: to say.
+            speakers: one name per text; the voice's first for all when None.
+            batch_size: texts at a time.
+            vocoder: from log-mels (T, C) to samples, as :func:`ttsfast.vocoder.load_vocoder` gives;
+                Griffin-Lim when None.
 
         Raises:
             InputError: an unknown symbol (named with its place) or speaker.
@@ -147,18 +174,26 @@ class Voice(VoiceInfo):
         names = list(speakers) if speakers is not None else [self.speakers[0]] * len(texts)
         if len(names) != len(texts):
             raise InputError(f"{len(texts)} texts but {len(names)} speakers: give one speaker per text")
-        encoded = [self.symbols.encode(self.frontend(text), f"text {text!r}") for text in texts]
-        for text, ids in zip(texts, encoded, strict=True):
-            if len(ids) == 0:
-                raise InputError(f"text {text!r}: nothing is left to speak after normalisation")
+        encoded = [self.encode(text, f"text {text!r}") for text in texts]
+        numbers = [self.speaker_number(name) for name in names]
         speech: list[Speech] = []
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            speech += self._speak_batch(texts[part], encoded[part], [self._speaker(n) for n in names[part]])
+            speech += self._speak_batch(texts[part], encoded[part], numbers[part], vocoder)
         return speech
 
+    def speaker_number(self, name: str) -> int:
+        """A speaker's number; raises InputError, listing the speakers, for an unknown name."""
+        if name not in self.speakers:
+            raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
+        return self.speakers.index(name)
+
     def _speak_batch(
-        self, texts: Sequence[str], encoded: Sequence[np.ndarray], speakers: Sequence[int]
+        self,
+        texts: Sequence[str],
+        encoded: Sequence[np.ndarray],
+        speakers: Sequence[int],
+        vocoder: Callable[[np.ndarray], np.ndarray] | None,
     ) -> list[Speech]:
         lengths = torch.tensor([len(ids) for ids in encoded], device=self.device)
         text = torch.zeros(len(encoded), int(max(len(ids) for ids in encoded)), dtype=torch.int64)
@@ -187,14 +222,9 @@ class Voice(VoiceInfo):
                 Speech(
                     text=spoken,
                     log_mel=mel,
-                    wave=griffin_lim(mel, self.contract),
+                    wave=griffin_lim(mel, self.contract) if vocoder is None else vocoder(mel),
                     attention=attention,
                     stopped=bool(out.stopped[row]),
                 )
             )
         return speech
-
-    def _speaker(self, name: str) -> int:
-        if name not in self.speakers:
-            raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
-        return self.speakers.index(name)
