@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import strategies as st
 
 from ttsfast.data import features, writer
 from ttsfast.data.manifest import NAME, read_manifest
@@ -129,3 +130,28 @@ def utterances(store: Store) -> list[tuple[Any, ...]]:
     """All that a store holds, to compare."""
     found = [store[i] for i in range(len(store))]
     return [(u.id, u.text.tolist(), u.mel.tobytes(), u.mel.shape, u.speaker, u.truncated) for u in found]
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.integers(-3, 3),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(max_size=5),
+    st.lists(st.integers(-1, 3), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value inside a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] * bool(path) + [place for key, inner in items for place in places(inner, (*path, key))]
+
+
+def put(body: Any, path: tuple[Any, ...], value: Any) -> None:
+    """Set the value at one of :func:`places`."""
+    for key in path[:-1]:
+        body = body[key]
+    body[path[-1]] = value

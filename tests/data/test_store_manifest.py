@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_corpus import CONTRACT, manifest_body, reseal, two_shards, utterances, write_corpus
+from small_corpus import (
+    CONTRACT,
+    JUNK,
+    manifest_body,
+    places,
+    put,
+    reseal,
+    two_shards,
+    utterances,
+    write_corpus,
+)
 
 from ttsfast.data.manifest import NAME, parse_manifest, read_manifest
 from ttsfast.data.store import Store
@@ -36,29 +46,6 @@ def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(pristine: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(pristine, tmp_path / "store"))
-
-
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.integers(-3, 3),
-    st.floats(allow_nan=True, allow_infinity=True),
-    st.text(max_size=5),
-    st.lists(st.integers(-1, 3), max_size=3),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path] * bool(path) + [place for key, inner in items for place in places(inner, (*path, key))]
-
-
-def put(body: Any, path: tuple[Any, ...], value: Any) -> None:
-    for key in path[:-1]:
-        body = body[key]
-    body[path[-1]] = value
 
 
 def test_every_byte_of_the_manifest_counts(pristine: Path) -> None:

@@ -28,6 +28,7 @@ from ttsfast.data.shard import (
     shard_name,
     utterance_crc,
 )
+from ttsfast.data.store import Store, open_all
 from ttsfast.errors import InputError
 from ttsfast.progress import track
 
@@ -58,6 +59,8 @@ def rebuild(store_folder: Path | str) -> PrepareReport:
             raise InputError(f"{folder}: no shard is there to rebuild a manifest from; run `ttsfast prepare`")
         found = {name: _read(folder / name, name) for name in track(names, "reading shards", len(names))}
         manifest = _join(folder, found)
+        # What is published can be opened.
+        Store(folder, manifest, open_all(folder, manifest), verify=False)
         manifest.write(folder)
         clean(folder, manifest)
         return report(folder, manifest)
