@@ -35,6 +35,7 @@ def run(
         return
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in reals) else torch.float32
     launch = {"mel": _mel, "kl": _kl, "stop": _stop, "attention": _attention}[term]
+    vectors = [vector.contiguous() for vector in vectors]
     with torch.cuda.device_of(reals[0]):
         launch(
             reals, vectors, numbers, incoming, outputs, tl.float64 if dtype == torch.float64 else tl.float32

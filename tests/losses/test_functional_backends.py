@@ -123,6 +123,21 @@ def test_what_arrives_in_padding_is_not_used(term: str, variant: int) -> None:
         assert not gradient[padding].any()
 
 
+@terms
+def test_what_arrives_may_have_any_strides(term: str) -> None:
+    case = make_case(term, (9, 4, 5), 12, 8, variant=1)
+    inputs = case.leaves(torch.float32)
+    shape = case.run(inputs, "torch", "none").shape
+    dense = torch.randn((*shape, 2), generator=torch.Generator().manual_seed(1))
+    for arriving in (dense[..., 0], torch.full((), 3.0).expand(shape)):
+        assert not arriving.is_contiguous()
+        expected, result = (
+            evaluate(case, inputs, BACKEND, "none", given) for given in (arriving.contiguous(), arriving)
+        )
+        for a, b in zip(result.gradients, expected.gradients, strict=True):
+            assert_close(a, b, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "poison", [float("inf"), 1e30] if INTERPRETED else [float("inf"), float("-inf"), 1e30]
 )
