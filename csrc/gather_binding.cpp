@@ -1,4 +1,5 @@
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
@@ -17,16 +18,33 @@ bool is_float(const py::array& array, py::ssize_t itemsize) {
 
 bool is_contiguous(const py::array& array) { return (array.flags() & py::array::c_style) != 0; }
 
+// Null where the caller does not want it.
+void* plane(const py::object& array, const char* name, char kind, py::ssize_t itemsize, const py::array& out) {
+  if (array.is_none()) return nullptr;
+  if (!py::isinstance<py::array>(array)) throw std::invalid_argument(std::string(name) + ": not a numpy array");
+  const auto found = py::reinterpret_borrow<py::array>(array);
+  if (found.ndim() != 2 || found.shape(0) != out.shape(0) || found.shape(1) != out.shape(1) ||
+      found.dtype().kind() != kind || found.itemsize() != itemsize || found.dtype().byteorder() == '>' ||
+      !is_contiguous(found) || !found.writeable())
+    throw std::invalid_argument(std::string(name) + " must be a writeable contiguous array (B, T) of its type");
+  return const_cast<void*>(found.data());
+}
+
 // Everything is checked before the interpreter lock is released; the list keeps the arrays alive.
-void gather(const py::list& sources, const py::array& out, const py::array& pad) {
+void gather(const py::list& sources, const py::array& out, const py::array& pad, const py::object& frame_mask,
+            const py::object& stop_targets, const std::vector<bool>& truncated) {
   if (out.ndim() != 3 || !is_float(out, 4) || !is_contiguous(out) || !out.writeable())
     throw std::invalid_argument("out must be a writeable contiguous float32 array (B, T, C)");
-  const auto padded = out.shape(1), bins = out.shape(2);
-  if (pad.ndim() != 1 || !is_float(pad, 4) || !is_contiguous(pad) || pad.shape(0) != bins)
+  const auto padded = static_cast<std::size_t>(out.shape(1)), bins = static_cast<std::size_t>(out.shape(2));
+  if (pad.ndim() != 1 || !is_float(pad, 4) || !is_contiguous(pad) || pad.shape(0) != out.shape(2))
     throw std::invalid_argument("pad must be a contiguous float32 array (C,) of out's width");
   if (static_cast<py::ssize_t>(sources.size()) != out.shape(0))
     throw std::invalid_argument("out has " + std::to_string(out.shape(0)) + " rows for " +
                                 std::to_string(sources.size()) + " utterances");
+  auto* mask = static_cast<std::uint8_t*>(plane(frame_mask, "frame_mask", 'b', 1, out));
+  auto* stop = static_cast<float*>(plane(stop_targets, "stop_targets", 'f', 4, out));
+  if (stop != nullptr && truncated.size() != sources.size())
+    throw std::invalid_argument("stop_targets need truncated, one for each utterance");
   // Own references: another thread may change the list while the lock is released.
   std::vector<py::array> held;
   std::vector<ttsfast::Frames> batch;
@@ -39,7 +57,7 @@ void gather(const py::list& sources, const py::array& out, const py::array& pad)
     const bool half = is_float(array, 2);
     if (array.ndim() != 2 || !(half || is_float(array, 4)) || !is_contiguous(array))
       throw std::invalid_argument(where + "must be a contiguous float16 or float32 array (T, C)");
-    if (array.shape(1) != bins || array.shape(0) > padded)
+    if (array.shape(1) != out.shape(2) || array.shape(0) > out.shape(1))
       throw std::invalid_argument(where + "(" + std::to_string(array.shape(0)) + ", " +
                                   std::to_string(array.shape(1)) + ") does not fit into (" +
                                   std::to_string(padded) + ", " + std::to_string(bins) + ")");
@@ -49,7 +67,11 @@ void gather(const py::list& sources, const py::array& out, const py::array& pad)
   auto* to = static_cast<float*>(const_cast<void*>(out.data()));
   const auto* silence = static_cast<const float*>(pad.data());
   py::gil_scoped_release unlocked;
-  ttsfast::gather_frames(batch, static_cast<std::size_t>(padded), static_cast<std::size_t>(bins), silence, to);
+  ttsfast::gather_frames(batch, padded, bins, silence, to);
+  for (std::size_t row = 0; row < batch.size(); ++row) {
+    if (mask != nullptr) ttsfast::write_frame_mask(batch[row].frames, padded, mask + row * padded);
+    if (stop != nullptr) ttsfast::write_stop_targets(batch[row].frames, truncated[row], padded, stop + row * padded);
+  }
 }
 
 py::array widen_scalar(const py::array& half) {
@@ -65,7 +87,10 @@ py::array widen_scalar(const py::array& half) {
 
 void bind_gather(py::module_& module) {
   module.def("gather_frames", &gather, py::arg("sources"), py::arg("out").noconvert(), py::arg("pad").noconvert(),
-             "Copy float16 or float32 arrays (T_b, C) into out (B, T, C) float32; frames after T_b become pad (C,).");
+             py::arg("frame_mask") = py::none(), py::arg("stop_targets") = py::none(),
+             py::arg("truncated") = std::vector<bool>(),
+             "Copy float16 or float32 arrays (T_b, C) into out (B, T, C) float32; frames after T_b become pad (C,). "
+             "Also write the frame mask (B, T) bool and the stop targets (B, T) float32, where given.");
   module.def("half_to_float_scalar", &widen_scalar, py::arg("half"),
              "float16 (n,) to float32 without vector instructions.");
   module.def("half_implementation", &ttsfast::half_implementation,

@@ -40,6 +40,10 @@ class Batch:
     """(B,) bool"""
     frames: int
     """Valid frames in the batch, on the host: the trainer's normaliser needs no synchronisation."""
+    frame_mask: Tensor | None = None
+    """(B, T) bool: an utterance's own frames; only where ``targets`` were asked for"""
+    stop_targets: Tensor | None = None
+    """(B, T) float32: 1 from the last own frame on, never for a truncated utterance; as frame_mask"""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy every tensor to ``device``."""
@@ -76,13 +80,15 @@ def collate(
     tail_frames: int = 8,
     pad_to_multiple: int = 8,
     dtype: torch.dtype = torch.float32,
+    targets: bool = False,
 ) -> Batch:
     """Pad utterances into one :class:`Batch`; usable as ``DataLoader(collate_fn=ttsfast.collate)``.
 
     ``items`` are utterances, mappings or tuples: see ``ttsfast.data.items.Item``. ``pad_value`` is silence in
     normalised units, one value or one per bin (C,). The frames T are the longest utterance's, as
     :func:`padded_length` rounds them; the symbols N are the longest text's, rounded up to a multiple of
-    ``TEXT_MULTIPLE``.
+    ``TEXT_MULTIPLE``. ``targets`` asks for ``frame_mask`` and ``stop_targets`` too, which
+    :class:`ttsfast.TTSLoss` does without.
 
     Raises InputError, naming the utterance, for an item of another form, for arrays that are not (T, C) and
     (N,), for another number of bins than the first utterance's, or for no utterances at all.
@@ -100,16 +106,25 @@ def collate(
     text = np.zeros((len(utterances), padded_length(max(text_lengths), 0, TEXT_MULTIPLE)), dtype=np.int64)
     for row, utterance in zip(text, utterances, strict=True):
         row[: len(utterance.text)] = utterance.text
+    lengths = torch.tensor(mel_lengths)
+    truncated = torch.tensor([u.truncated for u in utterances])
     return Batch(
         ids=tuple(u.id for u in utterances),
         text=torch.from_numpy(text),
         text_lengths=torch.tensor(text_lengths),
         mel=mel.to(dtype),
-        mel_lengths=torch.tensor(mel_lengths),
+        mel_lengths=lengths,
         speaker=torch.tensor([u.speaker for u in utterances]),
-        truncated=torch.tensor([u.truncated for u in utterances]),
+        truncated=truncated,
         frames=sum(mel_lengths),
+        **(_targets(lengths, truncated, frames) if targets else {}),
     )
+
+
+def _targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
+    place = torch.arange(frames)
+    stop = (place >= lengths[:, None] - 1) & ~truncated[:, None]
+    return {"frame_mask": place < lengths[:, None], "stop_targets": stop.float()}
 
 
 def pad_frames(sources: Sequence[np.ndarray], out: np.ndarray, pad: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Batches in the order of a plan, gathered ahead by threads."""
+"""Batches in the order of a plan, made ahead by threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ttsfast.data.batch import Batch, Utterance, collate
+from ttsfast.data.batch import Batch
+from ttsfast.data.batcher import BatchFormat, open_batcher
 from ttsfast.data.corpora import Exclusion
+from ttsfast.data.cursor import Cursor
 from ttsfast.data.engines import available_cores
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
@@ -58,9 +59,14 @@ def select(
 class MelLoader:
     """An endless stream of batches with a position; iterating gives the rest of the current epoch.
 
-    Threads read and collate the next batches of the plan, a bounded number ahead and on into the next epoch,
-    while the consumer works; the bytes of a batch do not depend on how many there are. Use as a context
-    manager, or call :meth:`close`; a loader that is merely dropped leaves nothing behind either.
+    Threads make the next batches of the plan, a bounded number ahead and on into the next epoch, while the
+    consumer works; the bytes of a batch do not depend on how many there are. The memory of a batch is used
+    again only when nothing refers to any of its tensors: keep as many batches as you like, each costs its
+    memory. On CUDA the next batch is copied while this one is computed.
+
+    For one thread at a time; :meth:`close` may come from any, at any moment. In a forked process the loader
+    raises RuntimeError, since its threads stay behind; there, open another. Use as a context manager, or call
+    :meth:`close`; a loader that is merely dropped leaves nothing behind either.
     """
 
     def __init__(
@@ -73,6 +79,9 @@ class MelLoader:
         device: torch.device | str | None = None,
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
+        dtype: torch.dtype = torch.float32,
+        targets: bool = False,
+        backend: str = "auto",
     ) -> None:
         """
         Args:
@@ -83,26 +92,41 @@ class MelLoader:
             device: where batches are delivered; on CUDA they are copied ahead on a stream of their own.
             tail_frames: see :func:`ttsfast.data.batch.padded_length`.
             pad_to_multiple: the same.
+            dtype: of ``Batch.mel``: float32, bfloat16 or float16.
+            targets: also ``frame_mask`` and ``stop_targets``, for losses that want them made.
+            backend: "cpp", "python" (the reference, with the same bytes), or "auto": C++ where the extension
+                is there and the store holds its features.
+
+        Raises:
+            InputError: backend "cpp" cannot be had.
         """
         if num_workers < 0:
             raise ValueError(f"num_workers is {num_workers}, must be 0 or more")
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype is {dtype}, must be torch.float32, torch.bfloat16 or torch.float16")
         self.store, self.plan = store, plan
         self.exclusions: list[Exclusion] = []
         """What :meth:`open` left out for its length."""
         self.wait_seconds = 0.0
         """How long the consumer has waited for batches so far."""
-        self._padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
         self._device = None if device is None else torch.device(device)
         on_cuda = self._device is not None and self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if on_cuda else None
-        self._pin = (pin_memory and torch.cuda.is_available()) or self._stream is not None
-        workers = min(num_workers, available_cores())
-        self._threads = ThreadPoolExecutor(workers, "ttsfast-batcher") if workers else None
-        self._ahead = workers + 1
-        self._pending: deque[Future[tuple[Batch, torch.cuda.Event | None]]] = deque()
-        self._epochs: dict[int, list[np.ndarray]] = {}
-        # The next batch to deliver, and the next to hand to a thread.
-        self._place = self._submitted = (0, 0)
+        self._batcher = open_batcher(
+            store,
+            BatchFormat(tail_frames, pad_to_multiple, dtype, targets),
+            min(num_workers, available_cores()),
+            (pin_memory and torch.cuda.is_available()) or self._stream is not None,
+            backend,
+        )
+        self._cursor = Cursor(plan)
+        # The next batch to hand to the batcher, and those that it has and that were not delivered.
+        self._submitted = self._cursor.place
+        self._pending = 0
+        # On CUDA at most one, whose copy is under way; or why there is none.
+        self._staged: deque[_Staged | Exception] = deque()
+        # False while a batch is on its way: an exception, KeyboardInterrupt for one, may come anywhere in it.
+        self._settled = True
         self._process = os.getpid()
 
     @classmethod
@@ -118,15 +142,17 @@ class MelLoader:
         world_size: int = 1,
         max_mel_frames: int | None = None,
         max_text_length: int | None = None,
-        num_workers: int = 2,
-        pin_memory: bool = False,
-        device: torch.device | str | None = None,
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
+        **delivery: Any,
     ) -> MelLoader:
-        """A loader over one split; what the length limits leave out is in ``exclusions``."""
+        """A loader over one split; what the length limits leave out is in ``exclusions``.
+
+        ``delivery`` are further arguments of :class:`MelLoader`.
+        """
         opened = store if isinstance(store, Store) else Store.open(store)
         indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
+        padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
         plan = BatchPlan(
             opened.frames,
             indices,
@@ -135,58 +161,40 @@ class MelLoader:
             frame_budget=frame_budget,
             rank=rank,
             world_size=world_size,
-            tail_frames=tail_frames,
-            pad_to_multiple=pad_to_multiple,
+            **padding,
         )
-        loader = cls(
-            opened,
-            plan,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            device=device,
-            tail_frames=tail_frames,
-            pad_to_multiple=pad_to_multiple,
-        )
+        loader = cls(opened, plan, **padding, **delivery)
         loader.exclusions = exclusions
         return loader
 
     def __len__(self) -> int:
         """Batches in the current epoch."""
-        return len(self._batches(self._place[0]))
+        return len(self._cursor.batches(self._cursor.place[0]))
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the current epoch that have not been delivered yet.
 
         Raises InputError, naming the utterance, where one cannot be read; the position stays at its batch.
         """
-        epoch = self._place[0]
-        while self._place[0] == epoch:
+        epoch = self._cursor.place[0]
+        while self._cursor.place[0] == epoch:
             yield self._next()
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch lies: {"epoch", "position"}."""
-        return {"epoch": self._place[0], "position": self._place[1]}
+        return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seek. Raises InputError for a state that is not of this plan."""
-        place = (state.get("epoch"), state.get("position"))
-        if set(state) != {"epoch", "position"} or any(type(n) is not int or n < 0 for n in place):
-            raise InputError(f"loader state {dict(state)!r}: expected whole numbers epoch and position")
-        epoch, position = int(state["epoch"]), int(state["position"])
-        count = len(self._batches(epoch))
-        if position > count:
-            raise InputError(
-                f"loader state: batch {position} of epoch {epoch}, which has {count}; resume with the same "
-                "store, split, seed and batch size"
-            )
-        self._drop_pending()
-        self._place = self._submitted = (epoch, position) if position < count else (epoch + 1, 0)
+        self._refuse_after_a_fork()
+        self._settled = False
+        self._cursor.load_state_dict(state)
 
     def close(self) -> None:
-        """Stop the threads; a batch being made is finished first. The loader cannot be used afterwards."""
-        self._drop_pending()
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        """Stop the threads; a batch being made is finished first. The loader cannot be used afterwards; what
+        it delivered can.
+        """
+        self._batcher.close()
 
     def __enter__(self) -> MelLoader:
         return self
@@ -200,75 +208,78 @@ class MelLoader:
         self.close()
 
     def _next(self) -> Batch:
+        self._refuse_after_a_fork()
+        started = time.perf_counter()
+        if not self._settled:
+            self._start_over()
+        self._settled = False
+        self._push()
+        batch = self._take() if self._stream is None else self._take_copied(self._stream)
+        following = self._cursor.after(self._cursor.place)
+        self.wait_seconds += time.perf_counter() - started
+        self._cursor.place = following
+        self._settled = True
+        return batch
+
+    def _take(self) -> Batch:
+        batch = self._batcher.take()
+        self._pending -= 1
+        self._push()
+        return batch if self._device is None else batch.to(self._device)
+
+    def _take_copied(self, stream: torch.cuda.Stream) -> Batch:
+        """The batch whose copy began a step ago; then begin the copy of the one after it."""
+        if not self._staged:
+            self._stage(stream)
+        staged = self._staged.popleft()
+        if isinstance(staged, Exception):
+            raise staged
+        self._push()
+        if self._batcher.ready():
+            self._stage(stream)
+        return staged.receive()
+
+    def _stage(self, stream: torch.cuda.Stream) -> None:
+        self._pending -= 1
+        try:
+            self._staged.append(_Staged(self._batcher.take(), stream))
+        except Exception as error:
+            # It belongs to the next batch, and is raised in its place.
+            self._staged.append(error)
+
+    def _push(self) -> None:
+        while self._pending < self._batcher.ahead:
+            epoch, position = self._submitted
+            self._batcher.push(self._cursor.batches(epoch)[position])
+            self._pending += 1
+            self._submitted = self._cursor.after(self._submitted)
+
+    def _start_over(self) -> None:
+        """From the cursor's place: what is under way may not be what follows it."""
+        self._batcher.clear()
+        self._staged.clear()
+        self._pending = 0
+        self._submitted = self._cursor.place
+
+    def _refuse_after_a_fork(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError("a MelLoader's threads do not survive a fork: open it in the new process")
-        started = time.perf_counter()
-        try:
-            if self._threads is None:
-                made = self._make(self._indices(self._place))
-            else:
-                self._submit(self._threads)
-                made = self._pending.popleft().result()
-        except BaseException:
-            # What is under way no longer follows the position, which stays where it was.
-            self._drop_pending()
-            self._submitted = self._place
-            raise
-        self._place = self._after(*self._place)
-        if self._threads is not None:
-            self._submit(self._threads)
-        batch = self._receive(*made)
-        self.wait_seconds += time.perf_counter() - started
-        return batch
 
-    def _make(self, indices: np.ndarray) -> tuple[Batch, torch.cuda.Event | None]:
-        """Runs in the threads. On CUDA the event marks the end of the copy."""
-        utterances = [self._read(int(index)) for index in indices]
-        batch = collate(utterances, pad_value=self.store.silence, **self._padding)
-        if self._pin:
-            batch = batch.pin_memory()
-        if self._stream is not None:
-            with torch.cuda.stream(self._stream):
-                batch = batch.to(self._stream.device, non_blocking=True)
-                return batch, self._stream.record_event()
-        return (batch if self._device is None else batch.to(self._device)), None
 
-    def _read(self, index: int) -> Utterance:
-        try:
-            return self.store[index]
-        except InputError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"utterance {self.store.entries.id[index]!r}: {error}") from error
+class _Staged:
+    """A batch on its way to a CUDA device."""
 
-    def _receive(self, batch: Batch, copied: torch.cuda.Event | None) -> Batch:
-        if copied is not None:
-            current = torch.cuda.current_stream(self._device)
-            current.wait_event(copied)
-            # The memory is the copying stream's: it must not be given out again while this one reads it.
-            for tensor in batch.tensors().values():
-                tensor.record_stream(current)
-        return batch
+    def __init__(self, host: Batch, stream: torch.cuda.Stream) -> None:
+        with torch.cuda.stream(stream):
+            # The host tensors may go at once: torch keeps their page-locked memory until the copies end.
+            self._batch = host.to(stream.device, non_blocking=True)
+            self._copied = stream.record_event()
 
-    def _submit(self, threads: ThreadPoolExecutor) -> None:
-        while len(self._pending) < self._ahead:
-            self._pending.append(threads.submit(self._make, self._indices(self._submitted)))
-            self._submitted = self._after(*self._submitted)
-
-    def _drop_pending(self) -> None:
-        for future in self._pending:
-            future.cancel()
-        self._pending.clear()
-
-    def _indices(self, place: tuple[int, int]) -> np.ndarray:
-        return self._batches(place[0])[place[1]]
-
-    def _after(self, epoch: int, position: int) -> tuple[int, int]:
-        return (epoch, position + 1) if position + 1 < len(self._batches(epoch)) else (epoch + 1, 0)
-
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        if epoch not in self._epochs:
-            # The epoch being delivered, and the next, which the threads are already in.
-            self._epochs = {e: batches for e, batches in self._epochs.items() if e == epoch - 1}
-            self._epochs[epoch] = self.plan.epoch(epoch)
-        return self._epochs[epoch]
+    def receive(self) -> Batch:
+        """The batch, for work on the current stream."""
+        current = torch.cuda.current_stream(self._batch.mel.device)
+        current.wait_event(self._copied)
+        # The memory is the copying stream's: it must not be given out again while this one reads it.
+        for tensor in self._batch.tensors().values():
+            tensor.record_stream(current)
+        return self._batch

@@ -200,6 +200,10 @@ class ShardFile:
         mel = self._rows("mel", offset, frames).reshape(frames, self._bins)
         return mel, self._rows("text", text_offset, symbols)
 
+    def source(self) -> int | bytes:
+        """The open file's descriptor, or its content where that is in memory: for readers of their own."""
+        return self._descriptor if self._content is None else self._content
+
     def extent(self, name: str) -> tuple[int, int]:
         """Where in the file an array begins, and how many rows it has: for readers of their own."""
         shape, begin = self._places[name]

@@ -43,7 +43,10 @@ class Store:
         """Use :meth:`open`."""
         self.path = path
         self.manifest = manifest
-        self._shards = shards
+        self.shards = shards
+        """Open, in the manifest's order."""
+        self.verify = verify
+        """Whether an utterance's checksum is compared when it is first read."""
         # Two threads that read an utterance for the first time at once both check it, which is harmless.
         self._checked = np.full(len(manifest.entries), not verify)
         self._reopen: dict[str, Any] | None = None
@@ -144,7 +147,7 @@ class Store:
     def _stored(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """As they lie in the shard: (T, C) float16 and (N,) int32."""
         entries = self.entries
-        shard = self._shards[entries.shard[index]]
+        shard = self.shards[entries.shard[index]]
         mel, text = shard.utterance(
             int(entries.offset[index]),
             int(entries.frames[index]),

@@ -1,0 +1,34 @@
+// What the store keeps (IEEE binary16) into what a batch holds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ttsfast {
+
+// The type of a batch's mel values.
+enum class Element : std::uint8_t { f32, bf16, f16 };
+
+constexpr std::size_t element_bytes(Element element) { return element == Element::f32 ? 4 : 2; }
+
+// binary16 to float, exactly (subnormals, infinities and NaN payloads included).
+void half_to_float(const std::uint16_t* from, float* to, std::size_t count);
+
+// The same without vector instructions, whatever the processor has.
+void half_to_float_scalar(const std::uint16_t* from, float* to, std::size_t count);
+
+// float to `to`, rounded to nearest even; NaN stays a NaN.
+void round_float(const float* from, Element element, void* to, std::size_t count);
+
+// binary16 to any element. Neither address need be aligned. `streaming` writes past the caches, for what is
+// larger than they are and is read later; whoever hands it to another thread calls end_streaming() first.
+void convert_half(const std::uint16_t* from, Element element, void* to, std::size_t count, bool streaming);
+
+// A copy that may stream, as above.
+void copy_bytes(const void* from, void* to, std::size_t bytes, bool streaming);
+void end_streaming();
+
+// "f16c", "neon" or "scalar": what the conversions use on this processor.
+const char* half_implementation();
+
+}  // namespace ttsfast
