@@ -254,6 +254,7 @@ def test_no_damage_is_rebuilt_into_a_manifest(corpus: Path, tmp_path: Path, data
         assert "\n" not in str(error)  # noqa: PT017
     else:
         # White space in the header, an escape spelt otherwise: what is said is the same.
+        assert place < header
         shard.write_bytes(pristine)
         before, after = json.loads(manifest), json.loads((folder / NAME).read_bytes())
         for values in (before, after):
