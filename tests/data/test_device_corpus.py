@@ -55,7 +55,7 @@ def copied(batch: Batch) -> Batch:
     )
 
 
-@pytest.mark.parametrize("padding", [{}, {"tail_frames": 3, "pad_to_multiple": 5}])
+@pytest.mark.parametrize("padding", [{}, {"tail_frames": 3, "pad_to_multiple": 5, "targets": True}])
 @pytest.mark.parametrize("limits", [{}, {"max_mel_frames": 50}])
 def test_batches_are_the_loader_s(store: Store, padding: dict[str, int], limits: dict[str, int]) -> None:
     options = {"batch_size": 4, "seed": 5, **padding, **limits}
@@ -71,8 +71,10 @@ def test_batches_are_the_loader_s(store: Store, padding: dict[str, int], limits:
 def test_narrow_types_are_collate_s(store: Store, dtype: torch.dtype) -> None:
     rows = [3, 1, 4]
     corpus = DeviceCorpus(store, np.arange(6), "cpu")
-    batch = corpus.gather(np.array(rows), torch.tensor([0, *rows]), 1, dtype=dtype)
-    assert_same([batch], [collate([store[i] for i in rows], pad_value=store.silence, dtype=dtype)])
+    batch = corpus.gather(np.array(rows), torch.tensor([0, *rows]), 1, dtype=dtype, targets=True)
+    utterances = [store[i] for i in rows]
+    assert {utterance.truncated for utterance in utterances} == {True, False}
+    assert_same([batch], [collate(utterances, pad_value=store.silence, dtype=dtype, targets=True)])
 
 
 @pytest.mark.parametrize("kinds", ["device-mel", "mel-device"])
@@ -180,8 +182,8 @@ def test_bounds_are_checked_at_the_start(store: Store) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_on_a_gpu(store: Store, dtype: torch.dtype) -> None:
-    ours = DeviceLoader.open(store, device="cuda", batch_size=4, dtype=dtype)
-    theirs = two_epochs(MelLoader.open(store, batch_size=4))
+    ours = DeviceLoader.open(store, device="cuda", batch_size=4, dtype=dtype, targets=True)
+    theirs = two_epochs(MelLoader.open(store, batch_size=4, targets=True))
     for batch in theirs:
         batch.mel = batch.mel.to(dtype)
     batches = two_epochs(ours)

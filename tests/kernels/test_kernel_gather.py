@@ -128,15 +128,16 @@ def test_more_than_one_block_of_text_and_mask(monkeypatch: pytest.MonkeyPatch) -
     check(make_corpus([31, 20, 9], 12), [2, 0, 1], 32, 17, torch.float32)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_is_what_indexing_gives(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "targets"), [(torch.float32, True), (torch.float16, False)])
+def test_is_what_indexing_gives(dtype: torch.dtype, targets: bool) -> None:
     """The device corpus's two ways to the same batch."""
     corpus = make_corpus([20, 31, 9, 4], 12)
     held: Any = SimpleNamespace(**corpus._asdict(), device=torch.device(DEVICE))
     order = torch.tensor([1, 3, 0, 2], device=DEVICE)
-    arguments = (held, order, 1, 3, 24, 12, 12, dtype)
+    arguments = (held, order, 1, 3, 24, 12, 12, dtype, targets)
     ours, theirs = device_corpus._launched(*arguments), device_corpus._indexed(*arguments)
     assert ours.keys() == theirs.keys()
+    assert len(ours) == (8 if targets else 6)
     for name, tensor in theirs.items():
         assert tensor.dtype == ours[name].dtype
         assert torch.equal(tensor.contiguous().view(torch.uint8), ours[name].view(torch.uint8)), name

@@ -102,6 +102,7 @@ class DeviceCorpus:
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
         dtype: torch.dtype = torch.float32,
+        targets: bool = False,
     ) -> Batch:
         """The batch of ``rows``, byte for byte what :func:`ttsfast.data.batch.collate` makes of them.
 
@@ -114,13 +115,14 @@ class DeviceCorpus:
             tail_frames: see :func:`ttsfast.data.batch.padded_length`.
             pad_to_multiple: the same.
             dtype: of ``Batch.mel``.
+            targets: also ``frame_mask`` and ``stop_targets``.
         """
         lengths, text_lengths = self.mel_lengths[rows], self.text_lengths[rows]
         frames = int(padded_length(int(lengths.max()), tail_frames, pad_to_multiple))
         symbols = int(padded_length(int(text_lengths.max()), 0, TEXT_MULTIPLE))
         size = (len(rows), frames, self.mel.shape[1], symbols)
         make = _launched if self.device.type == "cuda" else _indexed
-        made = make(self, order, first, *size, dtype)
+        made = make(self, order, first, *size, dtype, targets)
         ids, indices = self.store.entries.id, self.indices[rows]
         return Batch(ids=tuple(ids[i] for i in indices), frames=int(lengths.sum()), **made)
 
@@ -154,6 +156,7 @@ def _launched(
     bins: int,
     symbols: int,
     dtype: torch.dtype,
+    targets: bool,
 ) -> dict[str, Tensor]:
     """By one launch of the Triton kernel, on the current stream."""
     from ttsfast.kernels import gather
@@ -168,8 +171,8 @@ def _launched(
         text_lengths=empty(batch),
         speaker=empty(batch),
         truncated=empty(batch, dtype=torch.bool),
-        frame_mask=None,
-        stop_targets=None,
+        frame_mask=empty(batch, frames, dtype=torch.bool) if targets else None,
+        stop_targets=empty(batch, frames, dtype=torch.float32) if targets else None,
     )
     gather.gather(
         gather.Corpus(
@@ -197,6 +200,7 @@ def _indexed(
     bins: int,
     symbols: int,
     dtype: torch.dtype,
+    targets: bool,
 ) -> dict[str, Tensor]:
     """By operations of torch, on any device."""
     rows = order[first : first + batch]
@@ -208,14 +212,18 @@ def _indexed(
         valid = place < lengths
         return lengths[:, 0], valid, torch.where(valid, begin + place, begin)
 
-    mel_lengths, valid, places = ragged(corpus.mel_starts, frames)
-    mel = torch.where(valid[..., None], corpus.mel[places].float(), corpus.silence).to(dtype)
-    text_lengths, valid, places = ragged(corpus.text_starts, symbols)
-    return {
-        "mel": mel,
-        "text": torch.where(valid, corpus.text[places].long(), 0),
+    mel_lengths, own, places = ragged(corpus.mel_starts, frames)
+    text_lengths, written, letters = ragged(corpus.text_starts, symbols)
+    made = {
+        "mel": torch.where(own[..., None], corpus.mel[places].float(), corpus.silence).to(dtype),
+        "text": torch.where(written, corpus.text[letters].long(), 0),
         "mel_lengths": mel_lengths,
         "text_lengths": text_lengths,
         "speaker": corpus.speaker[rows],
         "truncated": corpus.truncated[rows],
     }
+    if targets:
+        # From the last own frame on: where the next one is no longer the utterance's.
+        ends = torch.arange(1, frames + 1, device=corpus.device) >= mel_lengths[:, None]
+        made |= {"frame_mask": own, "stop_targets": (ends & ~made["truncated"][:, None]).float()}
+    return made

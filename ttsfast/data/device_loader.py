@@ -33,6 +33,7 @@ class DeviceLoader:
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
         dtype: torch.dtype = torch.float32,
+        targets: bool = False,
     ) -> None:
         """
         Args:
@@ -41,6 +42,7 @@ class DeviceLoader:
             tail_frames: see :func:`ttsfast.data.batch.padded_length`.
             pad_to_multiple: the same.
             dtype: of ``Batch.mel``.
+            targets: also ``frame_mask`` and ``stop_targets``, for losses that want them made.
         """
         self.corpus, self.plan = corpus, plan
         self.exclusions: list[Exclusion] = []
@@ -51,6 +53,7 @@ class DeviceLoader:
             "tail_frames": tail_frames,
             "pad_to_multiple": pad_to_multiple,
             "dtype": dtype,
+            "targets": targets,
         }
         self._cursor = Cursor(plan)
         self._epoch = -1
@@ -71,6 +74,7 @@ class DeviceLoader:
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
         dtype: torch.dtype = torch.float32,
+        targets: bool = False,
         **planning: Any,
     ) -> DeviceLoader:
         """A loader over one split; what the length limits leave out is in ``exclusions``.
@@ -82,7 +86,7 @@ class DeviceLoader:
         indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
         padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
         plan = BatchPlan(opened.frames, indices, batch_size=batch_size, seed=seed, **padding, **planning)
-        loader = cls(DeviceCorpus(opened, indices, device), plan, dtype=dtype, **padding)
+        loader = cls(DeviceCorpus(opened, indices, device), plan, dtype=dtype, targets=targets, **padding)
         loader.exclusions = exclusions
         return loader
 
