@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,8 @@ class Witness:
         seen: dict[str, Any] = {"said": [], "batches": [], "calls": []}
         config = changed(config, {"training.run_folder": str(root / config.training.run_folder)})
         with self.monkeypatch.context() as patch:
+            # Asking for what is not installed shows; and where it is, a test needs no W&B run.
+            patch.setitem(sys.modules, "wandb", None)
             # The status line tells speeds, which differ from run to run.
             patch.setattr(Telemetry, "status", lambda _, text: None)
             patch.setattr(Telemetry, "say", lambda _, message: seen["said"].append(message))

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from ttsfast.config import Config
 from ttsfast.errors import InputError, TrainingError
 from ttsfast.training import trainer as trainer_module
+from ttsfast.training import validation
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.clock import PHASES
 from ttsfast.training.setup import tail_steps
@@ -220,13 +222,13 @@ def test_accumulated_micro_batches_equal_one_large_batch(
 ) -> None:
     """Lengths differ between the micro-batches, so averages of averages would show."""
     weights = []
-    for parts in (1, 2, 3):
+    for parts in (1, 2, 4):
         config = make_config(
             training__run_folder=str(tmp_path / str(parts)), training__optimizer="adam", training__eps=1e-3
         )
         with Trainer(config, model=make_model()) as trainer:
             trainer.model.dropout.p = 0.0  # type: ignore[union-attr]
-            indices = trainer.store.indices("train")[:6]
+            indices = trainer.store.indices("train")[:8]
             from ttsfast.data.batch import collate
 
             utterances = [trainer.store[int(i)] for i in indices]
@@ -311,6 +313,27 @@ def test_half_precision_trains_close_to_full(
         losses[name] = [row["mel"] for row in read_log(tmp_path / name) if row["kind"] == "train"][-1]
     assert losses[precision] != losses["fp32"]
     assert losses[precision] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_every_validation_reads_the_same_batches_in_the_same_order(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums in another order round differently, which a resumed run would show."""
+    read: list[list[tuple[str, ...]]] = []
+    original = validation.teacher_forced
+
+    def teacher_forced(model: torch.nn.Module, batches: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        kept = list(batches)
+        read.append([batch.ids for batch in kept])
+        return original(model, kept, *args, **kwargs)
+
+    monkeypatch.setattr(validation, "teacher_forced", teacher_forced)
+    config = make_config(training__val_step=1, data__batch_size=1)
+    with Trainer(config, model=make_model()) as trainer:
+        trainer.fit()
+    assert len(read) == 6
+    assert len(read[0]) > 1
+    assert all(ids == read[0] for ids in read)
 
 
 def test_early_stopping_ends_the_run(make_config: MakeConfig, make_model: MakeModel) -> None:
