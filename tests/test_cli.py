@@ -13,7 +13,10 @@ from typer.testing import CliRunner
 from ttsfast import __version__
 from ttsfast.cli import app
 
-COMMANDS = ("config", "env", "prepare", "verify", "train", "evaluate", "synth", "demo", "export")
+COMMANDS = (
+    *("config", "env", "prepare", "finalize", "append", "verify", "inspect"),
+    *("train", "evaluate", "synth", "demo", "export"),
+)
 
 
 def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from small_corpus import RATE, edit, prepare_small, write_corpus
 
 from ttsfast.data.append import append
 from ttsfast.data.inspection import inspect
-from ttsfast.data.inspection_page import page, write_page
+from ttsfast.data.inspection_page import write_page
 from ttsfast.data.store import Store
 
 
@@ -68,7 +68,6 @@ def test_the_page_stands_alone_and_escapes(store: Store, tmp_path: Path) -> None
     found = inspect(store)
     write_page(tmp_path / "page.html", store, found)
     text = (tmp_path / "page.html").read_text()
-    assert text == page(store, found)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<script" not in text
     assert "<b>" not in text
