@@ -7,6 +7,8 @@ asked for; symbol ids and lengths unchecked.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,8 +59,13 @@ def copied(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("padding", [{}, {"tail_frames": 3, "pad_to_multiple": 5, "targets": True}])
 @pytest.mark.parametrize("limits", [{}, {"max_mel_frames": 50}])
-def test_batches_are_the_loader_s(store: Store, padding: dict[str, int], limits: dict[str, int]) -> None:
-    options = {"batch_size": 4, "seed": 5, **padding, **limits}
+@pytest.mark.parametrize(
+    "planning", [{}, {"frame_budget": 400, "speaker_balance": 1.0, "rank": 1, "world_size": 2}]
+)
+def test_batches_are_the_loader_s(
+    store: Store, padding: dict[str, Any], limits: dict[str, Any], planning: dict[str, Any]
+) -> None:
+    options = {"batch_size": 4, "seed": 5, **padding, **limits, **planning}
     ours = DeviceLoader.open(store, device="cpu", **options)
     theirs = MelLoader.open(store, **options)
     assert [e.id for e in ours.exclusions] == [e.id for e in theirs.exclusions]

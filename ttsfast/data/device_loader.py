@@ -69,23 +69,36 @@ class DeviceLoader:
         device: torch.device | str,
         batch_size: int,
         seed: int = 0,
+        frame_budget: int | None = None,
+        speaker_balance: float = 0.0,
+        rank: int = 0,
+        world_size: int = 1,
         max_mel_frames: int | None = None,
         max_text_length: int | None = None,
         tail_frames: int = 8,
         pad_to_multiple: int = 8,
         dtype: torch.dtype = torch.float32,
         targets: bool = False,
-        **planning: Any,
     ) -> DeviceLoader:
         """A loader over one split; what the length limits leave out is in ``exclusions``.
 
-        ``planning`` are further arguments of :class:`BatchPlan`. Raises InputError where the corpus does not
-        fit on the device.
+        Raises InputError where the corpus does not fit on the device.
         """
         opened = store if isinstance(store, Store) else Store.open(store)
         indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
         padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
-        plan = BatchPlan(opened.frames, indices, batch_size=batch_size, seed=seed, **padding, **planning)
+        plan = BatchPlan(
+            opened.frames,
+            indices,
+            batch_size=batch_size,
+            seed=seed,
+            frame_budget=frame_budget,
+            speakers=opened.entries.speaker,
+            speaker_balance=speaker_balance,
+            rank=rank,
+            world_size=world_size,
+            **padding,
+        )
         loader = cls(DeviceCorpus(opened, indices, device), plan, dtype=dtype, targets=targets, **padding)
         loader.exclusions = exclusions
         return loader
