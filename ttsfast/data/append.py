@@ -181,7 +181,7 @@ def _add(
     )
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks(corpus.root, [item.look for item in items], options, work)
+    chunks = plan_chunks([item.look for item in items], options, work)
     computed = compute_missing(chunks, options, options.jobs)
     entries, shards = write_shards(folder, draft, items, chunks)
     grown = replace(

@@ -35,7 +35,7 @@ _HELD_OUT = "validation.txt"
 _LONGEST_ID = 120
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CorpusItem:
     """One recording and its text."""
 

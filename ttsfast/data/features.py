@@ -50,7 +50,7 @@ class FeatureOptions:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """What looking at a recording tells."""
 

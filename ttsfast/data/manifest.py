@@ -34,7 +34,7 @@ _SEAL = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z')
 _LARGEST = 1 << 48
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One utterance of a store."""
 

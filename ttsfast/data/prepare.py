@@ -113,7 +113,7 @@ def prepare_part(
         work = folder / WORK
         work.mkdir(parents=True, exist_ok=True)
         with locked(folder, shared=True):
-            chunks = plan_chunks(corpus.root, usable, options, work)
+            chunks = plan_chunks(usable, options, work)
             computed = compute_missing(chunks, options, jobs)
             write_part(work, corpus, options, part, looks)
     left_out = len(exclusions) - len(corpus.exclusions)
@@ -189,7 +189,7 @@ def _assemble(
             return report(folder, existing, unchanged=True)
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks(root, [item.look for item in items], options, work)
+    chunks = plan_chunks([item.look for item in items], options, work)
     computed = 0
     if jobs is not None:
         computed = compute_missing(chunks, options, jobs)

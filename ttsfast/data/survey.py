@@ -15,7 +15,7 @@ from ttsfast.data.text import Symbols
 from ttsfast.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
     """One listed utterance, looked at."""
 
@@ -95,7 +95,7 @@ def sort_out(
     return usable, faults + too_long
 
 
-def plan_chunks(root: Path, usable: Sequence[Look], options: PrepareOptions, work: Path) -> list[Chunk]:
+def plan_chunks(usable: Sequence[Look], options: PrepareOptions, work: Path) -> list[Chunk]:
     """The work files of the usable utterances, in order.
 
     Cut by their place in the listing, so that every worker, whatever part of the corpus it knows, and every
@@ -108,7 +108,7 @@ def plan_chunks(root: Path, usable: Sequence[Look], options: PrepareOptions, wor
         chunk
         for block in blocks.values()
         for chunk in features.plan_chunks(
-            [root / one.audio for one in block],
+            [one.item.audio for one in block],
             [one.recording for one in block],
             options.features,
             work,

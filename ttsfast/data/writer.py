@@ -23,7 +23,7 @@ from ttsfast.progress import track
 SHARD_FRAMES = 200_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """An utterance that goes into the store."""
 
