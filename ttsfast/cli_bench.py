@@ -77,10 +77,13 @@ def data(
     sections: Annotated[
         str, typer.Option(help="What to measure, comma-separated; all when empty.", show_default=False)
     ] = "",
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Also prepare up to 20,000 utterances and watch memory: minutes.")
+    ] = False,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the data path: planning, and the loader against .npy files, its memory and its cost in training.
+    """Time the data path: features, planning, and the loader: against .npy files, its memory, its cost.
 
     Example: ttsfast bench data --output data.json
     """
@@ -93,6 +96,7 @@ def data(
         device=find_device(device),
         utterances=utterances,
         rounds=rounds,
+        memory=memory,
         progress=lambda line: console.print(line, markup=False),
     )
     _report(result, measured.table(result), output, as_json)

@@ -63,6 +63,26 @@ def test_loader_is_gated_and_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "first batch" in shown
 
 
+def test_every_section_is_run_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def stand_in(name: str) -> Any:
+        return lambda *args, **options: asked.update({name: options}) or {"name": name}
+
+    for name in bench.SECTIONS:
+        module = getattr(bench, f"data_{name}")
+        monkeypatch.setattr(module, "run", stand_in(name))
+        monkeypatch.setitem(bench._TABLES, name, lambda result: f"the table of {result['name']}")
+    monkeypatch.setattr(bench, "make_store", lambda *args, **options: None)
+    for memory in (False, True):
+        result = bench.run_data_bench(rounds=2, memory=memory)
+        assert set(asked) == set(bench.SECTIONS)
+        assert all(options["rounds"] == 2 for options in asked.values())
+        assert bool(asked["features"]["sizes"]) == memory
+        shown = bench.table(result)
+        assert all(f"the table of {name}" in shown for name in bench.SECTIONS)
+
+
 def test_a_batch_that_differs_is_seen() -> None:
     def batch(value: float, name: str = "a") -> Batch:
         one = torch.ones(1, dtype=torch.int64)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from ttsfast.benchmarks import data_loader, data_planning, machine
+from ttsfast.benchmarks import data_features, data_loader, data_planning, machine
 from ttsfast.benchmarks.data_corpus import make_store
 from ttsfast.errors import InputError
 
-SECTIONS = ("planning", "loader")
+SECTIONS = ("features", "planning", "loader")
 
 LONG, SHORT = (2.3, 9.3), (1.0, 3.5)
 """Seconds of a recording: 200 to 800 frames, 500 on average, and the demo's."""
@@ -25,6 +25,7 @@ def run_data_bench(
     device: str | torch.device = "cpu",
     utterances: int = 576,
     rounds: int = 7,
+    memory: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure, on synthetic corpora in a temporary folder.
@@ -34,6 +35,7 @@ def run_data_bench(
         device: where batches are delivered, and the training runs.
         utterances: of the store that is loaded.
         rounds: turns of each variant.
+        memory: also prepare corpora of 1,000 and 20,000 utterances, and watch what that takes; for minutes.
         progress: told what is being done.
 
     Returns:
@@ -51,7 +53,10 @@ def run_data_bench(
         folder = Path(name)
         for section in sections:
             progress(section)
-            if section == "planning":
+            if section == "features":
+                sizes = data_features.SIZES if memory else ()
+                result[section] = data_features.run(rounds=rounds, sizes=sizes, progress=progress)
+            elif section == "planning":
                 result[section] = data_planning.run(rounds=rounds)
             elif section == "loader":
                 store = make_store(folder / "long", utterances, LONG)
@@ -61,6 +66,7 @@ def run_data_bench(
 
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "features": data_features.table,
     "planning": data_planning.table,
     "loader": data_loader.table,
 }
