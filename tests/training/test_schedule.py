@@ -107,9 +107,9 @@ def test_the_rate_is_finite_and_in_range_at_every_step(
         max_steps=max_steps,
         scheduler=scheduler,
     )
-    rate = learning_rate(step, config, multiplier)
-    assert math.isfinite(rate)
-    assert config.min_learning_rate <= rate <= peak * (1 + 1e-12)
+    for rate in (scheduled_rate(step, config), learning_rate(step, config, multiplier)):
+        assert math.isfinite(rate)
+        assert config.min_learning_rate <= rate <= peak * (1 + 1e-12)
 
 
 def test_plateau_reduces_after_patience_and_starts_counting_again() -> None:

@@ -137,7 +137,8 @@ def test_memory_is_told_without_a_gpu() -> None:
 
 def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 1, bias=False))
-    ratios = ModuleRatios(model)
+    ratios = ModuleRatios(model, 20)
+    assert [step for step in range(1, 200) if ratios.due(step)] == [60, 120, 180]
     for parameter, grad in zip(model.parameters(), (3.0, 0.5), strict=True):
         torch.nn.init.constant_(parameter, 2.0)
         parameter.grad = torch.full_like(parameter, grad)
@@ -153,10 +154,14 @@ def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
 
 
 def test_ratios_and_shares_are_logged_at_log_points(make_config: MakeConfig, make_model: MakeModel) -> None:
-    with Trainer(make_config(), model=make_model()) as trainer:
+    config = make_config(
+        training__max_steps=100, training__log_step=25, training__val_step=100, training__save_step=100
+    )
+    with Trainer(config, model=make_model()) as trainer:
         trainer.fit()
     rows = [row for row in read_log(trainer.run_folder) if row["kind"] == "train"]
-    for row in rows:
+    assert ["update_ratio.read" in row for row in rows] == [False, True, False, True]
+    for row in rows[1::2]:
         for child in ("embed", "read", "write", "stop", "latent"):
             assert 0 <= row[f"update_ratio.{child}"] < 1
             assert row[f"gradient_ratio.{child}"] >= 0

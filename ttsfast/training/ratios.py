@@ -5,19 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+LEAST_STEPS = 50
+"""Between two measurements: more often, they would take a noticeable part of a small model's step."""
+
 
 class ModuleRatios:
     """Per child of the model: norm of its gradient over that of its weights, and of its update over the same.
 
     An update ratio near 1e-3 is usual; orders below, a part does not learn, orders above, it is thrown about.
-    Measured on the step before a log point only, since it keeps a copy of the weights for that long.
+    Measured on the step before a log point, :data:`LEAST_STEPS` apart at least, since it copies the weights.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, log_step: int) -> None:
+        self._every = log_step * -(-LEAST_STEPS // log_step)
         children = {name: list(child.parameters()) for name, child in model.named_children()}
         children["own"] = list(model.parameters(recurse=False))
         self._parts = {name: parameters for name, parameters in children.items() if parameters}
         self._before: dict[str, tuple[list[Tensor], Tensor, Tensor]] = {}
+
+    def due(self, step: int) -> bool:
+        """Whether to measure while step ``step`` (1, 2, ...) is taken."""
+        return step % self._every == 0
 
     @torch.no_grad()
     def before_update(self) -> None:

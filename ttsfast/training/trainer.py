@@ -107,7 +107,7 @@ class Trainer:
         self.plateau = PlateauReduction(
             training.lr_reduction_factor, training.lr_reduction_patience, training.early_stopping_min_delta
         )
-        self.ratios = ModuleRatios(self.model)
+        self.ratios = ModuleRatios(self.model, training.log_step)
         self.ratio_figures: dict[str, Tensor] = {}
         self.step = 0
         self.rate = 0.0
@@ -191,7 +191,7 @@ class Trainer:
         self.loss.update_weights(values, torch.stack([out.floor_values for out in outputs]).sum(dim=0))
         damping = self.watch.guard.update(total)
         clip_(gradients, norm, training.gradient_clip_norm, self.scaler.scale, damping)
-        look_closely = (self.step + 1) % training.log_step == 0
+        look_closely = self.ratios.due(self.step + 1)
         if look_closely:
             self.ratios.before_update()
         self.clock.lap("trainer")
