@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,10 +73,10 @@ def test_an_example_learns_resumes_and_speaks(name: str, store: Path, tmp_path: 
         assert held_out_error(trainer) < 0.95 * before
     assert result.step == 16
     voice = Voice.load(run)
-    first, again = (voice.speak(["abcdab"])[0] for _ in range(2))
+    # Any vocoder will do where it is the mels that are compared.
+    first, again = (voice.speak(["abcdab"], vocoder=lambda mel: mel[:, 0])[0] for _ in range(2))
     assert np.isfinite(first.log_mel).all()
     assert first.log_mel.shape[1] == 80
-    assert len(first.wave) > 0
     assert np.array_equal(first.log_mel, again.log_mel)
 
 
@@ -141,16 +141,24 @@ def test_the_likeliest_path_is_found() -> None:
     assert float(forward_sum(alignment, *lengths)) == pytest.approx(-float(likelihood), abs=1e-4)
 
 
-def test_the_python_of_the_documentation_runs(store: Path, tmp_path: Path) -> None:
+def test_the_python_of_the_documentation_runs(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = (ROOT / "docs" / "own-model.md").read_text(encoding="utf-8")
     model, training = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[:2]
     assert len([line for line in training.splitlines() if line.strip()]) <= 10
     (tmp_path / "my_voice.py").write_text(model, encoding="utf-8")
-    training = training.replace("data/store", str(store)).replace("max_steps=2000", "max_steps=3")
-    training = training.replace("Hello there.", "abcd")
-    script = f"{training}\nprint(result.step, len(speech.wave) > 0)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["3", "True"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_voice", raising=False)
+    for shown, small in (
+        ("data/store", str(store)),
+        ("max_steps=2000", "max_steps=3"),
+        ("Hello there.", "abcd"),
+    ):
+        assert shown in training
+        training = training.replace(shown, small)
+    names: dict[str, Any] = {}
+    exec(compile(training, "own-model.md", "exec"), names)
+    assert names["result"].step == 3
+    assert len(names["speech"].wave) > 0
+    assert names["speech"].attention is None
