@@ -39,6 +39,9 @@ def test_the_figures_are_the_stores(store: Store) -> None:
     assert found.seconds.median == pytest.approx(np.median(seconds))
     assert sum(s["hours"] for s in found.splits.values()) == pytest.approx(seconds.sum() / 3600)
     assert sum(s["utterances"] for s in found.speakers.values()) == len(store)
+    assert sum(s["hours"] for s in found.speakers.values()) == pytest.approx(seconds.sum() / 3600)
+    ann = seconds[store.entries.speaker == store.speakers.index("ann")].sum()
+    assert found.speakers["ann"]["hours"] == pytest.approx(ann / 3600)
     assert list(found.speakers)[-1] == "<b>$x$[bold]"
     assert found.bytes == sum(path.stat().st_size for path in store.path.glob("mel-*"))  # type: ignore[union-attr]
     assert found.truncated == sum(store[i].truncated for i in range(len(store)))

@@ -151,3 +151,11 @@ def test_junk_in_sealed_metadata_is_refused_or_a_store(folder: Path, tmp_path: P
         assert len(Store.open(copied)) == 8
     finally:
         shutil.rmtree(copied)
+
+
+def test_bytes_that_belong_to_no_array_are_refused(shard: tuple[Shard, bytes]) -> None:
+    header, body = split(shard[1])
+    for name in DTYPES:
+        move(name, 8, 8)(header)
+    with pytest.raises(InputError, match="does not follow the array before it"):
+        opened(joined(header, bytes(8) + body), shard[0])
