@@ -188,6 +188,9 @@ def check(spec: LossSpec, inputs: LossInputs, **call: Any) -> Outcome:
         trio = [getattr(each.result, field) for each in (ours, theirs, truth)]
         compare(trio[0], trio[1], trio[2], field)
     assert int(ours.result.frames) == int(truth.result.frames)
+    # Lengths reach to the ends of their axes here, and not beyond.
+    assert ours.result.clamped is not None
+    assert int(ours.result.clamped) == 0
     for i, (a, b, c) in enumerate(zip(ours.gradients, theirs.gradients, truth.gradients, strict=True)):
         compare(a, b, c, f"gradient {i}")
     return ours

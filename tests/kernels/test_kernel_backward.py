@@ -8,6 +8,7 @@ import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, check, leaves, make_inputs, make_spec, only, rebuilt
 from torch import Tensor
+from ttsfast.kernels import launch
 
 from ttsfast.losses import reference
 from ttsfast.losses.spec import LossInputs
@@ -135,6 +136,15 @@ def test_float16_gradients_are_right_to_one_rounding() -> None:
         # Half a unit in the last place, or of the subnormals; float32 arithmetic takes a little more.
         unit = torch.maximum(b.abs() * 2**-11, torch.full_like(b, 2.0**-25))
         assert ((a.double() - b).abs() <= 1.01 * unit + 1e-7 * b.abs().max()).all()
+
+
+def test_every_launch_leaves_its_counter_at_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    word = torch.zeros((), dtype=torch.int32, device=DEVICE)
+    monkeypatch.setattr(launch, "counter", lambda device: word)
+    inputs = make_inputs()
+    first, second = run(inputs)[0], run(inputs)[0]
+    assert int(word) == 0
+    assert torch.equal(first, second)
 
 
 def test_an_input_changed_in_place_before_backward_raises() -> None:

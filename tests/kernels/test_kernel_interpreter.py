@@ -1,12 +1,6 @@
 """Runs the kernel tests under Triton's interpreter, in a process where nothing imported Triton before.
 
-Mutants that these tests were seen to kill, one at a time: padding used without a select; Huber clamped on
-one side only; the stop target one step late, or its tail not cut by truncation; an utterance's sum left
-undivided; heads summed instead of averaged; the prior's gradient with the wrong sign; free bits that let
-gradients through; Philox words in another order; lengths not clamped; a store one element too far; padded
-gradients left unwritten; an inactive term in the total; another decay in the averages, or a step that is
-not finite moving them; a backward pass that ignores what was applied, or gives a kept gradient away;
-float16 gradients stored before they were scaled.
+``mutants.py`` lists mistakes that these tests kill, and plants them one at a time.
 """
 
 from __future__ import annotations
