@@ -137,6 +137,7 @@ class Trainer:
                 self.validate()  # SIGTERM came before it, or in its midst
             self.clock.start()
             while self.step < training.max_steps and not self._out_of_patience:
+                self.clock.lap("trainer")
                 micro_batches = list(islice(batches, training.gradient_accumulation_steps))
                 self.clock.lap("data")
                 if not self.train_step(micro_batches):
@@ -166,7 +167,9 @@ class Trainer:
         scheduled = learning_rate(self.step, training, self.plateau.multiplier)
         self.rate = scheduled if rate is None else rate
         self.optimizers.set_rate(self.rate)
-        self.loss.schedule_weight("attention", self._attention_schedule())
+        if training.attention_fade_steps:
+            faded = max(0.0, 1.0 - self.step / training.attention_fade_steps)
+            self.loss.schedule_weight("attention", faded)
         self.objective.train()
         self.watch.remember(self.step + 1, batches)
         batches = [batch.to(self.device) for batch in batches]
@@ -207,10 +210,6 @@ class Trainer:
         self.clock.frames += sum(batch.frames for batch in batches)
         self.clock.lap("trainer")
         return True
-
-    def _attention_schedule(self) -> float:
-        fade = self.config.training.attention_fade_steps
-        return max(0.0, 1.0 - self.step / fade) if fade else 1.0
 
     def log(self) -> None:
         """Report the steps since the last log point."""
