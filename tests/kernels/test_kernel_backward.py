@@ -96,6 +96,8 @@ def test_double_backward_raises() -> None:
     close([gradient.detach() for gradient in gradients], expected(inputs, 1.0))
     with pytest.raises(RuntimeError, match="differentiable once"):
         gradients[0].square().sum().backward()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(gradients[0].square().sum(), tensors[1], allow_unused=True)
 
 
 def test_inputs_are_not_modified() -> None:

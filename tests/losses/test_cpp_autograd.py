@@ -132,6 +132,8 @@ def test_double_backward_raises() -> None:
     grads = torch.autograd.grad(total(batch), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable once"):
         sum(grad.square().sum() for grad in grads).backward()
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(grads[0].square().sum(), inputs[1], allow_unused=True)
 
 
 def test_inputs_changed_in_place_before_a_recomputation_raise() -> None:

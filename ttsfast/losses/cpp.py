@@ -95,10 +95,8 @@ class _Attach(torch.autograd.Function):
     def forward(ctx: Any, sweep: Sweep, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
         ctx.written = written
         # A rounded gradient cannot be rescaled without rounding twice, or after fp16 underflow at all.
-        ctx.again = None
-        if any(tensor.dtype in HALF for tensor in tensors):
-            ctx.again = sweep
-            ctx.save_for_backward(*sweep.inputs.values())
+        ctx.again = sweep if any(tensor.dtype in HALF for tensor in tensors) else None
+        ctx.save_for_backward(*(tensors if ctx.again is None else sweep.inputs.values()))
         # In a list, since autograd would take an argument that comes back for a view.
         return total.pop()
 
@@ -124,7 +122,7 @@ class _Attach(torch.autograd.Function):
         if not kept:
             written.gradients = None
         if torch.is_grad_enabled():
-            given = [Once.apply(gradient.requires_grad_()) for gradient in given]
+            given = [Once.apply(gradient, *ctx.saved_tensors) for gradient in given]
         return (None, None, None, *given)
 
 

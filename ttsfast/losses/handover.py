@@ -20,10 +20,13 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 class Once(torch.autograd.Function):
-    """A gradient that refuses to be differentiated: silence would be a wrong second derivative."""
+    """A gradient that refuses to be differentiated: silence would be a wrong second derivative.
+
+    ``inputs`` are what it depends on: a search for them, too, must come through here.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod

@@ -152,7 +152,7 @@ class _Attach(torch.autograd.Function):
         launch.backward(call, outputs, incoming)
         given = [gradient for gradient in layout.flatten(outputs) if gradient is not None]
         if torch.is_grad_enabled():
-            given = [Once.apply(gradient.requires_grad_()) for gradient in given]
+            given = [Once.apply(gradient, *call.inputs.values()) for gradient in given]
         return (None, None, *given)
 
 
