@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -208,7 +207,7 @@ def _memory(folder: Path, utterances: int) -> dict[str, Any]:
     stop = threading.Event()
 
     def watch(pid: int) -> None:
-        while not stop.wait(0.02):
+        while not stop.wait(0.05):
             own = _resident(pid)
             workers = sum(_resident(child) for child in _descendants(pid))
             for name, size in (("peak", own + workers), ("process", own), ("workers", workers)):
@@ -254,11 +253,14 @@ def prepare_corpus(corpus: str, store: str) -> None:
 
 
 def _resident(pid: int) -> int:
-    """Bytes; 0 for a process that is gone."""
+    """Bytes, pages that processes share divided among them (a process that forks would count twice, else); 0
+    for a process that is gone.
+    """
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-    except (OSError, IndexError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
         return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
 
 
 def _descendants(pid: int) -> list[int]:
