@@ -83,6 +83,18 @@ def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
     assert list(run.glob("*.wandb"))
 
 
+def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Telemetry(tmp_path, 0, 9) as telemetry:
+        telemetry.scalars("train", 3, {"mel": 0.5, "steps": 7, "convergence": "plateau"})
+        telemetry.scalars("train", 6, {"mel": 0.25})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"train/mel", "train/steps"}
+    assert [(e.step, e.value) for e in events.Scalars("train/mel")] == [(3, 0.5), (6, 0.25)]
+
+
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
     with Telemetry(tmp_path, 0, 9) as telemetry:
         for step in (1, 2, 3, 4):

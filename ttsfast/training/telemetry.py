@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from ttsfast.errors import InputError
@@ -75,8 +76,9 @@ class Telemetry:
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))
         }
-        for name, value in numbers.items():
-            self._board.add_scalar(name, value, step)
+        # In one event: one by one they take ten times as long.
+        entries = [Summary.Value(tag=name, simple_value=float(value)) for name, value in numbers.items()]
+        self._board._get_file_writer().add_summary(Summary(value=entries), step)
         if self._wandb is not None:
             self._wandb.log(step, numbers)
 
