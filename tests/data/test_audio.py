@@ -110,6 +110,9 @@ def test_what_follows_or_streams_is_no_cut(tmp_path: Path) -> None:
     odd = b"junk" + (3).to_bytes(4, "little") + b"abc\0"
     path.write_bytes(content[: place - 4] + odd + content[place - 4 :] + odd)
     assert np.array_equal(read_audio(path, RATE), expected)
+    path.write_bytes(content[: place - 4] + odd + content[place - 4 : -10])
+    with pytest.raises(InputError, match="its data should go on for 10 bytes"):
+        read_audio(path, RATE)
     # As programs write them that do not know the length ahead.
     path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
     assert np.array_equal(read_audio(path, RATE), expected)
