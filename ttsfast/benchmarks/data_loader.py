@@ -173,13 +173,15 @@ def _turn(stream: Iterator[Batch], device: torch.device) -> float:
 
 def _first_batch(path: Path, rounds: int) -> dict[str, float]:
     """Milliseconds from a folder's name to a batch, with files and code in memory already."""
-    seconds = []
+    seconds, cpu = [], []
     for _ in range(3 + 2 * rounds):
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), time.process_time()
         with MelLoader.open(path, batch_size=BATCH) as loader:
             next(iter(loader))
             seconds.append(time.perf_counter() - begin)
-    return {"median": median(seconds[3:]) * 1e3, "worst": max(seconds[3:]) * 1e3}
+            cpu.append(time.process_time() - busy)
+    found = {"median": median(seconds[3:]), "best": min(seconds[3:]), "cpu": median(cpu[3:])}
+    return {name: 1e3 * value for name, value in found.items()}
 
 
 def _memory(path: Path) -> dict[str, Any]:
@@ -190,7 +192,8 @@ def _memory(path: Path) -> dict[str, Any]:
             for _batch in loader:
                 pass
             after.append(_anonymous_mib())
-    return {"after_epoch_mib": after, "growth_mib": after[-1] - after[0]}
+    # The first epoch brings memory to the size of the largest batches.
+    return {"after_epoch_mib": after, "growth_mib": after[-1] - after[1]}
 
 
 def _anonymous_mib() -> float:
@@ -249,9 +252,10 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"  {name:<22}{speeds[name]:>11.1f}{ratio:>12}")
     first, memory, training = result["first_batch_ms"], result["memory"], result["training"]
     lines += [
-        f"  first batch of a warm store: {first['median']:.1f} ms (worst {first['worst']:.1f})",
+        f"  first batch of a warm store: {first['median']:.1f} ms (best {first['best']:.1f}, "
+        f"CPU {first['cpu']:.1f})",
         f"  anonymous memory over {len(memory['after_epoch_mib'])} epochs: "
-        f"{memory['after_epoch_mib'][0]:.1f} MiB after the first, {memory['growth_mib']:+.1f} to the last",
+        f"{memory['after_epoch_mib'][1]:.1f} MiB after the second, {memory['growth_mib']:+.1f} to the last",
         f"  demo's training: {training['step_ms']:.1f} ms a step ({training['step_cpu_ms']:.1f} of CPU); "
         f"loader {training['loader_cpu_ms']:.2f} ms of CPU ({training['loader_cpu_percent_of_step']:.1f}% of "
         f"the step), waited for {training['loader_wait_percent']:.2f}%",
