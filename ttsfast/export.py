@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class ExportReport:
     frames: int
     """compared, over all texts"""
     max_difference: float
-    """of the normalised mels, free-running"""
+    """of the normalised mels, free-running, where PyTorch's own rounding leaves them certain"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -112,8 +113,13 @@ def _own_texts(voice: Voice) -> list[str]:
 
 
 def _compare(voice: Voice, exported: Voice, texts: Sequence[str]) -> tuple[int, float]:
-    """Frames compared, and the largest difference of two voices' free-running mels."""
+    """Frames compared, and the largest difference of two voices' mels; infinity where the ends differ.
+
+    Speech fed with itself can be chaotic, on texts that say nothing above all: any rounding is then magnified
+    from step to step. So an utterance is compared as far as PyTorch in float32 agrees with itself in float64.
+    """
     frames, worst = 0, 0.0
+    exact = replace(voice, model=deepcopy(voice.model).double())
     ids = [voice.symbols.encode(text, f"text {text!r}") for text in texts]
     lengths = torch.tensor([len(row) for row in ids])
     text = nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in ids], batch_first=True)
@@ -121,12 +127,19 @@ def _compare(voice: Voice, exported: Voice, texts: Sequence[str]) -> tuple[int, 
     # Ends are compared where the stop decides them, and the mels also where it would have cut them.
     for threshold in (voice.stop_threshold, 1.0):
         limits = {"max_frames": min(voice.max_frames, 400), "stop_threshold": threshold}
-        ours, theirs = (_speak(v, text, lengths, speaker, limits) for v in (voice, exported))
-        if ours.mel.shape != theirs.mel.shape or not torch.equal(ours.mel_lengths, theirs.mel_lengths):
-            return frames, float("inf")
-        frames += int(ours.mel_lengths.sum())
-        worst = max(worst, float((ours.mel - theirs.mel).abs().max()))
-    return frames, worst
+        ours, theirs, truth = (_speak(v, text, lengths, speaker, limits) for v in (voice, exported, exact))
+        for row in range(len(ids)):
+            end = min(int(spoken.mel_lengths[row]) for spoken in (ours, truth))
+            rounding = (ours.mel[row, :end] - truth.mel[row, :end]).abs().amax(dim=-1)
+            unsure = (rounding > TOLERANCE / 20).nonzero()
+            known = int(unsure[0]) if len(unsure) else end
+            agreed = ours.mel_lengths[row] == truth.mel_lengths[row] == theirs.mel_lengths[row]
+            if int(theirs.mel_lengths[row]) < known or (known == end and not agreed):
+                return frames, float("inf")
+            frames += known
+            if known:
+                worst = max(worst, float((ours.mel[row, :known] - theirs.mel[row, :known]).abs().max()))
+    return frames, worst if frames else float("inf")
 
 
 def _speak(
