@@ -11,7 +11,7 @@ import typer
 
 from ttsfast import cli_data, cli_voice
 from ttsfast.cli_bench import bench
-from ttsfast.errors import PREEMPTED_EXIT_CODE, InputError, Preempted, TrainingError
+from ttsfast.errors import PREEMPTED_EXIT_CODE, ExportError, InputError, Preempted, TrainingError
 
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
@@ -39,7 +39,7 @@ def main() -> None:
         _fail(str(error), 2)
     except Preempted as error:
         _fail(str(error), PREEMPTED_EXIT_CODE)
-    except (TrainingError, OSError) as error:
+    except (TrainingError, ExportError, OSError) as error:
         _fail(str(error), 1)
 
 

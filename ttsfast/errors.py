@@ -18,6 +18,10 @@ class TrainingError(RuntimeError):
     """
 
 
+class ExportError(RuntimeError):
+    """An exported file does not speak as the voice does; it was not written."""
+
+
 class Preempted(RuntimeError):
     """SIGTERM ended the run after a checkpoint was written.
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast import __version__
-from ttsfast.errors import InputError
+from ttsfast.errors import ExportError, InputError
 from ttsfast.export_graph import speaking_graph
 from ttsfast.files import atomic_write, output_folder
 from ttsfast.models.convtts import ConvTTS
@@ -60,7 +60,7 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
 
     Raises:
         InputError: another model, a missing package, or a path that cannot be written.
-        RuntimeError: onnxruntime's mels differ by more than :data:`TOLERANCE` in normalised units.
+        ExportError: onnxruntime's mels differ by more than :data:`TOLERANCE` in normalised units.
     """
     if not isinstance(voice.model, ConvTTS):
         raise InputError(
@@ -86,7 +86,7 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
     content = body + seal.SerializeToString()
     frames, difference = _compare(voice, exported_voice(content, path), texts)
     if not difference <= TOLERANCE:
-        raise RuntimeError(
+        raise ExportError(
             f"{path}: onnxruntime's mels differ from PyTorch's by {difference:.3g} in normalised units, "
             f"more than {TOLERANCE:g}; nothing was written"
         )

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from voices import BINS, small_voice
 
 from ttsfast.cli import app
-from ttsfast.errors import InputError
+from ttsfast.errors import ExportError, InputError
 from ttsfast.models.voice import Voice
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra 'onnx')")
@@ -181,7 +181,7 @@ def test_a_file_that_differs_from_the_model_is_not_written(
         raise AssertionError([i.name for i in other.graph.initializer])
     del other.metadata_props[:]
     monkeypatch.setattr(export, "speaking_graph", lambda *_: other)
-    with pytest.raises(RuntimeError, match=r"differ from PyTorch's by .* nothing was written"):
+    with pytest.raises(ExportError, match=r"differ from PyTorch's by .* nothing was written"):
         export.export_voice(voice, tmp_path / "v.onnx")
     assert not list(tmp_path.iterdir())
 
