@@ -7,22 +7,15 @@ namespace ttsfast {
 
 void fill_rows(const void* row, std::size_t row_bytes, std::size_t rows, void* out, bool streaming) {
   auto* to = static_cast<unsigned char*>(out);
-  // Not memcpy for each row: a call for a few hundred bytes costs as much as their copy.
   const std::size_t total = rows * row_bytes;
-  const std::size_t first = std::min(row_bytes, total);
-  if (first == 0) return;
-  copy_bytes(row, to, first, false);
-  if (streaming) {
-    for (std::size_t done = first; done < total; done += row_bytes) copy_bytes(row, to + done, row_bytes, true);
-    return;
-  }
-  // What is written doubles, up to a block that stays in the nearest cache.
-  constexpr std::size_t kBlock = 8192;
-  std::size_t done = first;
-  while (done < total) {
-    const std::size_t whole = std::min(done, std::max(kBlock / row_bytes, std::size_t(1)) * row_bytes);
-    const std::size_t part = std::min(whole, total - done);
-    std::memcpy(to + done, to, part);
+  if (total == 0) return;
+  std::memcpy(to, row, row_bytes);
+  // A call for each row would cost as much as its copy, so what is written doubles, up to a block that stays in
+  // the nearest cache and is then copied from.
+  const std::size_t block = std::max<std::size_t>(8192 / row_bytes, 1) * row_bytes;
+  for (std::size_t done = row_bytes; done < total;) {
+    const std::size_t part = std::min({done, block, total - done});
+    copy_bytes(to, to + done, part, streaming && done >= block);
     done += part;
   }
 }
