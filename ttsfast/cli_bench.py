@@ -83,7 +83,7 @@ def data(
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the data path: features, planning, and the loader: against .npy files, its memory, its cost.
+    """Time the data path: features, assembly of batches, planning; the loader, its memory and its cost.
 
     Example: ttsfast bench data --output data.json
     """

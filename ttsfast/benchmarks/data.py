@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from ttsfast.benchmarks import data_features, data_loader, data_planning, machine
+from ttsfast.benchmarks import data_assembly, data_features, data_loader, data_planning, machine
 from ttsfast.benchmarks.data_corpus import make_store
 from ttsfast.errors import InputError
 
-SECTIONS = ("features", "planning", "loader")
+SECTIONS = ("features", "assembly", "planning", "loader")
 
 LONG, SHORT = (2.3, 9.3), (1.0, 3.5)
 """Seconds of a recording: 200 to 800 frames, 500 on average, and the demo's."""
@@ -56,6 +56,8 @@ def run_data_bench(
             if section == "features":
                 sizes = data_features.SIZES if memory else ()
                 result[section] = data_features.run(rounds=rounds, sizes=sizes, progress=progress)
+            elif section == "assembly":
+                result[section] = data_assembly.run(rounds=rounds)
             elif section == "planning":
                 result[section] = data_planning.run(rounds=rounds)
             elif section == "loader":
@@ -67,6 +69,7 @@ def run_data_bench(
 
 _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "features": data_features.table,
+    "assembly": data_assembly.table,
     "planning": data_planning.table,
     "loader": data_loader.table,
 }
