@@ -100,3 +100,23 @@ def data(
         progress=lambda line: console.print(line, markup=False),
     )
     _report(result, measured.table(result), output, as_json)
+
+
+@bench.command()
+def train(
+    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each loop.")] = 8,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the trainer beside a plain PyTorch loop with the same model, data and optimiser, on a CPU.
+
+    Example: ttsfast bench train --threads 2
+    """
+    from ttsfast.benchmarks import training as measured
+    from ttsfast.progress import console
+
+    result = measured.run(
+        rounds=rounds, threads=threads, progress=lambda line: console.print(line, markup=False)
+    )
+    _report(result, measured.table(result), output, as_json)
