@@ -8,8 +8,6 @@ that moment the old store is there, and afterwards the new one. Its bytes do not
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +19,7 @@ from ttsfast.data.folder import WORK, clean, locked, writing
 from ttsfast.data.loader import available_cores
 from ttsfast.data.manifest import Entries, Manifest, read_manifest
 from ttsfast.data.options import PrepareOptions, check_means
-from ttsfast.data.prepare import sources
+from ttsfast.data.prepare import fingerprint_of
 from ttsfast.data.report import PrepareReport, report
 from ttsfast.data.split import split_of_more, text_key
 from ttsfast.data.survey import CorpusFaults, compute_missing, look, plan_chunks, sort_out
@@ -118,7 +116,7 @@ def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> 
                     f"what the store has: put it back, {_ANEW}"
                 )
     with ThreadPoolExecutor(options.jobs) as threads, progress_bar() as bar:
-        computed = threads.map(file_sha256, [item.audio for item in items])
+        computed = threads.map(file_sha256, [Path(item.audio) for item in items])
         hashes = bar.track(computed, total=len(items), description="comparing recordings")
         for item, before, now in zip(items, entries.audio_sha256, hashes, strict=True):
             if before != now:
@@ -168,11 +166,10 @@ def _add(
     items: list[Item],
     exclusions: list[Exclusion],
 ) -> PrepareReport:
-    content = [manifest.fingerprint, sources(items), [[e.id, e.reason] for e in exclusions]]
     new = {item.look.item.speaker for item in items} - set(manifest.speakers)
     draft = replace(
         manifest,
-        fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        fingerprint=fingerprint_of(manifest.fingerprint, items, exclusions),
         history=(*manifest.history, manifest.fingerprint),
         # Behind those who have a number already.
         speakers=(*manifest.speakers, *sorted(new)),
@@ -187,7 +184,7 @@ def _add(
     grown = replace(
         draft,
         shards=(*manifest.shards, *shards),
-        entries=Entries.of([*manifest.entries, *entries]),
+        entries=Entries.join([manifest.entries, entries]),
     )
     grown.write(folder)
     clean(folder, grown)

@@ -41,7 +41,8 @@ class CorpusItem:
 
     id: str
     """Unique in its corpus and safe as a file name."""
-    audio: Path
+    audio: str
+    """The recording's path: as text, of which a corpus holds many at a third of a Path's memory."""
     text: str
     """As the corpus has it: not yet normalised."""
     speaker: str = ""
@@ -275,7 +276,7 @@ def _item(root: Path, row: _Row, number: int, where: str) -> CorpusItem:
     name = row.name
     if name in row.paths:
         name = str(Path(name).with_suffix(""))
-    return CorpusItem(safe_id(name), audio, row.text.strip(), row.speaker, row.truncated, line=number)
+    return CorpusItem(safe_id(name), str(audio), row.text.strip(), row.speaker, row.truncated, line=number)
 
 
 def _recording(root: Path, relative: str, where: str) -> Path | None:

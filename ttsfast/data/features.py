@@ -39,7 +39,7 @@ class FeatureOptions:
     mixdown: bool
     trim: bool
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: Path | str) -> np.ndarray:
         """The samples (samples,) to compute features from; raises InputError as ``read_audio`` does."""
         return read_audio(
             path,
@@ -67,7 +67,7 @@ class Chunk:
     """Utterances whose log-mels share a work file."""
 
     path: Path
-    audio: tuple[Path, ...]
+    audio: tuple[Path | str, ...]
     recordings: tuple[Recording, ...]
 
     @property
@@ -86,7 +86,7 @@ class Moments:
 
 
 def inspect(
-    audio: Sequence[Path], options: FeatureOptions, jobs: int, *, engine: str = "joblib"
+    audio: Sequence[Path | str], options: FeatureOptions, jobs: int, *, engine: str = "joblib"
 ) -> list[Recording]:
     """Read every recording once: is it usable, what is its hash, how many frames will it give.
 
@@ -105,7 +105,7 @@ def inspect(
                 bar.advance(task)
             return found
         blocks = [tuple(audio[start : start + CHUNK]) for start in range(0, len(audio), CHUNK)]
-        by_path: dict[Path, Recording] = {}
+        by_path: dict[Path | str, Recording] = {}
         look = partial(_inspect_block, options=options)
         for block, recordings in run(engine, jobs, look, blocks, name=_span):
             by_path.update(zip(block, recordings, strict=True))
@@ -113,11 +113,11 @@ def inspect(
     return [by_path[path] for path in audio]
 
 
-def _inspect_block(audio: Sequence[Path], options: FeatureOptions) -> list[Recording]:
+def _inspect_block(audio: Sequence[Path | str], options: FeatureOptions) -> list[Recording]:
     return [_inspect(path, options) for path in audio]
 
 
-def _inspect(path: Path, options: FeatureOptions) -> Recording:
+def _inspect(path: Path | str, options: FeatureOptions) -> Recording:
     try:
         wave = options.read(path)
         frames = options.contract.frames(len(wave))
@@ -136,7 +136,7 @@ def _inspect(path: Path, options: FeatureOptions) -> Recording:
 
 
 def plan_chunks(
-    audio: Sequence[Path], recordings: Sequence[Recording], options: FeatureOptions, work: Path
+    audio: Sequence[Path | str], recordings: Sequence[Recording], options: FeatureOptions, work: Path
 ) -> list[Chunk]:
     """Cut the utterances, in order, into chunks that know their work files."""
     chunks = []
@@ -222,7 +222,7 @@ def _publish(chunk: Chunk, mels: Sequence[np.ndarray]) -> None:
         handle.write(save(tensors))
 
 
-def _span(audio: Sequence[Path]) -> str:
+def _span(audio: Sequence[Path | str]) -> str:
     return f"{audio[0]} ... {audio[-1]}"
 
 
@@ -282,7 +282,7 @@ def _load(chunk: Chunk, *names: str) -> dict[str, Any]:
         ) from error
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path | str) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as handle:

@@ -12,12 +12,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from ttsfast.data.corpora import Exclusion
+from ttsfast.data.json_pieces import list_pieces
 from ttsfast.data.mel import MelContract
 from ttsfast.data.shard import REMEDY, SHARD_NAME, Shard
 from ttsfast.data.text import Symbols, TextFrontend
@@ -85,7 +87,7 @@ class Entries(Sequence[Entry]):
 
     def __init__(self, columns: dict[str, Any]) -> None:
         for name in _TEXT_COLUMNS:
-            setattr(self, name, list(columns[name]))
+            setattr(self, name, columns[name])
         for name in _NUMBER_COLUMNS:
             setattr(self, name, np.asarray(columns[name], dtype=np.int64))
         self.truncated = np.asarray(columns["truncated"], dtype=bool)
@@ -96,10 +98,21 @@ class Entries(Sequence[Entry]):
         rows = list(entries)
         return cls({field.name: [getattr(row, field.name) for row in rows] for field in fields(Entry)})
 
-    def columns(self) -> dict[str, list[Any]]:
-        """Plain lists by name, in the order of :class:`Entry`."""
-        values = {field.name: getattr(self, field.name) for field in fields(Entry)}
-        return {name: v if isinstance(v, list) else v.tolist() for name, v in values.items()}
+    @classmethod
+    def join(cls, parts: Sequence[Entries]) -> Entries:
+        """All of ``parts`` (one at least), one behind the other."""
+        columns: dict[str, Any] = {
+            name: list(chain(*(getattr(p, name) for p in parts))) for name in _TEXT_COLUMNS
+        }
+        for name in (*_NUMBER_COLUMNS, "truncated"):
+            columns[name] = np.concatenate([getattr(part, name) for part in parts])
+        return cls(columns)
+
+    def columns(self) -> Iterator[tuple[str, list[Any]]]:
+        """Names and plain lists, in the order of :class:`Entry`."""
+        for field in fields(Entry):
+            column = getattr(self, field.name)
+            yield field.name, column if isinstance(column, list) else column.tolist()
 
     def __len__(self) -> int:
         return len(self.id)
@@ -166,21 +179,29 @@ class Manifest:
             "corpus": self.corpus,
         }
 
-    def to_bytes(self) -> bytes:
-        """The file's content, sealed by its hash."""
-        body = self.common() | {
-            "shards": [{field.name: getattr(s, field.name) for field in fields(Shard)} for s in self.shards],
-            "entries": self.entries.columns(),
-            "exclusions": plain_exclusions(self.exclusions),
-        }
-        lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)},\n" for k, v in body.items()]
-        content = ("{\n" + "".join(lines)).encode()
-        return content + b'"manifest_sha256": "%s"\n}\n' % hashlib.sha256(content).hexdigest().encode()
-
     def write(self, folder: Path) -> None:
         """Publish the store: from here on the folder holds one."""
+        digest = hashlib.sha256()
         with atomic_write(folder / NAME) as handle:
-            handle.write(self.to_bytes())
+            for piece in map(str.encode, self._pieces()):
+                digest.update(piece)
+                handle.write(piece)
+            handle.write(b'"manifest_sha256": "%s"\n}\n' % digest.hexdigest().encode())
+
+    def _pieces(self) -> Iterator[str]:
+        """The file's content up to its seal: a line for each key, long ones in several pieces."""
+        shards = [{field.name: getattr(s, field.name) for field in fields(Shard)} for s in self.shards]
+        yield "{\n"
+        for name, value in {**self.common(), "shards": shards}.items():
+            yield f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)},\n"
+        before = '"entries": {'
+        for name, column in self.entries.columns():
+            yield f"{before}{json.dumps(name)}: "
+            yield from list_pieces(column, ensure_ascii=False)
+            before = ", "
+        yield '},\n"exclusions": '
+        yield from list_pieces(plain_exclusions(self.exclusions), ensure_ascii=False)
+        yield ",\n"
 
 
 def plain_exclusions(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:

@@ -165,7 +165,7 @@ def _read(path: Path, plan: str) -> dict[str, Any]:
 
 
 def _look(value: dict[str, Any], root: Path) -> Look:
-    item = CorpusItem(**{**value["item"], "audio": root / value["item"]["audio"]})
+    item = CorpusItem(**{**value["item"], "audio": str(root / value["item"]["audio"])})
     return Look(
         place=value["place"],
         item=item,

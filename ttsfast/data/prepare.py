@@ -15,10 +15,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from ttsfast.data.corpora import Corpus, Exclusion, read_corpus
 from ttsfast.data.folder import WORK, check_folder, clean, locked, unpublish, writing
+from ttsfast.data.json_pieces import list_pieces
 from ttsfast.data.loader import available_cores
 from ttsfast.data.manifest import NAME, Entries, Manifest, read_manifest
 from ttsfast.data.options import PrepareOptions
@@ -162,7 +164,7 @@ def _choose(
             f"{root}: none of {len(looks)} utterances is left; mend the corpus, or raise max_duration"
         )
     # By letters, whatever the frontend makes of them.
-    letters = [normalize_text(one.item.text, options.frontend.language) for one in usable]
+    letters = (normalize_text(one.item.text, options.frontend.language) for one in usable)
     said = [one.item.split for one in usable]
     splits = split_of(letters, said, fraction=options.validation_fraction, seed=options.seed)
     return [Item(one, split) for one, split in zip(usable, splits, strict=True)], exclusions
@@ -181,7 +183,7 @@ def _assemble(
 
     With ``jobs`` None nothing is computed: what is missing is an error. The folder is locked.
     """
-    fingerprint = _fingerprint(options, items, exclusions)
+    fingerprint = fingerprint_of(options.shaping(), items, exclusions)
     if (folder / NAME).exists():
         existing = _existing(folder, options, fingerprint, items)
         if existing is not None:
@@ -216,20 +218,17 @@ def _assemble(
         exclusions=tuple(exclusions),
     )
     entries, shards = write_shards(folder, manifest, items, chunks)
-    manifest = replace(manifest, shards=tuple(shards), entries=Entries.of(entries))
+    manifest = replace(manifest, shards=tuple(shards), entries=entries)
     manifest.write(folder)
     clean(folder, manifest)
     return report(folder, manifest, computed=computed)
 
 
-def _fingerprint(options: PrepareOptions, items: Sequence[Item], exclusions: Sequence[Exclusion]) -> str:
-    content = [options.shaping(), sources(items), [[e.id, e.reason] for e in exclusions]]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def sources(items: Sequence[Item]) -> list[list[object]]:
-    """What makes an utterance what it is, as fingerprints have it."""
-    return [
+def fingerprint_of(base: object, items: Sequence[Item], exclusions: Sequence[Exclusion]) -> str:
+    """The SHA-256 of the JSON of what a store is made from: ``base`` (plain values, which say how), what
+    makes every utterance what it is, and what was left out.
+    """
+    sources = (
         [
             item.look.item.id,
             item.look.item.text,
@@ -240,7 +239,12 @@ def sources(items: Sequence[Item]) -> list[list[object]]:
             item.look.recording.sha256,
         ]
         for item in items
-    ]
+    )
+    left_out = ([exclusion.id, exclusion.reason] for exclusion in exclusions)
+    digest = hashlib.sha256(f"[{json.dumps(base, sort_keys=True)}, ".encode())
+    for piece in chain(list_pieces(sources), ", ", list_pieces(left_out), "]"):
+        digest.update(piece.encode())
+    return digest.hexdigest()
 
 
 def _existing(

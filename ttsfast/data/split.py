@@ -9,7 +9,7 @@ move the text when a recording with a smaller id is added later.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from ttsfast.errors import InputError
@@ -19,7 +19,7 @@ VALIDATION = "validation"
 
 
 def split_of(
-    texts: Sequence[str], listed: Sequence[str | None] | None = None, *, fraction: float = 0.05, seed: int = 0
+    texts: Iterable[str], listed: Sequence[str | None] | None = None, *, fraction: float = 0.05, seed: int = 0
 ) -> list[str]:
     """The split ("train" or "validation") of each utterance, given its normalised letters (not phonemes).
 
@@ -35,8 +35,8 @@ def split_of(
     """
     if not 0.0 <= fraction < 1.0:
         raise InputError(f"the validation fraction is {fraction}, must be at least 0 and below 1")
-    listed = [None] * len(texts) if listed is None else listed
     keys = [text_key(text) for text in texts]
+    listed = [None] * len(keys) if listed is None else listed
     if unknown := set(listed) - {None, TRAIN, VALIDATION}:
         raise ValueError(f"unknown split {unknown.pop()!r}")
     held_out = {key for key, split in zip(keys, listed, strict=True) if split == VALIDATION}

@@ -55,7 +55,10 @@ def look(corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: i
         problems = _text_problem(item, text, options.symbols)
         if recording.fault:
             problems.append(Exclusion(item.id, recording.reason, recording.fault))
-        audio = Path(os.path.relpath(item.audio, corpus.root)).as_posix()
+        # Not by Path, which interns the names that it takes apart: a table entry for each, for good.
+        audio = os.path.relpath(item.audio, corpus.root).replace(os.sep, "/")
+        # One string in memory for both, where the front end changes nothing.
+        text = item.text if text == item.text else text
         looks.append(Look(place, item, text, audio, recording, tuple(problems)))
     return looks
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from ttsfast.data import features
 from ttsfast.data.features import Chunk
-from ttsfast.data.manifest import Entry, Manifest, plain_exclusions
+from ttsfast.data.manifest import Entries, Entry, Manifest, plain_exclusions
 from ttsfast.data.shard import Shard, ShardArrays, offsets, shard_name, utterance_crc, write_shard
 from ttsfast.data.store import STD_FLOOR, normalise
 from ttsfast.data.survey import Look
@@ -42,40 +42,50 @@ def statistics(items: Sequence[Item], chunks: Sequence[Chunk]) -> tuple[np.ndarr
 
 def write_shards(
     folder: Path, manifest: Manifest, items: Sequence[Item], chunks: Sequence[Chunk]
-) -> tuple[list[Entry], list[Shard]]:
+) -> tuple[Entries, list[Shard]]:
     """Write the shards of ``items`` after those that ``manifest`` has; returns what is to be added to it.
 
     All but its shards and entries must be as it will be published: every shard carries it. Chunks hold the
     items' log-mels, in the same order. One chunk and one shard are in memory at a time.
     """
-    entries: list[Entry] = []
+    entries: list[Entries] = []
     shards: list[Shard] = []
     sizes = _sizes([item.look.recording.frames for item in items])
     first = len(manifest.shards)
     ready = _normalised(items, chunks, manifest)
     for number, size in enumerate(track(sizes, "writing shards", total=len(sizes)), start=first):
-        mels: list[np.ndarray] = []
-        texts: list[np.ndarray] = []
-        members: list[Entry] = []
-        for item, mel in islice(ready, size):
-            text = manifest.symbols.encode(item.look.text, f"utterance {item.look.item.id!r}")
-            text = text.astype(np.int32)
-            place = (number, sum(map(len, mels)), sum(map(len, texts)))
-            members.append(_entry(item, mel, text, manifest, place))
-            mels.append(mel)
-            texts.append(text)
-        arrays = ShardArrays(
-            mel=np.concatenate(mels),
-            mel_offsets=offsets([len(mel) for mel in mels]),
-            text=np.concatenate(texts),
-            text_offsets=offsets([len(text) for text in texts]),
-            speaker=np.array([entry.speaker for entry in members]),
-            crc32c=np.array([entry.crc32c for entry in members]),
-        )
+        members, arrays = _gather(islice(ready, size), manifest, number)
         about = _about(manifest, members, number, first, len(sizes))
         shards.append(write_shard(folder / shard_name(manifest.fingerprint, number), arrays, about))
-        entries += members
-    return entries, shards
+        entries.append(Entries.of(members))
+        # Else it would still be there while the next one is gathered.
+        del arrays
+    return Entries.join(entries), shards
+
+
+def _gather(
+    ready: Iterable[tuple[Item, np.ndarray]], manifest: Manifest, number: int
+) -> tuple[list[Entry], ShardArrays]:
+    """What goes into one shard: its utterances as the manifest has them, and its arrays."""
+    mels: list[np.ndarray] = []
+    texts: list[np.ndarray] = []
+    members: list[Entry] = []
+    for item, mel in ready:
+        text = manifest.symbols.encode(item.look.text, f"utterance {item.look.item.id!r}")
+        text = text.astype(np.int32)
+        place = (number, sum(map(len, mels)), sum(map(len, texts)))
+        members.append(_entry(item, mel, text, manifest, place))
+        mels.append(mel)
+        texts.append(text)
+    arrays = ShardArrays(
+        mel=np.concatenate(mels),
+        mel_offsets=offsets([len(mel) for mel in mels]),
+        text=np.concatenate(texts),
+        text_offsets=offsets([len(text) for text in texts]),
+        speaker=np.array([entry.speaker for entry in members]),
+        crc32c=np.array([entry.crc32c for entry in members]),
+    )
+    return members, arrays
 
 
 def _sizes(frames: Sequence[int]) -> list[int]:
