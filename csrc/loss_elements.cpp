@@ -17,7 +17,7 @@ struct Work {
   std::int64_t rows, blocks;  // per task, and tasks per utterance and head
 };
 
-void run_task(void* context, std::int64_t task) {
+void run_task(void* context, int, std::int64_t task) {
   const auto& work = *static_cast<const Work*>(context);
   const std::int64_t first = task % work.blocks * work.rows, group = task / work.blocks;
   work.run(work.call, group / work.call.heads, group % work.call.heads, first,

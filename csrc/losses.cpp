@@ -74,20 +74,21 @@ struct TermPlan {
 struct Work {
   Call& call;
   Sweep sweep;
-  std::size_t scratch;
+  unsigned char* scratch;
+  std::size_t bytes;  // of each thread
 };
 
-// Kept by each thread between calls; 64-byte aligned within.
-void* thread_scratch(std::size_t bytes) {
+// For all threads of a call, kept by its caller between calls: a task must not run out of memory.
+unsigned char* scratch_of(std::size_t bytes) {
   thread_local std::vector<unsigned char> memory;
   if (memory.size() < bytes + 64) memory.resize(bytes + 64);
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
   return memory.data() + (64 - address % 64) % 64;
 }
 
-void run_task(void* context, std::int64_t task) {
+void run_task(void* context, int slot, std::int64_t task) {
   const auto& work = *static_cast<Work*>(context);
-  work.sweep(work.call, task, thread_scratch(work.scratch));
+  work.sweep(work.call, task, work.scratch + static_cast<std::size_t>(slot) * work.bytes);
 }
 
 std::int64_t gradient_bytes(const Call& call) {
@@ -204,8 +205,10 @@ LossValues run_losses(const LossOptions& options, LossTensors& tensors, int thre
   std::copy(&options.coefficients[0][0], &options.coefficients[0][0] + 4, &call.coefficients[0][0]);
   call.stream = gradient_bytes(call) > kStreamBytes;
 
-  Work work{call, sweep_of(isa), scratch_bytes(call)};
   const auto useful = static_cast<int>(std::clamp<std::int64_t>(call.tasks / kTasksPerThread, 1, std::max(threads, 1)));
+  // In whole lines of the cache, so that no two threads write to one.
+  const std::size_t bytes = (scratch_bytes(call) + 63) / 64 * 64;
+  Work work{call, sweep_of(isa), scratch_of(bytes * static_cast<std::size_t>(useful)), bytes};
   parallel_for(call.tasks, useful, run_task, &work);
 
   LossValues result;

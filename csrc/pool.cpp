@@ -28,17 +28,19 @@ constexpr std::int64_t kPiecesPerThread = 16;
 
 // What all threads of one call share, on the caller's stack.
 struct Work {
-  void (*run)(void*, std::int64_t);
+  void (*run)(void*, int, std::int64_t);
   void* context;
   std::int64_t count, piece;
   std::atomic<std::int64_t> next{0};
+  std::atomic<int> joined{0};
 
   void take_all() {
+    const int slot = joined.fetch_add(1, std::memory_order_relaxed);
     for (;;) {
       const std::int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
       if (first >= count) return;
       const std::int64_t last = std::min(first + piece, count);
-      for (std::int64_t index = first; index < last; ++index) run(context, index);
+      for (std::int64_t index = first; index < last; ++index) run(context, slot, index);
     }
   }
 };
@@ -148,7 +150,7 @@ Pool& pool() {
 
 }  // namespace
 
-void parallel_for(std::int64_t count, int threads, void (*run)(void*, std::int64_t), void* context) {
+void parallel_for(std::int64_t count, int threads, void (*run)(void*, int, std::int64_t), void* context) {
   const auto useful = static_cast<int>(std::min<std::int64_t>({threads, kMaxThreads, count}));
   Work work{run, context, count, std::max<std::int64_t>(1, count / (std::max(useful, 1) * kPiecesPerThread))};
   if (useful > 1) {

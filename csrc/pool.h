@@ -6,11 +6,13 @@
 
 namespace ttsfast {
 
-// Call run(context, i) for every i in [0, count), on up to `threads` threads, the caller among them.
+// Call run(context, slot, i) for every i in [0, count), on up to `threads` threads, the caller among them. `slot`
+// is below `threads` and one thread's own for the call: what the caller set aside for it is not shared.
 // Which thread runs which i is not fixed, so a task writes only what belongs to its own i. run must not
 // throw. Safe after fork(), whose child uses the pool; where another thread is using the pool, the caller works
 // alone.
-void parallel_for(std::int64_t count, int threads, void (*run)(void* context, std::int64_t index), void* context);
+void parallel_for(std::int64_t count, int threads, void (*run)(void* context, int slot, std::int64_t index),
+                  void* context);
 
 // Threads that the pool of this process has started.
 int pool_threads();

@@ -47,6 +47,8 @@ Tensor exchanged(PyObject* object, const char* name) {
   result.dimensions = found.ndim;
   std::copy(found.shape, found.shape + found.ndim, result.shape);
   std::copy(found.strides, found.strides + found.ndim, result.stride);
+  const bool empty = std::find(result.shape, result.shape + found.ndim, 0) != result.shape + found.ndim;
+  if (found.data == nullptr && !empty) refuse(std::string(name) + ": no memory");
   return result;
 }
 

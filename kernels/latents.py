@@ -42,7 +42,8 @@ def kl_rows(latents, utterance, length, frames, block, scale, free_bits, OPT: tl
         for k in tl.static_range(4):
             if latents.gradients[k] is not None:
                 at = pointers_at(latents.gradients[k], utterance, t, z, latents.strides, 4 + k)
-                store(at, slopes[k] * factor, (t < frames) & (z < OPT.LATENTS))
+                slope = tl.where(t < length, slopes[k] * factor, 0.0)
+                store(at, slope, (t < frames) & (z < OPT.LATENTS))
     if OPT.FREE_BITS:
         nats = tl.where((nats <= free_bits) & (row < length), free_bits, nats)
     return tl.sum(nats)

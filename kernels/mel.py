@@ -75,7 +75,8 @@ def _run(mel, utterance, length, frames, tile, scale, numbers, seed, step, OPT: 
             acc += loss
             if mel.gradients[k] is not None:
                 base = tl.multiple_of(utterance * mel.strides[0][3 + k], ALIGN)
-                store(mel.gradients[k] + base + at, slope * scale, stored)
+                # Selected last: what arrives may be infinite, and padding is 0 also then.
+                store(mel.gradients[k] + base + at, tl.where(at < valid, slope * scale, 0.0), stored)
     return acc
 
 
@@ -106,7 +107,7 @@ def _strided(mel, utterance, length, frames, tile, c0, scale, numbers, seed, ste
             acc += loss
             if mel.gradients[k] is not None:
                 at = pointers_at(mel.gradients[k], utterance, t, c, mel.strides, 3 + k)
-                store(at, slope * scale, stored)
+                store(at, tl.where(inside, slope * scale, 0.0), stored)
     return acc
 
 

@@ -31,8 +31,8 @@ def stop_steps(stop, utterance, length, tail, truncated, size, block, scale, num
     # A coefficient of 0 removes its half: it must not meet an infinity.
     value = tl.where(a == 0, 0.0, a * below) + tl.where(b == 0, 0.0, b * above)
     if stop.gradient is not None:
-        slope = tl.where(inside, b * up - a * down, 0.0)
+        slope = tl.where(inside, (b * up - a * down) * scale, 0.0)
         row = tl.multiple_of(utterance * stop.strides[1][0], ALIGN)
         at = stop.gradient + row + t.to(tl.int64) * stop.strides[1][1]
-        store(at, slope * scale, t < rounded_up(size, ALIGN))
+        store(at, slope, t < rounded_up(size, ALIGN))
     return tl.sum(tl.where(inside, value, 0.0))

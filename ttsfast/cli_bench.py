@@ -8,11 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast.errors import InputError
+
 bench = typer.Typer(help="Measure speed, after checking that the results are right.", no_args_is_help=True)
 
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Output = Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")]
+Output = Annotated[
+    Path | None, typer.Option(help="Also write the JSON to this file.", callback=lambda path: _writable(path))
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of torch and of the C++ backend.")]
+
+
+def _writable(output: Path | None) -> Path | None:
+    """Asked before anything is measured."""
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}; make it, or name another file")
+    return output
 
 
 def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bool) -> None:
@@ -28,8 +40,8 @@ def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bo
 @bench.command()
 def loss(
     device: Device = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads of torch and of the C++ backend.")] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of each variant on each shape.")] = 20,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each variant on each shape.")] = 20,
     all_shapes: Annotated[bool, typer.Option("--all", help="More shapes than the two with targets.")] = False,
     compiled: Annotated[
         str, typer.Option(help="Modes of torch.compile, comma-separated; empty: none.")
@@ -41,16 +53,23 @@ def loss(
 
     Example: ttsfast bench loss --threads 2
     """
+    import torch._inductor
+
     from ttsfast.benchmarks import loss as measured
     from ttsfast.progress import console
     from ttsfast.training.precision import find_device
 
+    modes = [mode for mode in compiled.split(",") if mode]
+    known = list(torch._inductor.list_mode_options())
+    for mode in modes:
+        if mode not in known:
+            raise InputError(f"--compiled {mode}: not a mode of torch.compile; use {', '.join(known)}")
     result = measured.run_loss_bench(
         measured.CASES + measured.MORE_CASES if all_shapes else measured.CASES,
         device=find_device(device),
         threads=threads,
         rounds=rounds,
-        compiled=[mode for mode in compiled.split(",") if mode],
+        compiled=modes,
         progress=lambda line: console.print(line, markup=False),
     )
     _report(result, measured.table(result), output, as_json)
@@ -104,7 +123,7 @@ def data(
 
 @bench.command()
 def train(
-    threads: Annotated[int | None, typer.Option(help="Threads of torch.")] = None,
+    threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each loop.")] = 8,
     output: Output = None,
     as_json: AsJson = False,

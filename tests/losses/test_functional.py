@@ -87,7 +87,7 @@ def test_reductions_agree(term: str) -> None:
     (expected,) = torch.autograd.grad((call(x, "none") * weights).sum(), x)
     assert_close(grad, expected)
     assert torch.autograd.gradcheck(lambda z: call(z, "none"), [x])
-    with pytest.raises(ValueError, match="reduction must be none, sum or mean, got 'avg'"):
+    with pytest.raises(ValueError, match="reduction must be one of none, sum, mean, got 'avg'"):
         call(x, "avg")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,10 @@ def _fetched(folder: Path, remote: Remote, shard: Shard) -> Path:
                     )
                 with atomic_write(path) as handle:
                     handle.write(content)
-    # When it was last opened, on file systems that do not record reading.
-    os.utime(path)
+    # When it was last opened, on file systems that do not record reading. Not the kernel's own idea of now,
+    # which two openings within milliseconds share.
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
     return path
 
 

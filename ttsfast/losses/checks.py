@@ -5,6 +5,7 @@ None of them waits for a device: the values of lengths are looked at only where 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -219,3 +220,25 @@ def _check_device(name: str, tensor: Tensor, like: Tensor | None) -> None:
 
 def _shape(shape: Sequence[int | str]) -> str:
     return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError for an option of another name."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
+    """Raise ValueError for a number that is not finite or not within ``low`` and ``high``."""
+    above = value > low if open_low else value >= low
+    if not (above and value <= high and math.isfinite(value)):
+        bound = "more than" if open_low else "at least"
+        limit = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{name} must be {bound} {low:g}{limit}, got {value!r}")
+
+
+def whole(name: str, value: object) -> None:
+    """Raise for what is no whole number that fits the kernels' counters."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    in_range(name, value, 0, 2**31 - 1)

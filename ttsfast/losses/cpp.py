@@ -7,6 +7,7 @@ over as they are; otherwise they are rescaled.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 from ttsfast import native
 from ttsfast.losses import cpp_op
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.handover import Once, graph_is_kept, is_plain
+from ttsfast.losses.handover import Once, graph_is_kept, why_not_plain
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
-from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep
+from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
 
 
 class CppBackend:
@@ -33,11 +34,7 @@ class CppBackend:
         # check_inputs has seen to it that all are dense and on one device.
         if inputs.target.device.type != "cpu":
             return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
-        if not torch.compiler.is_compiling():
-            for tensor in inputs.values():
-                if not is_plain(tensor):
-                    return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
-        return None
+        return None if torch.compiler.is_compiling() else why_not_plain(inputs)
 
     def run(
         self,
@@ -68,8 +65,7 @@ class CppBackend:
 
 def _run(sweep: Sweep, grad_scale: Tensor | float | None) -> BackendResult:
     wanted = sweep.differentiable() if torch.is_grad_enabled() else []
-    hint = 1.0 if grad_scale is None else float(grad_scale)
-    result = sweep.run(wanted, hint)
+    result = sweep.run(wanted, hint_of(grad_scale))
     total = result.total
     if wanted:
         written = _Written(result.gradients, result.applied)
@@ -94,9 +90,10 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sweep: Sweep, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
         ctx.written = written
+        ctx.sweep = sweep
         # A rounded gradient cannot be rescaled without rounding twice, or after fp16 underflow at all.
-        ctx.again = sweep if any(tensor.dtype in HALF for tensor in tensors) else None
-        ctx.save_for_backward(*(tensors if ctx.again is None else sweep.inputs.values()))
+        ctx.rounded = any(tensor.dtype in HALF for tensor in tensors)
+        ctx.save_for_backward(*tensors)
         # In a list, since autograd would take an argument that comes back for a view.
         return total.pop()
 
@@ -113,10 +110,10 @@ class _Attach(torch.autograd.Function):
         kept = graph_is_kept()
         if scale == written.applied:
             given = [gradient.clone() for gradient in gradients] if kept else gradients
-        elif ctx.again is not None:
-            # Reading them raises where one was changed in place since.
-            _ = ctx.saved_tensors
-            given = ctx.again.run(ctx.again.differentiable(), scale).gradients
+        elif ctx.rounded or not math.isfinite(scale):
+            # Padding is 0 also times infinity, so what is there cannot be multiplied by it.
+            ctx.sweep.check_unchanged()
+            given = ctx.sweep.run(ctx.sweep.differentiable(), scale).gradients
         else:
             given = _rescaled(gradients, scale, written.applied, in_place=not kept)
         if not kept:

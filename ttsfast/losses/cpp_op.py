@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
-from ttsfast.losses.sweep import HALF, Slot, Sweep, empty_gradient
+from ttsfast.losses.sweep import HALF, Slot, Sweep, empty_gradient, hint_of
 
 _MEL_LOSSES = ("huber", "l1", "mse")
 _SMOOTHINGS = ("none", "mean", "noise")
@@ -128,7 +128,7 @@ def _sweep(
     sweep = Sweep(spec_of(tuple(choices), tuple(numbers)), inputs, weights, parts, step)
     slots = _slots(inputs)
     chosen = [(slot, tensor) for slot, tensor, want in zip(slots, reals, wanted, strict=True) if want]
-    result = sweep.run(chosen, float(grad_scale), [_memory(tensor) for _, tensor in chosen])
+    result = sweep.run(chosen, hint_of(grad_scale), [_memory(tensor) for _, tensor in chosen])
     applied = torch.tensor(result.applied, dtype=result.total.dtype)
     return (
         result.total,
@@ -170,6 +170,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 
 def _backward(ctx: Any, incoming: Tensor, *unused: Any) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
     applied, *gradients = ctx.saved_tensors
     factor = incoming / applied
     given = iter(gradients)

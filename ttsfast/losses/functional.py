@@ -11,6 +11,7 @@ arrives at each element. Both are differentiable once, ``"torch"`` as often as y
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from ttsfast.losses import backend as backends
 from ttsfast.losses import elements, reference
-from ttsfast.losses.checks import check_attention, check_flags, check_lengths, check_real
+from ttsfast.losses.checks import (
+    check_attention,
+    check_flags,
+    check_lengths,
+    check_real,
+    in_range,
+    one_of,
+    whole,
+)
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, compute_dtype, stop_coefficients
 
@@ -52,8 +61,8 @@ def mel_huber_loss(
     check_real("target", target, ("B", "T", "C"))
     check_real("input", input, target.shape, target)
     _check_call(reduction, backend)
-    if not delta > 0:
-        raise ValueError(f"delta must be more than 0, got {delta!r}")
+    in_range("delta", delta, 0, math.inf, open_low=True)
+    in_range("label_smoothing", label_smoothing, 0, 1)
     _, frames, bins = target.shape
     if bins == 0:
         raise ValueError(f"target must have at least one mel bin, got shape {tuple(target.shape)}")
@@ -111,8 +120,12 @@ def gaussian_kl_loss(
     check_real("mu", mu, ("B", "T", "Z") if per_frame else ("B", "Z"))
     check_real("logvar", logvar, mu.shape, mu)
     _check_call(reduction, backend)
-    for name, part in zip(("prior mu", "prior logvar"), prior or (), strict=prior is not None):
-        check_real(name, part, mu.shape, mu)
+    in_range("free_bits", free_bits, 0, math.inf)
+    if prior is not None:
+        if not isinstance(prior, (tuple, list)) or len(prior) != 2:
+            raise TypeError("prior must be a pair (mu, logvar)")
+        check_real("prior mu", prior[0], mu.shape, mu)
+        check_real("prior logvar", prior[1], mu.shape, mu)
     frames = mu.shape[1] if per_frame else 1
     if per_frame:
         lengths = _lengths("lengths", lengths, mu, frames, "mu's axis T")
@@ -172,6 +185,9 @@ def stop_bce_loss(
     if truncated is not None:
         check_flags("truncated", truncated, input)
     _check_call(reduction, backend)
+    in_range("pos_weight", pos_weight, 0, math.inf, open_low=True)
+    in_range("label_smoothing", label_smoothing, 0, 1)
+    whole("tail_frames", tail_frames)
     spec = _spec(
         "stop",
         1.0,
@@ -224,8 +240,7 @@ def guided_attention_loss(
     check_lengths("step_lengths", step_lengths, attention, steps, "attention's axis S")
     check_lengths("text_lengths", text_lengths, attention, symbols, "attention's axis N")
     _check_call(reduction, backend)
-    if not sigma > 0:
-        raise ValueError(f"sigma must be more than 0, got {sigma!r}")
+    in_range("sigma", sigma, 0, math.inf, open_low=True)
     heads = attention.shape[1] if attention.dim() == 4 else 1
     spec = _spec(
         "attention", float(max(heads, 1)) if reduction == "sum" else 1.0, attention_sigma=float(sigma)
@@ -314,6 +329,5 @@ def _reduce(values: Tensor, reduction: str, count: Tensor) -> Tensor:
 
 
 def _check_call(reduction: str, backend: str) -> None:
-    if reduction not in ("none", "sum", "mean"):
-        raise ValueError(f"reduction must be none, sum or mean, got {reduction!r}")
+    one_of("reduction", reduction, ("none", "sum", "mean"))
     backends.check_name(backend)

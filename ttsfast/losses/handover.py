@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from ttsfast.losses.spec import LossInputs
 
 graph_is_kept: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
@@ -14,9 +17,29 @@ graph_is_kept: Callable[[], bool] = getattr(
 """Whether the backward pass under way may be repeated (``retain_graph``); True where torch does not tell."""
 
 
-def is_plain(tensor: Tensor) -> bool:
-    """Whether its memory can be read directly: no DTensor or other subclass, no sparse layout."""
-    return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+_PLAIN = (Tensor, torch.nn.Parameter)
+_is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+
+
+def why_not_plain(inputs: LossInputs) -> str | None:
+    """Why a fused backend cannot read these tensors' memory, or cannot differentiate them as asked; None when
+    it can. No DTensor or other subclass, no sparse layout, no wrapper of ``torch.func``, no lazy sign or
+    zero, no forward-mode derivative.
+    """
+    integers = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
+    forward_mode = forward_ad._current_level >= 0
+    for tensor in (*inputs.values(), *integers):
+        if tensor is None:
+            continue
+        if type(tensor) not in _PLAIN or tensor.layout != torch.strided:
+            return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
+        if _is_wrapped(tensor):
+            return "it does not run inside transforms of torch.func; use backend='torch'"
+        if tensor.is_neg() or tensor._is_zerotensor():
+            return "it reads memory as it lies, and a tensor is a lazy view: call .resolve_neg() or .clone()"
+        if forward_mode and forward_ad.unpack_dual(tensor).tangent is not None:
+            return "it has no forward-mode derivative; use backend='torch'"
+    return None
 
 
 class Once(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ttsfast.losses import backend as backends
 from ttsfast.losses import reference
 from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
-from ttsfast.losses.checks import check_inputs
+from ttsfast.losses.checks import check_inputs, in_range, one_of, whole
 from ttsfast.losses.counts import Counts, count
 from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.output import LossOutput
@@ -93,19 +93,19 @@ class TTSLoss(nn.Module):
         super().__init__()
         weights = (mel_weight, kl_weight, stop_weight, attention_weight)
         for term, weight in zip(TERMS, weights, strict=True):
-            _in_range(f"{term}_weight", weight, 0, math.inf)
-        _one_of("mel_loss", mel_loss, ("huber", "l1", "mse"))
-        _one_of("mel_smoothing", mel_smoothing, ("none", "mean", "noise"))
-        _one_of("normalization", normalization, ("frame", "utterance"))
-        _one_of("kl_normalization", kl_normalization, ("elbo", "vector"))
-        _one_of("weighting", weighting, METHODS)
-        _in_range("huber_delta", huber_delta, 0, math.inf, open_low=True)
-        _in_range("mel_label_smoothing", mel_label_smoothing, 0, 1)
-        _in_range("kl_free_bits", kl_free_bits, 0, math.inf)
-        _in_range("stop_label_smoothing", stop_label_smoothing, 0, 1)
-        _in_range("stop_pos_weight", stop_pos_weight, 0, math.inf, open_low=True)
-        _in_range("stop_tail_frames", stop_tail_frames, 0, math.inf)
-        _in_range("attention_sigma", attention_sigma, 0, math.inf, open_low=True)
+            in_range(f"{term}_weight", weight, 0, math.inf)
+        one_of("mel_loss", mel_loss, ("huber", "l1", "mse"))
+        one_of("mel_smoothing", mel_smoothing, ("none", "mean", "noise"))
+        one_of("normalization", normalization, ("frame", "utterance"))
+        one_of("kl_normalization", kl_normalization, ("elbo", "vector"))
+        one_of("weighting", weighting, METHODS)
+        in_range("huber_delta", huber_delta, 0, math.inf, open_low=True)
+        in_range("mel_label_smoothing", mel_label_smoothing, 0, 1)
+        in_range("kl_free_bits", kl_free_bits, 0, math.inf)
+        in_range("stop_label_smoothing", stop_label_smoothing, 0, 1)
+        in_range("stop_pos_weight", stop_pos_weight, 0, math.inf, open_low=True)
+        whole("stop_tail_frames", stop_tail_frames)
+        in_range("attention_sigma", attention_sigma, 0, math.inf, open_low=True)
         backends.check_name(backend)
         self.register_buffer("mel_mean", _statistic("mel_mean", mel_mean), persistent=False)
         self.register_buffer("mel_std", _statistic("mel_std", mel_std), persistent=False)
@@ -265,8 +265,8 @@ class TTSLoss(nn.Module):
         A device tensor holds the factor, so a captured graph follows it. It is not in ``state_dict``: a
         schedule is a function of the step.
         """
-        _one_of("term", term, TERMS)
-        _in_range("factor", factor, 0, math.inf)
+        one_of("term", term, TERMS)
+        in_range("factor", factor, 0, math.inf)
         self.schedule[TERMS.index(term)] = factor
 
     def counts(
@@ -346,16 +346,3 @@ def _statistic(name: str, values: Tensor | Sequence[float] | None) -> Tensor | N
     if not bool(statistic.isfinite().all()) or (name == "mel_std" and bool((statistic < 0).any())):
         raise ValueError(f"{name} must be finite{' and at least 0' if name == 'mel_std' else ''}")
     return statistic
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
-    above = value > low if open_low else value >= low
-    if not (above and value <= high and math.isfinite(value)):
-        bound = "more than" if open_low else "at least"
-        limit = "" if high == math.inf else f" and at most {high:g}"
-        raise ValueError(f"{name} must be {bound} {low:g}{limit}, got {value!r}")

@@ -5,7 +5,6 @@ See csrc/losses_binding.cpp for the other side, which checks every shape and typ
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -111,11 +110,27 @@ class Sweep:
         self.state: StepState | None = None
         if isinstance(weights, StepState):
             self.state = weights
-            weights = torch.empty(len(TERMS), dtype=self.dtype)
+            weights = torch.empty(len(TERMS), dtype=self.dtype, device="cpu")
         self.weights = weights
+        self.versions = self._versions()
         self.normalizer = _numbers(normalizer)
         # The caller counts its steps in place.
         self.step = step.clone() if spec.mel_smoothing == "noise" else step
+
+    def check_unchanged(self) -> None:
+        """Raise RuntimeError where what a second run would read was modified since the first."""
+        if self._versions() != self.versions:
+            raise RuntimeError(
+                "a tensor that the loss was computed from has been modified by an inplace operation since: "
+                "pass a clone of it, or modify it after backward"
+            )
+
+    def _versions(self) -> list[int]:
+        inputs = self.inputs
+        vectors = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
+        read = [*inputs.values(), self.weights, *(vector for vector in vectors if vector is not None)]
+        # Those made in inference mode keep no count.
+        return [tensor._version for tensor in read if not tensor.is_inference()]
 
     def differentiable(self) -> list[tuple[Slot, Tensor]]:
         """The tensors of active terms that need a gradient."""
@@ -142,10 +157,9 @@ class Sweep:
         The first run of a sweep made with a StepState takes its weights from there and moves it on.
         """
         inputs, dtype = self.inputs, self.dtype
-        # Nothing could be recovered from gradients times 0 or infinity.
-        scale = scale if scale != 0 and math.isfinite(scale) else 1.0
-        total, frames = torch.empty((), dtype=dtype), torch.empty((), dtype=torch.int64)
-        terms = torch.empty((2, len(TERMS)), dtype=dtype)
+        total = torch.empty((), dtype=dtype, device="cpu")
+        frames = torch.empty((), dtype=torch.int64, device="cpu")
+        terms = torch.empty((2, len(TERMS)), dtype=dtype, device="cpu")
         gradients = [empty_gradient(tensor) for _, tensor in wanted] if memory is None else memory
         slopes = {slot: _view(g) for (slot, _), g in zip(wanted, gradients, strict=True)}
         statistics = [_statistic(part, dtype) for part in (inputs.mel_mean, inputs.mel_std)]
@@ -184,6 +198,17 @@ class Sweep:
         self.state = None
         values, floors = terms.unbind()
         return SweepResult(total, values, floors, frames, gradients, applied)
+
+
+LARGEST_HINT = 2.0**64
+"""Of a gradient scale: beyond it, or below its inverse, gradients could overflow or vanish before they are
+rescaled. A loss scaler's is below 2^32."""
+
+
+def hint_of(grad_scale: Tensor | float | None) -> float:
+    """The scale that gradients are written with: the one expected, where they can be recovered from it."""
+    scale = 1.0 if grad_scale is None else float(grad_scale)
+    return scale if 1 / LARGEST_HINT <= abs(scale) <= LARGEST_HINT else 1.0
 
 
 def empty_gradient(tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ttsfast.losses import triton_op
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.handover import Once, graph_is_kept, is_plain
+from ttsfast.losses.handover import Once, graph_is_kept, why_not_plain
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
@@ -44,9 +44,9 @@ class TritonBackend:
         device = inputs.target.device.type
         if device != "cuda" and not (device == "cpu" and interpreted()):
             return f"it runs on CUDA and ROCm devices, the inputs are on {device}"
-        for tensor in () if torch.compiler.is_compiling() else inputs.values():
-            if not is_plain(tensor):
-                return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
+        reason = None if torch.compiler.is_compiling() else why_not_plain(inputs)
+        if reason is not None:
+            return reason
         if inputs.target.requires_grad and torch.is_grad_enabled():
             return "it sends no gradient to mel_target, which requires one: detach it, or use backend='torch'"
         return None
