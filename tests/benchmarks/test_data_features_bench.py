@@ -1,6 +1,8 @@
 """The features part of `ttsfast bench data` runs, checks before it times, and shows what it found."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -31,3 +33,25 @@ def test_what_is_not_equal_to_librosa_has_no_speed(monkeypatch: pytest.MonkeyPat
     result = data_features.run(rounds=1, sizes=[])
     assert "ttsfast" in result["refused"]
     assert "ttsfast" not in {way["name"] for way in result["ways"]}
+
+
+def test_a_process_that_is_only_being_started_is_not_counted() -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "worker = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "forked = os.fork() or (input(), os._exit(0))\n"
+        "print(worker.pid, forked, flush=True)\n"
+        "input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        worker, forked = map(int, process.stdout.readline().split())
+        found = data_features._descendants(process.pid)
+        process.terminate()
+    assert worker in found
+    assert forked not in found

@@ -264,10 +264,22 @@ def _resident(pid: int) -> int:
 
 
 def _descendants(pid: int) -> list[int]:
+    """But for those that are only being started: until they run a program of their own, their memory is their
+    parent's, and would count twice.
+    """
     try:
-        found = [
+        children = [
             int(c) for p in Path(f"/proc/{pid}/task").iterdir() for c in (p / "children").read_text().split()
         ]
     except OSError:
         return []
+    found = [child for child in children if _command(child) != _command(pid)]
     return found + [deeper for child in found for deeper in _descendants(child)]
+
+
+def _command(pid: int) -> bytes:
+    """Program and arguments; empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
