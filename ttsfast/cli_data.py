@@ -45,6 +45,8 @@ def prepare(
     max_duration: Annotated[
         float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
     ] = None,
+    pitch: Annotated[bool, typer.Option("--pitch", help="Also each frame's F0 in Hz; slow.")] = False,
+    energy: Annotated[bool, typer.Option("--energy", help="Also each frame's energy.")] = False,
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
     engine: Engine = "joblib",
@@ -76,6 +78,8 @@ def prepare(
         mixdown=mixdown,
         trim=trim,
         max_duration=max_duration,
+        pitch=pitch,
+        energy=energy,
         exclude_bad=exclude_bad,
         jobs=jobs,
         engine=engine,

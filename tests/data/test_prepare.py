@@ -127,6 +127,8 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "mixdown": True,
         "trim": True,
         "max_duration": 3.0,
+        "pitch": True,
+        "energy": True,
     }
     assert set(changed) == set(PrepareOptions.__dataclass_fields__) - {
         "jobs",

@@ -77,7 +77,7 @@ def test_junk_in_a_header_is_refused_or_harmless(shard: tuple[Shard, bytes], dat
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert {name: array.dtype for name, array in vars(file.arrays()).items()} == DTYPES
+        assert {name: array.dtype for name, array in file.arrays().named().items()} == DTYPES
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**64 - 1))

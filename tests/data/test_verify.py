@@ -42,7 +42,7 @@ def rewrite(folder: Path, change: Any, *, checksums: bool = True) -> None:
     manifest = read_manifest(folder)
     shard = manifest.shards[0]
     opened = ShardFile(folder / shard.name, shard, manifest.contract.n_mels)
-    arrays = {name: array.copy() for name, array in vars(opened.arrays()).items()}
+    arrays = {name: array.copy() for name, array in opened.arrays().named().items()}
     change(arrays)
     if checksums:
         for i in range(shard.utterances):

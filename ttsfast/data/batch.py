@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.data.items import Item, Utterance, as_utterance
+from ttsfast.data.tracks import NAMES
 from ttsfast.errors import InputError
 
 Lengths = TypeVar("Lengths", int, np.ndarray)
@@ -44,6 +45,10 @@ class Batch:
     """(B, T) bool: an utterance's own frames; only where ``targets`` were asked for"""
     stop_targets: Tensor | None = None
     """(B, T) float32: 1 from the last own frame on, never for a truncated utterance; as frame_mask"""
+    pitch: Tensor | None = None
+    """(B, T) float32 Hz, 0 where unvoiced and as padding; only where the utterances have it"""
+    energy: Tensor | None = None
+    """(B, T) float32, padded with 0; only where the utterances have it"""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Copy every tensor to ``device``."""
@@ -118,7 +123,37 @@ def collate(
         truncated=truncated,
         frames=sum(mel_lengths),
         **(_targets(lengths, truncated, frames) if targets else {}),
+        **_tracks(utterances, frames),
     )
+
+
+def pad_track(tracks: Sequence[np.ndarray], frames: int) -> Tensor:
+    """Ragged (T_b,) tracks as (B, T) float32, 0 after T_b."""
+    padded = np.zeros((len(tracks), frames), dtype=np.float32)
+    for row, track in zip(padded, tracks, strict=True):
+        row[: len(track)] = track
+    return torch.from_numpy(padded)
+
+
+def _tracks(utterances: Sequence[Utterance], frames: int) -> dict[str, Tensor]:
+    found = {}
+    for name in NAMES:
+        held = [getattr(utterance, name) for utterance in utterances]
+        if all(track is None for track in held):
+            continue
+        for utterance, track in zip(utterances, held, strict=True):
+            if track is None:
+                raise InputError(
+                    f"utterance {utterance.id!r}: no {name}, which others of the batch have; give it to all "
+                    "or to none"
+                )
+            if track.shape != utterance.mel.shape[:1] or track.dtype.kind not in "fiu":
+                raise InputError(
+                    f"utterance {utterance.id!r}: {name} is {track.dtype} {track.shape}, expected a number "
+                    f"for each of {len(utterance.mel)} frames"
+                )
+        found[name] = pad_track(held, frames)
+    return found
 
 
 def _targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:

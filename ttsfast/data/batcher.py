@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.data.batch import TEXT_MULTIPLE, Batch, Utterance, collate
+from ttsfast.data.batch import TEXT_MULTIPLE, Batch, Utterance, collate, pad_track
 from ttsfast.data.manifest import Entries
 from ttsfast.data.shard import REMEDY
 from ttsfast.data.store import Store
@@ -232,7 +232,16 @@ class NativeBatcher:
             truncated=part("truncated", torch.bool, rows),
             frames=layout["valid_frames"],
             **masks,
+            **self._tracks(indices, frames),
         )
+
+    def _tracks(self, indices: np.ndarray, frames: int) -> dict[str, Tensor]:
+        """Pitch and energy, where the store holds them: too little to be worth a thread."""
+        if not self._store.tracks:
+            return {}
+        read = [self._store.tracks_of(int(index)) for index in indices]
+        tracks = {name: pad_track([one[name] for one in read], frames) for name in self._store.tracks}
+        return {name: track.pin_memory() for name, track in tracks.items()} if self._pin else tracks
 
     def _error(self, what: str, index: int, detail: str) -> Exception:
         if what == "memory":

@@ -30,13 +30,18 @@ class DeviceCorpus:
         """Copy utterances ``indices``, distinct and ascending, to ``device``; each is checked as it is read.
 
         Raises:
-            InputError: an utterance is damaged, or they do not fit into the memory that is free; with what
-                to do.
+            InputError: an utterance is damaged, or the store holds pitch or energy, or they do not fit into
+                the memory that is free; with what to do.
         """
         self.store = store
         self.indices = np.asarray(indices, dtype=np.int64)
         if len(self.indices) == 0 or (np.diff(self.indices) <= 0).any() or self.indices[0] < 0:
             raise ValueError("indices must be distinct, ascending and at least one")
+        if store.tracks:
+            raise InputError(
+                f"{store.path}: holds {' and '.join(store.tracks)}, which are not gathered on a device; set "
+                "data.corpus_on_device=never"
+            )
         self.device = torch.device(device)
         needed, free = needed_bytes(store, self.indices), free_bytes(self.device)
         if free is not None and needed > free:
@@ -141,10 +146,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 def fits_beside_a_model(store: Store, indices: np.ndarray, device: torch.device) -> bool:
     """Whether a corpus takes no more than FREE_SHARE of what is free on a CUDA device; elsewhere False: a
-    processor's own memory already holds the maps.
+    processor's own memory already holds the maps. A store with pitch or energy stays off it.
     """
     free = free_bytes(device) if torch.cuda.is_available() else None
-    return free is not None and needed_bytes(store, indices) <= FREE_SHARE * free
+    return not store.tracks and free is not None and needed_bytes(store, indices) <= FREE_SHARE * free
 
 
 def _launched(

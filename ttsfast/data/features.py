@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data import tracks
 from ttsfast.data.audio import read_audio
 from ttsfast.data.engines import run
 from ttsfast.data.mel import MelContract, log_mel, log_mels
@@ -28,16 +29,29 @@ VERSION = 2
 CHUNK = 32
 # Features of this many seconds of audio take one core about twice as long as starting worker processes does.
 PARALLEL_FROM = 10_000.0
+# Pitch takes hundreds of times as long as a log-mel, but its library is loaded by every worker.
+_PITCH_COST = 100
+
+
+Tracks = Mapping[str, np.ndarray]
+"""By name: values (T,) float32 of an utterance, see ``tracks.py``."""
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """Everything that shapes an utterance's log-mel beside the recording itself."""
+    """Everything that shapes an utterance's features beside the recording itself."""
 
     contract: MelContract
     resample: bool
     mixdown: bool
     trim: bool
+    tracks: tuple[str, ...] = ()
+    """Those of ``tracks.NAMES`` to compute beside the log-mel, in that order."""
+
+    def shaping(self) -> dict[str, Any]:
+        """Plain values; those of ``tracks`` that are not wanted leave no trace."""
+        plain = asdict(self)
+        return plain | {name: tracks.METHODS[name] for name in plain.pop("tracks")}
 
     def read(self, path: Path | str) -> np.ndarray:
         """The samples (samples,) to compute features from; raises InputError as ``read_audio`` does."""
@@ -78,7 +92,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Moments:
-    """Per utterance: frames (n,), mean and summed squared deviation per bin (n, C), float64."""
+    """Per utterance: frames that count (n,), mean and summed squared deviation per bin (n, C), float64."""
 
     frames: np.ndarray
     mean: np.ndarray
@@ -142,7 +156,7 @@ def plan_chunks(
     chunks = []
     for start in range(0, len(audio), CHUNK):
         part = slice(start, start + CHUNK)
-        key = [VERSION, asdict(options), [recording.sha256 for recording in recordings[part]]]
+        key = [VERSION, options.shaping(), [recording.sha256 for recording in recordings[part]]]
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         chunks.append(Chunk(work / f"{name}.safetensors", tuple(audio[part]), tuple(recordings[part])))
     return chunks
@@ -170,7 +184,8 @@ def compute_missing(
     if not missing:
         return 0
     seconds = sum(c.frames for c in missing) * options.contract.hop_length / options.contract.sample_rate
-    if engine == "joblib" and seconds < PARALLEL_FROM:
+    cost = _PITCH_COST if "pitch" in options.tracks else 1
+    if engine == "joblib" and cost * seconds < PARALLEL_FROM:
         engine = "serial"
     with progress_bar() as bar:
         task = bar.add_task("computing features", total=sum(len(chunk.audio) for chunk in missing))
@@ -182,23 +197,28 @@ def compute_missing(
         else:
             decode = partial(read_waves, options=options)
             # Waves are heavy, so few of them are on their way.
-            for chunk, waves in run(engine, jobs, decode, missing, in_flight=2 * jobs, name=_chunk_span):
-                _publish(chunk, log_mels(waves, options.contract, device))
+            for chunk, read in run(engine, jobs, decode, missing, in_flight=2 * jobs, name=_chunk_span):
+                waves, found = zip(*read, strict=True)
+                _publish(chunk, log_mels(waves, options.contract, device), found)
                 bar.advance(task, len(chunk.audio))
     return sum(len(chunk.audio) for chunk in missing)
 
 
 def write_chunk(chunk: Chunk, options: FeatureOptions) -> None:
-    """Compute one chunk's log-mels and moments, and publish its work file.
+    """Compute one chunk's log-mels, tracks and moments, and publish its work file.
 
     Raises InputError when a recording is no longer what it was when it was inspected.
     """
-    _publish(chunk, [log_mel(wave, options.contract) for wave in _waves(chunk, options)])
+    mels, found = [], []
+    for wave in _waves(chunk, options):
+        mels.append(log_mel(wave, options.contract))
+        found.append(tracks.compute(wave, options.contract, options.tracks))
+    _publish(chunk, mels, found)
 
 
-def read_waves(chunk: Chunk, options: FeatureOptions) -> list[np.ndarray]:
-    """The samples of one chunk's recordings; raises InputError as :func:`write_chunk` does."""
-    return list(_waves(chunk, options))
+def read_waves(chunk: Chunk, options: FeatureOptions) -> list[tuple[np.ndarray, Tracks]]:
+    """The samples and tracks of one chunk's recordings; raises InputError as :func:`write_chunk` does."""
+    return [(wave, tracks.compute(wave, options.contract, options.tracks)) for wave in _waves(chunk, options)]
 
 
 def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
@@ -208,7 +228,7 @@ def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
         yield options.read(path)
 
 
-def _publish(chunk: Chunk, mels: Sequence[np.ndarray]) -> None:
+def _publish(chunk: Chunk, mels: Sequence[np.ndarray], found: Sequence[Tracks]) -> None:
     from safetensors.numpy import save
 
     means = [mel.mean(axis=0, dtype=np.float64) for mel in mels]
@@ -218,6 +238,9 @@ def _publish(chunk: Chunk, mels: Sequence[np.ndarray]) -> None:
         "mean": np.stack(means),
         "squares": np.stack([((mel - mean) ** 2).sum(axis=0) for mel, mean in zip(mels, means, strict=True)]),
     }
+    for name in found[0]:
+        tensors[name] = np.concatenate([one[name] for one in found])
+        tensors |= {f"{name}.{part}": value for part, value in tracks.moments(name, found).items()}
     with atomic_write(chunk.path) as handle:
         handle.write(save(tensors))
 
@@ -236,10 +259,22 @@ def read_chunk(chunk: Chunk) -> Iterator[np.ndarray]:
     yield from np.split(tensors["mel"], np.cumsum(tensors["frames"])[:-1])
 
 
-def read_moments(chunks: Sequence[Chunk]) -> Iterator[Moments]:
-    """The moments of each chunk's utterances, in order, without reading their features."""
+def read_tracks(chunk: Chunk, names: Sequence[str]) -> Iterator[Tracks]:
+    """The tracks ``names`` (T,) float32 of a chunk's utterances."""
+    tensors = _load(chunk, "frames", *names)
+    ends = np.cumsum(tensors.pop("frames"))
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield {name: tensors[name][start:end] for name in names}
+
+
+def read_moments(chunks: Sequence[Chunk], track: str = "") -> Iterator[Moments]:
+    """The moments of each chunk's utterances, in order, without reading their features: of their log-mels, or
+    of a track, C being 1.
+    """
+    prefix = track and f"{track}."
     for chunk in chunks:
-        yield Moments(**_load(chunk, "frames", "mean", "squares"))
+        found = _load(chunk, *(prefix + name for name in ("frames", "mean", "squares")))
+        yield Moments(**{name.removeprefix(prefix): value for name, value in found.items()})
 
 
 def combine(parts: Iterable[Moments], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ttsfast.data.corpora import Exclusion, count_exclusions
 from ttsfast.data.store import STD_FLOOR, Store
+from ttsfast.data.tracks import UNITS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -71,6 +72,8 @@ class Inspection:
     """How often each symbol occurs, the most frequent first; 0 for one that the character set has unused."""
     mel_mean: Sequence[float]
     mel_std: Sequence[float]
+    tracks: Mapping[str, Sequence[float]]
+    """Pitch and energy, where the store holds them: mean and deviation."""
     floored_bins: int
     """Bins that never move, whose deviation was raised to the floor."""
     exclusions: Sequence[Exclusion]
@@ -103,6 +106,10 @@ class Inspection:
             ),
             ("statistics", f"of the first {self.statistics_of} utterances{appended}"),
             ("bins that never move", str(self.floored_bins)),
+            *(
+                (name, f"mean {mean:.2f}, deviation {std:.2f} ({UNITS[name]})")
+                for name, (mean, std) in self.tracks.items()
+            ),
             ("truncated clips", str(self.truncated)),
             ("speakers", str(len(self.speakers))),
             ("characters", str(len(self.characters))),
@@ -194,6 +201,7 @@ def inspect(store: Store) -> Inspection:
         characters=dict(sorted(characters.items(), key=lambda item: -item[1])),
         mel_mean=store.mel_mean.tolist(),
         mel_std=store.mel_std.tolist(),
+        tracks={name: values.tolist() for name, values in store.tracks.items()},
         floored_bins=int((store.mel_std <= np.float32(STD_FLOOR)).sum()),
         exclusions=manifest.exclusions,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ttsfast.data.tracks import NAMES
 from ttsfast.errors import InputError
 
 
@@ -24,11 +25,16 @@ class Utterance:
     speaker: int = 0
     truncated: bool = False
     """The recording was cut before the speaker finished: it teaches no stop."""
+    pitch: np.ndarray | None = None
+    """(T,) float32 Hz, 0 where unvoiced; None where the store holds none"""
+    energy: np.ndarray | None = None
+    """(T,) float32; None where the store holds none"""
 
 
 Item = Utterance | Mapping[str, Any] | Sequence[Any]
-"""An utterance; a mapping with ``text`` and ``mel`` and, as one likes, ``id``, ``speaker`` and ``truncated``;
-or a tuple ``(text, mel)`` or ``(text, mel, speaker)``. Arrays may be numpy's or torch's, text also a list."""
+"""An utterance; a mapping with ``text`` and ``mel`` and, as one likes, ``id``, ``speaker``, ``truncated``,
+``pitch`` and ``energy``; or a tuple ``(text, mel)`` or ``(text, mel, speaker)``. Arrays may be numpy's or
+torch's, text also a list."""
 
 _KEYS = tuple(field.name for field in fields(Utterance))
 _NEEDED = ("text", "mel")
@@ -47,7 +53,8 @@ def as_utterance(item: Item, place: int) -> Utterance:
             the item's id or place.
     """
     if isinstance(item, Utterance):
-        if isinstance(item.mel, np.ndarray) and isinstance(item.text, np.ndarray):
+        arrays = [item.mel, item.text, *(t for t in (item.pitch, item.energy) if t is not None)]
+        if all(isinstance(array, np.ndarray) for array in arrays):
             return item
         values = vars(item)
     elif isinstance(item, Mapping):
@@ -74,7 +81,8 @@ def as_utterance(item: Item, place: int) -> Utterance:
         raise InputError(f"utterance {name!r}: text holds {text.dtype}, expected symbol ids; encode it first")
     if mel.dtype.kind != "f":
         raise InputError(f"utterance {name!r}: mel holds {mel.dtype}, expected floating-point features")
-    return Utterance(name, text.astype(np.int64, copy=False), mel, speaker, truncated)
+    tracks = {key: _array(values[key], key, name) for key in NAMES if values.get(key) is not None}
+    return Utterance(name, text.astype(np.int64, copy=False), mel, speaker, truncated, **tracks)
 
 
 def _check_keys(values: Mapping[str, Any], name: str) -> None:

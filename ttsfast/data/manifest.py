@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from ttsfast.data import tracks
 from ttsfast.data.corpora import Exclusion
 from ttsfast.data.json_pieces import list_pieces
 from ttsfast.data.mel import MelContract
@@ -110,9 +111,9 @@ class Entries(Sequence[Entry]):
 
     def columns(self) -> Iterator[tuple[str, list[Any]]]:
         """Names and plain lists, in the order of :class:`Entry`."""
-        for field in fields(Entry):
-            column = getattr(self, field.name)
-            yield field.name, column if isinstance(column, list) else column.tolist()
+        for name in [each.name for each in fields(Entry)]:
+            column = getattr(self, name)
+            yield name, column if isinstance(column, list) else column.tolist()
 
     def __len__(self) -> int:
         return len(self.id)
@@ -157,6 +158,9 @@ class Manifest:
     shards: tuple[Shard, ...]
     entries: Entries
     exclusions: tuple[Exclusion, ...]
+    tracks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Those of ``tracks.NAMES`` that the store holds, in that order: mean and deviation (2,) float32 over the
+    frames of the training split, of pitch over the voiced ones"""
 
     def common(self) -> dict[str, Any]:
         """What is said of the store as a whole, in plain values: every shard carries it too."""
@@ -175,6 +179,7 @@ class Manifest:
                 "utterances": self.statistics_of,
                 "mel_mean": self.mel_mean.tolist(),
                 "mel_std": self.mel_std.tolist(),
+                **{name: values.tolist() for name, values in self.tracks.items()},
             },
             "corpus": self.corpus,
         }
@@ -270,6 +275,7 @@ def build(values: Any) -> Manifest:
         mel_mean=statistics.numbers("mel_mean", contract.n_mels),
         mel_std=statistics.numbers("mel_std", contract.n_mels, positive=True),
         statistics_of=statistics_of,
+        tracks={name: _moments(statistics, name) for name in tracks.NAMES if statistics.has(name)},
         corpus=top.text("corpus"),
         shards=shards,
         entries=entries,
@@ -278,6 +284,13 @@ def build(values: Any) -> Manifest:
             for item in (_Fields(e, "exclusions") for e in top.sequence("exclusions"))
         ),
     )
+
+
+def _moments(statistics: _Fields, name: str) -> np.ndarray:
+    values = statistics.numbers(name, 2)
+    if not values[1] > 0:
+        raise InputError(f"statistics: the deviation of {name} must be positive")
+    return values
 
 
 def _shard(value: Any) -> Shard:
@@ -351,6 +364,9 @@ class _Fields:
         if type(value) is not kind:
             raise InputError(f"{self._where}: {key} must be {name}")
         return value
+
+    def has(self, key: str) -> bool:
+        return key in self._values
 
     def mapping(self, key: str) -> dict[str, Any]:
         return self._get(key, dict, "keys and values")

@@ -165,7 +165,7 @@ def log_mel(wave: np.ndarray, contract: MelContract) -> np.ndarray:
     Raises InputError for a waveform too short for the contract's padding, ValueError for one that is not
     one-dimensional floating-point samples.
     """
-    return log_mel_of_padded(_padded(wave, contract), contract)
+    return log_mel_of_padded(padded(wave, contract), contract)
 
 
 def log_mels(
@@ -177,7 +177,7 @@ def log_mels(
     """
     import torch
 
-    return log_mels_on_device([_padded(wave, contract) for wave in waves], contract, torch.device(device))
+    return log_mels_on_device([padded(wave, contract) for wave in waves], contract, torch.device(device))
 
 
 def silence_level(contract: MelContract) -> float:
@@ -234,7 +234,11 @@ def _nonnegative_inverse(mel: np.ndarray, filters: np.ndarray, iterations: int =
     return spectra
 
 
-def _padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
+def padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
+    """Samples (samples,) with the contract's padding on both sides, float32: what its frames are cut from.
+
+    Raises as :func:`log_mel` does.
+    """
     if wave.ndim != 1 or not np.issubdtype(wave.dtype, np.floating):
         raise ValueError(f"expected floating-point samples (samples,), got {wave.dtype} {wave.shape}")
     # Reflection takes its samples from inside the waveform, the edge sample itself not repeated.
@@ -246,12 +250,12 @@ def _padded(wave: np.ndarray, contract: MelContract) -> np.ndarray:
             f"({1000 * least / contract.sample_rate:.0f} ms); remove it from the corpus"
         )
     pad, end = contract.pad, contract.pad + len(wave)
-    padded = np.zeros(len(wave) + 2 * pad, dtype=np.float32)
-    padded[pad:end] = wave
+    samples = np.zeros(len(wave) + 2 * pad, dtype=np.float32)
+    samples[pad:end] = wave
     if contract.padding != "center_zero":
-        padded[:pad] = padded[2 * pad : pad : -1]
-        padded[end:] = padded[end - 2 : end - 2 - pad : -1]
-    return padded
+        samples[:pad] = samples[2 * pad : pad : -1]
+        samples[end:] = samples[end - 2 : end - 2 - pad : -1]
+    return samples
 
 
 def _typed(name: str, kind: Any, value: Any) -> Any:

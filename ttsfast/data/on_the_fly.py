@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from ttsfast.files import inside
 
 
 class OnTheFlyStore(Store):
-    """The same utterances as the stored ones, to the last bit where the same libraries compute them."""
+    """The same utterances as the stored ones, to the last bit where the same libraries compute them.
+
+    Pitch and energy are the stored ones in any case.
+    """
 
     def __init__(
         self,
@@ -29,7 +33,8 @@ class OnTheFlyStore(Store):
     ) -> None:
         """Use ``Store.open(path, features="on_the_fly")``."""
         super().__init__(path, manifest, shards, verify=verify)
-        switches = {name: bool(manifest.options.get(name)) for name in ("resample", "mixdown", "trim")}
+        names = ("resample", "mixdown", "trim")
+        switches: dict[str, Any] = {name: bool(manifest.options.get(name)) for name in names}
         self._options = FeatureOptions(contract=manifest.contract, **switches)
         self.corpus = Path(manifest.corpus if corpus is None else corpus)
         if not self.corpus.is_dir():

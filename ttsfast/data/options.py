@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ttsfast.data import features
+from ttsfast.data import features, tracks
 from ttsfast.data.engines import check_engine
 from ttsfast.data.features import FeatureOptions
 from ttsfast.data.mel import MelContract
@@ -33,6 +33,10 @@ class PrepareOptions:
     trim: bool = False
     max_duration: float | None = None
     """Seconds; longer utterances are left out, and listed."""
+    pitch: bool = False
+    """Also each frame's fundamental frequency, see ``tracks.py``."""
+    energy: bool = False
+    """Also each frame's energy."""
     exclude_bad: bool = False
     """Go on without what is faulty, and list it, where otherwise nothing is written."""
     jobs: int = -1
@@ -55,8 +59,9 @@ class PrepareOptions:
 
     @property
     def features(self) -> FeatureOptions:
-        """The part that shapes log-mels."""
-        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim)
+        """The part that shapes log-mels, and what goes with them."""
+        names = tuple(name for name in tracks.NAMES if getattr(self, name))
+        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim, names)
 
     def shaping(self) -> dict[str, Any]:
         """Everything that shapes the store, flat, by name."""
@@ -67,6 +72,8 @@ class PrepareOptions:
             **{name: getattr(self, name) for name in _PLAIN},
             **{f"contract.{name}": value for name, value in self.contract.to_dict().items()},
             **{f"frontend.{name}": value for name, value in self.frontend.to_dict().items()},
+            # Only where there are any: a store without them is what it was before they could be had.
+            **{name: tracks.METHODS[name] for name in self.features.tracks},
         }
 
     @classmethod
@@ -75,6 +82,7 @@ class PrepareOptions:
 
         Raises InputError when the values are of another version of ttsfast, whose features would differ.
         """
+        wanted: dict[str, Any] = {name: name in values for name in tracks.NAMES}
         try:
             symbols = values["symbols"]
             options = cls(
@@ -82,6 +90,7 @@ class PrepareOptions:
                 contract=MelContract.from_dict(_under(values, "contract.")),
                 symbols=None if symbols is None else Symbols.from_list(symbols),
                 **{name: values[name] for name in _PLAIN},
+                **wanted,
                 **changes,
             )
         except (KeyError, TypeError) as error:

@@ -30,7 +30,7 @@ from ttsfast.data.split import split_of
 from ttsfast.data.survey import CorpusFaults, Look, compute_missing, look, plan_chunks, sort_out
 from ttsfast.data.text import Symbols, normalize_text
 from ttsfast.data.verify import verify
-from ttsfast.data.writer import Item, statistics, write_shards
+from ttsfast.data.writer import Item, statistics, track_statistics, write_shards
 from ttsfast.errors import InputError
 
 __all__ = [
@@ -212,6 +212,7 @@ def _assemble(
         mel_mean=mean,
         mel_std=std,
         statistics_of=len(items),
+        tracks=track_statistics(items, chunks, options.features.tracks),
         corpus=str(root),
         shards=(),
         entries=Entries.of([]),

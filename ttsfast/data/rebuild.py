@@ -26,6 +26,7 @@ from ttsfast.data.shard import (
     describe,
     parse_header,
     shard_name,
+    tracks_fit,
     utterance_crc,
 )
 from ttsfast.data.store import Store, open_all
@@ -79,7 +80,7 @@ def _read(path: Path, name: str) -> _Found:
             raise InputError("holds no utterance")
         shard = describe(name, content, count, frames, symbols)
         arrays = ShardFile.of_bytes(path, content, shard, bins, remedy=_REMEDY).arrays()
-        check_seal(metadata, arrays)
+        check_seal(metadata, arrays.named())
         return _Found(shard, metadata, _columns(metadata, arrays))
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {_REMEDY}")
@@ -97,6 +98,8 @@ def _columns(metadata: Mapping[str, Any], arrays: ShardArrays) -> dict[str, list
         text = arrays.text[text_offsets[index] : text_offsets[index + 1]]
         if utterance_crc(mel, text) != expected:
             raise InputError(f"the bytes of utterance {index} do not fit their checksum")
+        if not tracks_fit(arrays, index, slice(mel_offsets[index], mel_offsets[index + 1])):
+            raise InputError(f"the tracks of utterance {index} do not fit their checksum")
     columns = metadata.get("entries")
     number = metadata.get("number")
     if type(columns) is not dict or type(number) is not int:

@@ -7,6 +7,12 @@ text_offsets  (n + 1,)    int64
 speaker       (n,)        int32
 crc32c        (n,)        uint32    :func:`utterance_crc`
 
+and, in a store that was made with them (see ``tracks.py``):
+
+pitch         (frames,)   float32   Hz, 0 where unvoiced
+energy        (frames,)   float32
+tracks_crc32c (n,)        uint32    :func:`tracks_crc` of those two that are there
+
 Its metadata says what the arrays do not: all that a lost manifest needs (see ``rebuild.py``).
 """
 
@@ -19,13 +25,14 @@ import math
 import os
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ttsfast.data import tracks
 from ttsfast.data.crc32c import crc32c
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
@@ -39,11 +46,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "speaker": np.dtype("<i4"),
     "crc32c": np.dtype("<u4"),
 }
+# A shard has the last of these exactly when it has one of the others.
+OPTIONAL: dict[str, np.dtype[Any]] = {
+    **dict.fromkeys(tracks.NAMES, tracks.DTYPE),
+    "tracks_crc32c": np.dtype("<u4"),
+}
 INDEX = ("mel_offsets", "text_offsets", "speaker", "crc32c")
 REMEDY = "prepare the store again with `ttsfast prepare --force`"
 SHARD_NAME = re.compile(r"mel-[0-9a-f]{12}-\d{5,9}\.safetensors")
 
-_NAMES = {"<f2": "F16", "<i8": "I64", "<i4": "I32", "<u4": "U32"}
+_TYPES = DTYPES | OPTIONAL
+_NAMES = {"<f2": "F16", "<f4": "F32", "<i8": "I64", "<i4": "I32", "<u4": "U32"}
 
 
 @dataclass(frozen=True)
@@ -71,12 +84,37 @@ class ShardArrays:
     text_offsets: np.ndarray
     speaker: np.ndarray
     crc32c: np.ndarray
+    pitch: np.ndarray | None = None
+    energy: np.ndarray | None = None
+    tracks_crc32c: np.ndarray | None = None
+
+    def named(self) -> dict[str, np.ndarray]:
+        """Those that are there, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
 
 
 def utterance_crc(mel: np.ndarray, text: np.ndarray) -> int:
     """CRC32C of an utterance's features (T, C) float16, then of its symbol ids (N,) int32, as stored."""
     features = crc32c(np.ascontiguousarray(mel, DTYPES["mel"]))
     return crc32c(np.ascontiguousarray(text, DTYPES["text"]), features)
+
+
+def tracks_crc(values: Iterable[np.ndarray]) -> int:
+    """CRC32C of an utterance's tracks, each (T,) float32, one after the other in the order of
+    ``tracks.NAMES``.
+    """
+    found = 0
+    for track in values:
+        found = crc32c(np.ascontiguousarray(track, tracks.DTYPE), found)
+    return found
+
+
+def tracks_fit(arrays: ShardArrays, utterance: int, frames: slice) -> bool:
+    """Whether the tracks of a shard's utterance, at ``frames``, fit their checksum; True where none is."""
+    if arrays.tracks_crc32c is None:
+        return True
+    held = (track for name in tracks.NAMES if (track := getattr(arrays, name)) is not None)
+    return tracks_crc(track[frames] for track in held) == arrays.tracks_crc32c[utterance]
 
 
 def offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -93,7 +131,7 @@ def write_shard(path: Path, arrays: ShardArrays, about: Mapping[str, Any]) -> Sh
     """Write a shard atomically; ``about`` is its metadata, plain values, sealed against change."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(getattr(arrays, name), dtype) for name, dtype in DTYPES.items()}
+    tensors = {name: np.ascontiguousarray(array, _TYPES[name]) for name, array in arrays.named().items()}
     # One metadata key: the library keeps several in no fixed order, and the bytes must not vary.
     content = save(tensors, metadata={"ttsfast": _sealed(about, tensors)})
     with atomic_write(path) as handle:
@@ -179,16 +217,25 @@ class ShardFile:
             "text_offsets": (shard.utterances + 1,),
             "speaker": (shard.utterances,),
             "crc32c": (shard.utterances,),
+            **dict.fromkeys(tracks.NAMES, (shard.frames,)),
+            "tracks_crc32c": (shard.utterances,),
         }
         try:
             self._places, self.metadata = parse_header(header, size)
-            for name, shape in shapes.items():
-                if self._places[name][0] != shape:
-                    raise InputError(f"{name} is {self._places[name][0]}, the manifest says {shape}")
+            for name, (shape, _) in self._places.items():
+                if shape != shapes[name]:
+                    raise InputError(f"{name} is {shape}, the manifest says {shapes[name]}")
         except InputError as error:
             raise InputError(f"{self.path}: {error}; {self.remedy}") from error
         self._bins = n_mels
         self.mel_offsets, self.text_offsets, self.speaker, self.crc32c = map(self._array, INDEX)
+        self.tracks = tuple(name for name in tracks.NAMES if name in self._places)
+        """Those that it holds."""
+        self.tracks_crc32c = self._array("tracks_crc32c") if self.tracks else None
+        if self.tracks_crc32c is not None:
+            # The manifest says nothing of these checksums; the seal, which its checksum of the header is of,
+            # does.
+            self._check_index()
 
     def utterance(
         self, offset: int, frames: int, text_offset: int, symbols: int
@@ -199,6 +246,10 @@ class ShardFile:
         """
         mel = self._rows("mel", offset, frames).reshape(frames, self._bins)
         return mel, self._rows("text", text_offset, symbols)
+
+    def track_values(self, offset: int, frames: int) -> dict[str, np.ndarray]:
+        """The tracks (frames,) float32 of an utterance by name, read-only; raises as :meth:`utterance`."""
+        return {name: self._rows(name, offset, frames) for name in self.tracks}
 
     def source(self) -> int | bytes:
         """The open file's descriptor, or its content where that is in memory: for readers of their own."""
@@ -211,11 +262,17 @@ class ShardFile:
 
     def arrays(self) -> ShardArrays:
         """All of it, read."""
-        return ShardArrays(**{name: self._array(name) for name in DTYPES})
+        return ShardArrays(**{name: self._array(name) for name in self._places})
 
     def content(self) -> bytes:
         """The file's bytes."""
         return self._content if self._content is not None else self._bytes(0, self._size())
+
+    def _check_index(self) -> None:
+        try:
+            check_seal(self.metadata, {name: self._array(name) for name in _index(self._places)})
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; {self.remedy}") from error
 
     def _array(self, name: str) -> np.ndarray:
         shape = self._places[name][0]
@@ -223,7 +280,7 @@ class ShardFile:
 
     def _rows(self, name: str, start: int, count: int) -> np.ndarray:
         shape, begin = self._places[name]
-        dtype = DTYPES[name]
+        dtype = _TYPES[name]
         width = dtype.itemsize * math.prod(shape[1:])
         begin += start * width
         return np.frombuffer(self._bytes(begin, begin + count * width), dtype)
@@ -258,9 +315,9 @@ class ShardFile:
 def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, ...], int]], dict[str, Any]]:
     """Of a shard file of ``size`` bytes: for each array its shape and first byte, and the metadata.
 
-    ``header`` is the file's beginning up to the arrays. The arrays must be the six of this format, each of
-    its type, in one piece without gaps from the header to the end of the file. Raises InputError, without
-    the file's name, for anything else.
+    ``header`` is the file's beginning up to the arrays. The arrays must be the six of this format, perhaps
+    with tracks and their checksums, each of its type, in one piece without gaps from the header to the end of
+    the file. Raises InputError, without the file's name, for anything else.
     """
     if len(header) < 8 or len(header) != 8 + int.from_bytes(header[:8], "little") or len(header) > size:
         raise InputError("not a safetensors file: its header's length does not fit")
@@ -271,7 +328,9 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
         found = {name: _place(name, entry, len(header)) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"not a shard of a store ({error!r})") from error
-    if set(found) != set(DTYPES):
+    # What is no array of this format at all has failed above.
+    held = any(name in found for name in tracks.NAMES)
+    if not found.keys() >= DTYPES.keys() or ("tracks_crc32c" in found) != held:
         raise InputError(f"holds the arrays {sorted(found)}, expected {sorted(DTYPES)}")
     if type(metadata) is not dict:
         raise InputError("not a shard of a store (its metadata is no object)")
@@ -286,7 +345,7 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
 
 
 def _place(name: str, entry: Any, start: int) -> tuple[tuple[int, ...], int, int]:
-    dtype = DTYPES[name]
+    dtype = _TYPES[name]
     shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise ValueError(f"{name}: not a count")
@@ -298,13 +357,13 @@ def _place(name: str, entry: Any, start: int) -> tuple[tuple[int, ...], int, int
     return shape, start + begin, start + end
 
 
-def check_seal(metadata: Mapping[str, Any], arrays: ShardArrays) -> None:
+def check_seal(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Raise InputError unless metadata and index are those that :func:`write_shard` sealed.
 
     With every utterance's own checksum that accounts for each byte that means something, without a manifest.
     """
     about = {name: value for name, value in metadata.items() if name != "sha256"}
-    if metadata.get("sha256") != _seal(about, {name: getattr(arrays, name) for name in INDEX}):
+    if metadata.get("sha256") != _seal(about, arrays):
         raise InputError("its metadata or its index do not fit their hash")
 
 
@@ -314,6 +373,10 @@ def _sealed(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
 
 def _seal(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name in INDEX:
-        digest.update(np.ascontiguousarray(tensors[name], DTYPES[name]).tobytes())
+    for name in _index(tensors):
+        digest.update(np.ascontiguousarray(tensors[name], _TYPES[name]).tobytes())
     return digest.hexdigest()
+
+
+def _index(names: Iterable[str]) -> tuple[str, ...]:
+    return (*INDEX, "tracks_crc32c") if "tracks_crc32c" in names else INDEX

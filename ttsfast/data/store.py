@@ -12,7 +12,7 @@ import numpy as np
 from ttsfast.data.batch import Utterance
 from ttsfast.data.manifest import NAME, SPLITS, Entries, Manifest, read_manifest
 from ttsfast.data.mel import MelContract, silence_level
-from ttsfast.data.shard import REMEDY, ShardFile, offsets, utterance_crc
+from ttsfast.data.shard import REMEDY, ShardFile, offsets, tracks_crc, utterance_crc
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
@@ -49,6 +49,7 @@ class Store:
         """Whether an utterance's checksum is compared when it is first read."""
         # Two threads that read an utterance for the first time at once both check it, which is harmless.
         self._checked = np.full(len(manifest.entries), not verify)
+        self._tracks_checked = self._checked.copy()
         self._reopen: dict[str, Any] | None = None
         self.silence = normalise(
             np.full(self.contract.n_mels, silence_level(self.contract), np.float32),
@@ -142,7 +143,30 @@ class Store:
             mel=mel,
             speaker=int(entries.speaker[index]),
             truncated=bool(entries.truncated[index]),
+            **self.tracks_of(index),
         )
+
+    def tracks_of(self, index: int) -> dict[str, np.ndarray]:
+        """The tracks of utterance ``index`` by name, each (T,) float32, read-only; none where the store holds
+        none. Raises as reading the utterance does.
+        """
+        entries = self.entries
+        place = entries.shard[index]
+        shard = self.shards[place]
+        if not shard.tracks:
+            return {}
+        found = shard.track_values(int(entries.offset[index]), int(entries.frames[index]))
+        if not self._tracks_checked[index]:
+            # Utterances stand in the order of the shards.
+            own = index % len(self) - np.searchsorted(entries.shard, place)
+            assert shard.tracks_crc32c is not None
+            if tracks_crc(found.values()) != shard.tracks_crc32c[own]:
+                raise InputError(
+                    f"{shard.path}: utterance {entries.id[index]!r}: its {' and '.join(found)} do not fit "
+                    f"their checksum; {shard.remedy}"
+                )
+            self._tracks_checked[index] = True
+        return found
 
     def _stored(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """As they lie in the shard: (T, C) float16 and (N,) int32."""
@@ -202,6 +226,13 @@ class Store:
         return self.manifest.mel_std
 
     @property
+    def tracks(self) -> dict[str, np.ndarray]:
+        """What the store holds beside the mel, of "pitch" and "energy": mean and deviation (2,) float32 over
+        the training split, of pitch over its voiced frames.
+        """
+        return dict(self.manifest.tracks)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what the store was made from and how."""
         return self.manifest.fingerprint
@@ -244,6 +275,9 @@ def check_index(manifest: Manifest, number: int, shard: ShardFile) -> None:
     entries = manifest.entries
     # They stand in the order of the shards.
     mine = slice(*np.searchsorted(entries.shard, [number, number + 1]))
+    if shard.tracks != tuple(manifest.tracks):
+        held, said = (" and ".join(names) or "no track" for names in (shard.tracks, manifest.tracks))
+        raise InputError(f"{shard.path}: holds {held}, the manifest says {said}; {shard.remedy}")
     for name, own, expected in (
         ("mel_offsets", shard.mel_offsets, offsets(entries.frames[mine])),
         ("text_offsets", shard.text_offsets, offsets(entries.symbols[mine])),

@@ -14,9 +14,10 @@ import numpy as np
 
 from ttsfast.data.loader import available_cores
 from ttsfast.data.manifest import Manifest, read_manifest
-from ttsfast.data.shard import REMEDY, Shard, ShardFile, check_seal, utterance_crc
+from ttsfast.data.shard import REMEDY, Shard, ShardFile, check_seal, tracks_fit, utterance_crc
 from ttsfast.data.split import text_key
 from ttsfast.data.store import STD_FLOOR, check_index
+from ttsfast.data.tracks import meant
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
 from ttsfast.progress import track
@@ -81,7 +82,7 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
         frames=int(manifest.entries.frames.sum()),
         bytes=sum(shard.size for shard in manifest.shards),
     )
-    moments = _Moments.none(manifest.contract.n_mels)
+    moments = _Sums(manifest)
     check = partial(_check_shard, manifest, opener, quick)
     numbers = range(len(manifest.shards))
     if quick:
@@ -92,10 +93,11 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
             found = threads.map(check, numbers)
             for problems, part in track(found, "verifying", total=len(numbers)):
                 report.problems.extend(problems)
-                moments += part
+                moments.add(part)
         report.problems.extend(_check_splits(place, manifest))
         if not report.problems:
-            report.problems.extend(_check_moments(place, manifest, moments))
+            report.problems.extend(_check_moments(place, manifest, moments.mel))
+            report.problems.extend(_check_tracks(place, manifest, moments.tracks))
     return report
 
 
@@ -115,8 +117,8 @@ def _at(place: Path | str) -> tuple[Manifest, Callable[[Shard, int, bool], Shard
 
 def _check_shard(
     manifest: Manifest, opener: Callable[[Shard, int, bool], ShardFile], quick: bool, number: int
-) -> tuple[list[str], _Moments]:
-    moments = _Moments.none(manifest.contract.n_mels)
+) -> tuple[list[str], _Sums]:
+    moments = _Sums(manifest)
     try:
         shard = opener(manifest.shards[number], manifest.contract.n_mels, quick)
         check_index(manifest, number, shard)
@@ -125,15 +127,15 @@ def _check_shard(
         return [str(error)], moments
 
 
-def _check_content(shard: ShardFile, manifest: Manifest, number: int, moments: _Moments) -> Iterator[str]:
+def _check_content(shard: ShardFile, manifest: Manifest, number: int, sums: _Sums) -> Iterator[str]:
     if hashlib.sha256(shard.content()).hexdigest() != manifest.shards[number].sha256:
         yield f"{shard.path}: its SHA-256 is not the manifest's; {REMEDY}"
     arrays = shard.arrays()
     try:
-        check_seal(shard.metadata, arrays)
+        check_seal(shard.metadata, arrays.named())
     except InputError as error:
         yield f"{shard.path}: {error}; {REMEDY}"
-    for index in np.flatnonzero(manifest.entries.shard == number):
+    for place, index in enumerate(np.flatnonzero(manifest.entries.shard == number)):
         entry = manifest.entries[int(index)]
         what = f"{shard.path}: utterance {entry.id!r}"
         mel = arrays.mel[entry.offset : entry.offset + entry.frames]
@@ -146,11 +148,21 @@ def _check_content(shard: ShardFile, manifest: Manifest, number: int, moments: _
                 yield f"{what}: the stored symbols are not those of its text; {REMEDY}"
         except InputError as error:
             yield str(error)
-        sums = _Moments.of(mel)
-        if not np.isfinite(sums.sum).all():
+        frames = slice(entry.offset, entry.offset + entry.frames)
+        if not tracks_fit(arrays, place, frames):
+            yield f"{what}: its {' and '.join(shard.tracks)} do not fit their checksum; {REMEDY}"
+            continue
+        own = _Sums(manifest)
+        own.mel += _Moments.of(mel)
+        for name, total in own.tracks.items():
+            values = getattr(arrays, name)[frames]
+            if not (np.isfinite(values) & (values >= 0)).all():
+                yield f"{what}: its {name} holds something other than numbers from 0 up; {REMEDY}"
+            total += _Moments.of_track(meant(name, values))
+        if not np.isfinite(own.mel.sum).all():
             yield f"{what}: holds NaN or Inf; {REMEDY}"
         elif entry.split == "train" and index < manifest.statistics_of:
-            moments += sums
+            sums.add(own)
 
 
 def _check_splits(folder: Path | str, manifest: Manifest) -> Iterator[str]:
@@ -187,11 +199,31 @@ class _Moments:
         with np.errstate(invalid="ignore"):
             return cls(len(wide), _total(wide), _total(wide * wide))
 
+    @classmethod
+    def of_track(cls, values: np.ndarray) -> _Moments:
+        """Of values (n,)."""
+        wide = values.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            return cls(len(wide), wide.sum(keepdims=True), (wide * wide).sum(keepdims=True))
+
     def __iadd__(self, other: _Moments) -> _Moments:
         self.frames += other.frames
         self.sum += other.sum
         self.squares += other.squares
         return self
+
+
+class _Sums:
+    """Of all that a store has statistics of."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.mel = _Moments.none(manifest.contract.n_mels)
+        self.tracks = {name: _Moments.none(1) for name in manifest.tracks}
+
+    def add(self, other: _Sums) -> None:
+        self.mel += other.mel
+        for name, total in self.tracks.items():
+            total += other.tracks[name]
 
 
 def _total(rows: np.ndarray) -> np.ndarray:
@@ -213,3 +245,16 @@ def _check_moments(folder: Path | str, manifest: Manifest, moments: _Moments) ->
             f"{folder}: bin {worst} of the training features has mean {mean[worst]:.3f} and deviation "
             f"{std[worst]:.3f} where 0 and 1 are due: the statistics are not theirs; {REMEDY}"
         )
+
+
+def _check_tracks(folder: Path | str, manifest: Manifest, sums: dict[str, _Moments]) -> Iterator[str]:
+    for name, total in sums.items():
+        count = max(total.frames, 1)
+        mean = total.sum[0] / count
+        std = max(np.sqrt(max(total.squares[0] / count - mean**2, 0.0)), STD_FLOOR)
+        said_mean, said_std = map(float, manifest.tracks[name])
+        if max(abs(mean - said_mean), abs(std - said_std)) > _TOLERANCE * said_std:
+            yield (
+                f"{folder}: the {name} of the training split has mean {mean:.3f} and deviation {std:.3f}, "
+                f"the manifest says {said_mean:.3f} and {said_std:.3f}; {REMEDY}"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,9 +11,17 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data import features
-from ttsfast.data.features import Chunk
+from ttsfast.data.features import Chunk, Tracks
 from ttsfast.data.manifest import Entries, Entry, Manifest, plain_exclusions
-from ttsfast.data.shard import Shard, ShardArrays, offsets, shard_name, utterance_crc, write_shard
+from ttsfast.data.shard import (
+    Shard,
+    ShardArrays,
+    offsets,
+    shard_name,
+    tracks_crc,
+    utterance_crc,
+    write_shard,
+)
 from ttsfast.data.store import STD_FLOOR, normalise
 from ttsfast.data.survey import Look
 from ttsfast.errors import InputError
@@ -40,6 +48,26 @@ def statistics(items: Sequence[Item], chunks: Sequence[Chunk]) -> tuple[np.ndarr
     return mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32)
 
 
+def track_statistics(
+    items: Sequence[Item], chunks: Sequence[Chunk], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The same of each track: mean and deviation (2,) float32, over the frames that count.
+
+    Raises InputError when none does.
+    """
+    chosen = np.array([item.split == "train" for item in items])
+    found = {}
+    for name in names:
+        try:
+            mean, std = features.combine(features.read_moments(chunks, name), chosen)
+        except ValueError as error:
+            raise InputError(
+                f"no frame of the training split counts for its {name}; prepare without --{name}"
+            ) from error
+        found[name] = np.array([mean[0], max(std[0], STD_FLOOR)], dtype=np.float32)
+    return found
+
+
 def write_shards(
     folder: Path, manifest: Manifest, items: Sequence[Item], chunks: Sequence[Chunk]
 ) -> tuple[Entries, list[Shard]]:
@@ -53,8 +81,11 @@ def write_shards(
     sizes = _sizes([item.look.recording.frames for item in items])
     first = len(manifest.shards)
     ready = _normalised(items, chunks, manifest)
+    read_from = chunks if manifest.tracks else []
+    found = (one for chunk in read_from for one in features.read_tracks(chunk, list(manifest.tracks)))
     for number, size in enumerate(track(sizes, "writing shards", total=len(sizes)), start=first):
-        members, arrays = _gather(islice(ready, size), manifest, number)
+        beside = _joined(manifest, list(islice(found, size)))
+        members, arrays = _gather(islice(ready, size), manifest, number, beside)
         about = _about(manifest, members, number, first, len(sizes))
         shards.append(write_shard(folder / shard_name(manifest.fingerprint, number), arrays, about))
         entries.append(Entries.of(members))
@@ -64,9 +95,14 @@ def write_shards(
 
 
 def _gather(
-    ready: Iterable[tuple[Item, np.ndarray]], manifest: Manifest, number: int
+    ready: Iterable[tuple[Item, np.ndarray]],
+    manifest: Manifest,
+    number: int,
+    beside: Mapping[str, np.ndarray],
 ) -> tuple[list[Entry], ShardArrays]:
-    """What goes into one shard: its utterances as the manifest has them, and its arrays."""
+    """What goes into one shard: its utterances as the manifest has them, and its arrays, of which
+    ``beside`` are those of the tracks.
+    """
     mels: list[np.ndarray] = []
     texts: list[np.ndarray] = []
     members: list[Entry] = []
@@ -84,8 +120,17 @@ def _gather(
         text_offsets=offsets([len(text) for text in texts]),
         speaker=np.array([entry.speaker for entry in members]),
         crc32c=np.array([entry.crc32c for entry in members]),
+        **beside,
     )
     return members, arrays
+
+
+def _joined(manifest: Manifest, found: Sequence[Tracks]) -> dict[str, np.ndarray]:
+    """The tracks of a shard's utterances, and their checksums, as arrays of the shard."""
+    if not found:
+        return {}
+    arrays = {name: np.concatenate([one[name] for one in found]) for name in manifest.tracks}
+    return arrays | {"tracks_crc32c": np.array([tracks_crc(one.values()) for one in found])}
 
 
 def _sizes(frames: Sequence[int]) -> list[int]:
