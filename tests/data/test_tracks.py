@@ -3,8 +3,8 @@
 Mutants that these tests were seen to kill: pitch frames cut without the room that centres them; the path's
 steps kept; the last bin's square forgotten in energy; unvoiced frames in the statistics; tracks read from
 another utterance's place; their checksum not compared at reading or in verification, or left out of the seal;
-options that leave tracks out of the fingerprint; rows of a batch in another order; a store with tracks that may
-lie on a device.
+options that leave tracks out of the fingerprint; rows of a batch in another order; a store with tracks that
+may lie on a device.
 """
 
 from __future__ import annotations
