@@ -15,7 +15,7 @@ from ttsfast.data.batch import Batch
 from ttsfast.data.corpora import Exclusion
 from ttsfast.data.cursor import Cursor
 from ttsfast.data.device_corpus import DeviceCorpus
-from ttsfast.data.loader import select
+from ttsfast.data.loader import plan_of_split
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
 
@@ -85,21 +85,23 @@ class DeviceLoader:
         Raises InputError where the corpus does not fit on the device.
         """
         opened = store if isinstance(store, Store) else Store.open(store)
-        indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
         padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
-        plan = BatchPlan(
-            opened.frames,
-            indices,
+        plan, exclusions = plan_of_split(
+            opened,
+            split,
+            max_mel_frames,
+            max_text_length,
             batch_size=batch_size,
             seed=seed,
             frame_budget=frame_budget,
-            speakers=opened.entries.speaker,
             speaker_balance=speaker_balance,
             rank=rank,
             world_size=world_size,
             **padding,
         )
-        loader = cls(DeviceCorpus(opened, indices, device), plan, dtype=dtype, targets=targets, **padding)
+        loader = cls(
+            DeviceCorpus(opened, plan.indices, device), plan, dtype=dtype, targets=targets, **padding
+        )
         loader.exclusions = exclusions
         return loader
 

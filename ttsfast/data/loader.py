@@ -56,6 +56,14 @@ def select(
     return indices[keep], exclusions
 
 
+def plan_of_split(
+    store: Store, split: str, max_mel_frames: int | None, max_text_length: int | None, **options: Any
+) -> tuple[BatchPlan, list[Exclusion]]:
+    """A plan of what :func:`select` leaves of a split, and what it left out; ``options`` are BatchPlan's."""
+    indices, exclusions = select(store, split, max_mel_frames, max_text_length)
+    return BatchPlan(store.frames, indices, speakers=store.entries.speaker, **options), exclusions
+
+
 class MelLoader:
     """An endless stream of batches with a position; iterating gives the rest of the current epoch.
 
@@ -152,15 +160,15 @@ class MelLoader:
         ``delivery`` are further arguments of :class:`MelLoader`.
         """
         opened = store if isinstance(store, Store) else Store.open(store)
-        indices, exclusions = select(opened, split, max_mel_frames, max_text_length)
         padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
-        plan = BatchPlan(
-            opened.frames,
-            indices,
+        plan, exclusions = plan_of_split(
+            opened,
+            split,
+            max_mel_frames,
+            max_text_length,
             batch_size=batch_size,
             seed=seed,
             frame_budget=frame_budget,
-            speakers=opened.entries.speaker,
             speaker_balance=speaker_balance,
             rank=rank,
             world_size=world_size,

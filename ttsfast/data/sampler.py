@@ -103,6 +103,11 @@ class BatchPlan:
                 raise ValueError(f"speaker_balance {speaker_balance}: must be 0 to 1, with speakers")
             self._rotation = _Rotation(np.asarray(speakers)[self._indices], speaker_balance, seed)
 
+    @property
+    def indices(self) -> np.ndarray:
+        """(m,) int64, the utterances that are drawn, as they were given."""
+        return self._indices
+
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in order: int64 arrays of store indices, as many on every rank."""
         generator = _generator(self._seed, epoch)
