@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from ttsfast import cli_data, cli_voice
 from ttsfast.cli_bench import bench
-from ttsfast.errors import PREEMPTED_EXIT_CODE, ExportError, InputError, Preempted, TrainingError
+from ttsfast.errors import ExportError, InputError, Preempted, SaidByAnotherRank, TrainingError, exit_code
 
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
@@ -34,18 +36,35 @@ Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast co
 def main() -> None:
     """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, SIGTERM 75."""
     try:
+        _run()
+    finally:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _leave_at_once(sys.exc_info()[1])
+
+
+def _leave_at_once(end: BaseException | None) -> NoReturn:
+    """End one of several ranks without the interpreter's shutdown, where gloo's threads abort a process now
+    and then ("terminate called without an active exception") after all is done and closed.
+    """
+    code = 0
+    if isinstance(end, SystemExit):
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    elif end is not None:
+        traceback.print_exception(end)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run() -> None:
+    try:
         app()
-    except InputError as error:
-        _fail(str(error), 2)
-    except Preempted as error:
-        _fail(str(error), PREEMPTED_EXIT_CODE)
-    except (TrainingError, ExportError, OSError) as error:
-        _fail(str(error), 1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"ttsfast: {message}", file=sys.stderr)
-    sys.exit(code)
+    except SaidByAnotherRank as error:
+        sys.exit(error.code)
+    except (InputError, Preempted, TrainingError, ExportError, OSError) as error:
+        print(f"ttsfast: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
 
 
 def _print_json(values: Any) -> None:
@@ -118,9 +137,12 @@ def train(
     """Train a voice. SIGTERM writes a checkpoint and exits with code 75; --resume goes on from it.
 
     Example: ttsfast train config.yaml training.learning_rate=1e-3 --resume
+
+    On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train config.yaml --resume
     """
     from ttsfast.config import load_config
     from ttsfast.training.find_lr import find_learning_rate
+    from ttsfast.training.ranks import join_ranks
     from ttsfast.training.trainer import Trainer
 
     given = values or []
@@ -134,8 +156,10 @@ def train(
             print(f"the loss falls fastest at {found.suggestion:.2g}; {found.picture} shows the curve")
             print(f"try training.learning_rate={found.suggestion:.1e}")
         return
-    with Trainer(chosen, resume=resume) as trainer:
+    with join_ranks(chosen.training) as ranks, Trainer(chosen, resume=resume, ranks=ranks) as trainer:
         result = trainer.fit()
+    if not ranks.first:
+        return
     if as_json:
         _print_json(
             {**vars(result), "run_folder": str(result.run_folder), "checkpoint": str(result.checkpoint)}

@@ -166,6 +166,9 @@ class TrainingConfig:
     save_step: int = option(2000, "steps between checkpoints", low=1)
     keep_checkpoints: int = option(3, "checkpoints kept beside the best one", low=1)
     log_step: int = option(50, "steps between log lines", low=1)
+    rank_timeout: int = option(
+        600, "seconds without a word from another rank that end a run of several", low=1, high=86_400
+    )
     wandb: str = option(
         "off", "report to Weights & Biases too (an extra)", choices=("off", "offline", "online")
     )

@@ -29,5 +29,24 @@ class Preempted(RuntimeError):
     """
 
 
+class RankLost(TrainingError):
+    """Another process of the run ended or fell silent; the message says what it said first, if anything."""
+
+
+class SaidByAnotherRank(RuntimeError):
+    """Another process of the run ends with the same message and prints it; this one ends with ``code``."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"said by another rank, exit code {code}")
+        self.code = code
+
+
 PREEMPTED_EXIT_CODE = 75
 """``EX_TEMPFAIL`` of sysexits.h: not a failure, try again later."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that the command line gives an error: bad input 2, SIGTERM 75, anything else 1."""
+    if isinstance(error, Preempted):
+        return PREEMPTED_EXIT_CODE
+    return 2 if isinstance(error, InputError) else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import sys
 from collections.abc import Callable
@@ -14,10 +15,10 @@ import torch
 
 from ttsfast.config import SECTIONS, Config, config_from_dict
 from ttsfast.data.store import Store
-from ttsfast.errors import InputError
+from ttsfast.errors import InputError, RankLost
 from ttsfast.models.build import build_model
 from ttsfast.models.voice import VoiceInfo
-from ttsfast.training import precision, setup
+from ttsfast.training import precision, ranks, setup
 from ttsfast.training.objective import Objective
 from ttsfast.training.telemetry import Telemetry, read_log
 from ttsfast.training.trainer import Trainer
@@ -149,7 +150,7 @@ ON_GPU: dict[str, Change] = {
 
 def test_every_key_is_here() -> None:
     keys = {f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)}
-    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32"}
+    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32", "training.rank_timeout"}
 
 
 def test_tf32_is_set_on_a_gpu(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +170,30 @@ def changed(config: Config, values: dict[str, Any]) -> Config:
         section, key = name.split(".")
         nested[section][key] = value
     return config_from_dict(nested)
+
+
+def test_the_rank_timeout_is_that_of_the_process_group(
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Store:
+        def check(self, keys: list[str]) -> bool:
+            return False
+
+    seen: list[float] = []
+
+    def open_group(backend: str, timeout: datetime.timedelta, **kwargs: Any) -> None:
+        seen.append(timeout.total_seconds())
+        raise RuntimeError("nobody there")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(ranks, "SECONDS_FOR_A_CAUSE", 0.0)
+    monkeypatch.setattr(ranks, "_meet", lambda store, *rest: store)
+    monkeypatch.setattr(torch.distributed, "rendezvous", lambda *args, **kwargs: iter([(Store(), 1, 2)]))
+    monkeypatch.setattr(torch.distributed, "init_process_group", open_group)
+    config = make_config(training__rank_timeout=7, training__device="cpu")
+    with pytest.raises(RankLost, match=r"gone or silent.*nobody there"), ranks.join_ranks(config.training):
+        pass
+    assert seen == [7.0]
 
 
 class Witness:

@@ -67,9 +67,9 @@ def test_an_overflow_leaves_everything_but_the_scale_and_the_run_goes_on(
     with Trainer(config, model=model) as trainer:
         original = trainer.train_step
 
-        def watched(batches: Any) -> bool:
+        def watched(batches: Any, **rest: Any) -> bool:
             before = state_of(trainer)
-            taken = original(batches)
+            taken = original(batches, **rest)
             steps.append((taken, unequal(before, state_of(trainer))))
             return taken
 

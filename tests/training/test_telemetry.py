@@ -210,11 +210,11 @@ def test_a_step_between_log_points_never_asks_the_device(
             watch(name)
         original = trainer.train_step
 
-        def train_step(*args: Any) -> bool:
+        def train_step(*args: Any, **kwargs: Any) -> bool:
             nonlocal inside
             inside = True
             try:
-                return original(*args)
+                return original(*args, **kwargs)
             finally:
                 inside = False
 

@@ -110,6 +110,13 @@ class BatchPlan:
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in order: int64 arrays of store indices, as many on every rank."""
+        batches = self.global_epoch(epoch)
+        if self._world_size == 1:
+            return batches
+        return [self._dealt(batch, step) for step, batch in enumerate(batches)]
+
+    def global_epoch(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch as all ranks together have them, what is repeated among them included."""
         generator = _generator(self._seed, epoch)
         uniform = generator.random_raw(len(self._indices)) * 2.0**-64
         factor = 1 + self._noise * (2 * uniform - 1)
@@ -120,10 +127,8 @@ class BatchPlan:
             order = drawn[np.argsort(self._frames[drawn] * factor, kind="stable")]
         batches = np.split(self._indices[order], self._cuts(order))
         shuffled = np.argsort(generator.random_raw(len(batches)), kind="stable")
-        if self._world_size == 1:
-            return [batches[i] for i in shuffled]
         shortest = self._indices[order[: self._world_size]]
-        return [self._dealt(batches[i], shortest, step) for step, i in enumerate(shuffled)]
+        return [self._filled(batches[i], shortest) for i in shuffled]
 
     def _cuts(self, order: np.ndarray) -> np.ndarray:
         """Where to cut utterances in ``order`` into global batches."""
@@ -148,12 +153,14 @@ class BatchPlan:
             begin += sizes[k]
             cuts.append(begin)
 
-    def _dealt(self, batch: np.ndarray, spare: np.ndarray, step: int) -> np.ndarray:
-        """This rank's part of a global batch; ``spare`` fills up one with fewer utterances than ranks."""
+    def _filled(self, batch: np.ndarray, spare: np.ndarray) -> np.ndarray:
+        """``spare`` fills up a global batch with fewer utterances than ranks."""
+        missing = self._world_size - len(batch)
+        return np.concatenate([batch, np.resize(spare, missing)]) if missing > 0 else batch
+
+    def _dealt(self, batch: np.ndarray, step: int) -> np.ndarray:
+        """This rank's part of a global batch."""
         size = self._world_size
-        missing = size - len(batch)
-        if missing > 0:
-            batch = np.concatenate([batch, np.resize(spare, missing)])
         rows = np.arange(-(-len(batch) // size))
         # Rows go up in length, so who comes last in one comes first in the next; and the last row may be
         # short, so that a seat there goes round.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
 
 
+NOWHERE = "nowhere when the step was taken again"
+
+
 @dataclass
 class StepInputs:
     """What it takes to take a step again."""
@@ -88,7 +91,7 @@ def _look(trainer: Trainer, batches: list[Batch]) -> str:
             out.total.backward(trainer.scaler.factor)
             if found:
                 return _first(found)
-    return "nowhere when the step was taken again: an operation that is not deterministic, or faulty memory"
+    return f"{NOWHERE}: an operation that is not deterministic, or faulty memory"
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ttsfast.data.batch import Batch
 from ttsfast.losses.counts import Counts, sum_counts
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
+from ttsfast.losses.spec import TERMS
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.training.clock import StepClock
 from ttsfast.training.precision import Precision
@@ -89,3 +91,15 @@ class Objective:
                     f"frames, and its reduction_factor says {self.reduction_factor} frames per step: "
                     "give the model an attribute reduction_factor that holds"
                 )
+
+
+def figures_of(outputs: Sequence[LossOutput]) -> Tensor:
+    """(9,) total, values and floors over micro-batches: what one small message sums over ranks."""
+    rows = [torch.cat([out.total.detach()[None], out.values, out.floor_values]) for out in outputs]
+    return torch.stack(rows).sum(dim=0)
+
+
+def split_figures(figures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """() total, (4,) values and (4,) floors of :func:`figures_of`."""
+    total, values, floors = figures.split((1, len(TERMS), len(TERMS)))
+    return total[0], values, floors

@@ -34,8 +34,10 @@ class Precision:
         return self.dtype is torch.float16
 
 
-def choose_precision(config: Config) -> Precision:
+def choose_precision(config: Config, gpu: int | None = None) -> Precision:
     """Resolve ``training.device``, ``data.mixed_precision`` and ``training.amp_dtype``.
+
+    ``gpu`` is the number of the one to use, torch's current one when None.
 
     Raises:
         InputError: a GPU is asked for where there is none.
@@ -44,7 +46,7 @@ def choose_precision(config: Config) -> Precision:
     if asked == "cuda" and not torch.cuda.is_available():
         raise InputError("training.device is cuda, but torch sees no GPU: use training.device=cpu or auto")
     use_gpu = asked != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if use_gpu else "cpu")
+    device = torch.device("cpu" if not use_gpu else "cuda" if gpu is None else f"cuda:{gpu}")
     if not config.data.mixed_precision:
         return Precision(device, torch.float32, "data.mixed_precision is false")
     if amp == "bf16":

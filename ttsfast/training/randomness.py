@@ -16,6 +16,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+def seed_rank(seed: int, rank: int, step: int) -> None:
+    """Give a rank after the first dropout of its own; the first keeps the streams of a run of one."""
+    if rank:
+        words = np.random.SeedSequence([seed, rank, step]).generate_state(1)
+        seed_everything(int(words[0]))
+
+
 def random_streams(device: torch.device) -> dict[str, Tensor]:
     """torch's random streams, which dropout draws from."""
     streams = {"cpu": torch.get_rng_state()}

@@ -17,6 +17,8 @@ from ttsfast.errors import InputError
 from ttsfast.losses.backend import unavailable
 from ttsfast.losses.module import TTSLoss
 from ttsfast.progress import console
+from ttsfast.training.global_counts import GlobalCounts
+from ttsfast.training.ranks import Ranks
 
 
 def open_store(config: Config) -> Store:
@@ -38,13 +40,17 @@ def open_store(config: Config) -> Store:
 
 
 def open_loaders(
-    config: Config, store: Store, device: torch.device, reduction_factor: int
+    config: Config, store: Store, device: torch.device, reduction_factor: int, ranks: Ranks | None = None
 ) -> tuple[MelLoader | DeviceLoader, MelLoader | DeviceLoader]:
     """The training and validation loaders; says what the length limits leave out.
 
+    Each rank has its part of the training batches; the held-out ones are whole.
+
     Raises:
-        InputError: a split is empty, or no held-out clip has a true end while the stop term is on.
+        InputError: a split is empty, there are more ranks than utterances, or no held-out clip has a true end
+            while the stop term is on.
     """
+    ranks = ranks or Ranks()
     data = config.data
     loaders: list[MelLoader | DeviceLoader] = []
     for split in ("train", "validation"):
@@ -59,10 +65,16 @@ def open_loaders(
             )
         if split == "validation" and config.training.stop_loss_weight > 0:
             _check_true_end(store, indices)
+        if split == "train" and ranks.size > len(indices):
+            raise InputError(
+                f"{ranks.size} ranks for {len(indices)} training utterances in {store.path}: "
+                "use fewer ranks (--nproc-per-node, --nnodes), or prepare more data"
+            )
         padding = padding_of(config, reduction_factor)
         # What is measured stays each held-out utterance once.
         balance = data.speaker_balance if split == "train" else 0.0
-        loaders.append(_loader(config, store, indices, device, padding, balance))
+        whose = ranks if split == "train" else Ranks()
+        loaders.append(_loader(config, store, indices, device, padding, balance, whose))
     return loaders[0], loaders[1]
 
 
@@ -85,6 +97,7 @@ def _loader(
     device: torch.device,
     padding: dict[str, Any],
     speaker_balance: float,
+    ranks: Ranks,
 ) -> MelLoader | DeviceLoader:
     data = config.data
     plan = BatchPlan(
@@ -95,6 +108,8 @@ def _loader(
         frame_budget=data.frame_budget or None,
         speakers=store.entries.speaker,
         speaker_balance=speaker_balance,
+        rank=ranks.rank,
+        world_size=ranks.size,
         **padding,
     )
     if _keep_on_device(config, store, indices, device):
@@ -135,7 +150,16 @@ def tail_steps(config: Config, reduction_factor: int) -> int:
     return -(-config.training.stop_tail_frames // reduction_factor)
 
 
-def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
+def count_over_ranks(
+    config: Config, store: Store, plan: BatchPlan, reduction_factor: int, ranks: Ranks
+) -> GlobalCounts | None:
+    """The normaliser over all ranks; None where one has everything and counts its own batches."""
+    if ranks.size == 1:
+        return None
+    return GlobalCounts(plan, store, reduction_factor, tail_steps(config, reduction_factor))
+
+
+def build_loss(config: Config, reduction_factor: int, rank: int = 0) -> TTSLoss:
     """The training loss. One decoder step makes ``reduction_factor`` frames."""
     training = config.training
     smoothing = training.use_label_smoothing
@@ -160,7 +184,7 @@ def build_loss(config: Config, reduction_factor: int) -> TTSLoss:
         attention_sigma=training.attention_sigma,
         weighting=training.adaptive_weighting if training.use_adaptive_loss_weights else "fixed",
         backend=training.loss_backend,
-        seed=training.seed,
+        seed=training.seed + rank,
     )
     # Once per optimiser step, from all its micro-batches.
     loss.update_in_forward = False

@@ -22,7 +22,7 @@ from ttsfast.training.checkpoint import (
     record_best,
     save_checkpoint,
 )
-from ttsfast.training.randomness import all_streams, set_all_streams
+from ttsfast.training.randomness import all_streams, seed_rank, set_all_streams
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
@@ -32,15 +32,19 @@ _WATCHES = ("plateau", "early")
 
 
 def save_run(trainer: Trainer, folder: Path) -> None:
-    """Write all of ``trainer`` that a resumed run needs to ``folder``."""
+    """Write all of ``trainer`` that a resumed run needs to ``folder``: every rank tells, the first writes."""
+    streams = trainer.ranks.gather(all_streams(trainer.device))
+    if not trainer.ranks.first:
+        return
     optimizer_tensors, optimizer_rest = trainer.optimizers.pack()
     with deployed_weights(trainer.model, trainer.optimizers, trainer.average) as trained:
         weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
     training: dict[str, Tensor] = {
         **optimizer_tensors,
         **{f"trained.{name}": value for name, value in (trained or {}).items()},
-        **{f"random.{name}": value for name, value in all_streams(trainer.device).items()},
     }
+    for rank, own in enumerate(streams):
+        training |= {f"{_stream_prefix(rank)}{name}": value for name, value in own.items()}
     for part, keeper in _tensor_parts(trainer).items():
         training |= {f"{part}.{name}": value for name, value in keeper.state_dict().items()}
     state: dict[str, Any] = {
@@ -49,6 +53,7 @@ def save_run(trainer: Trainer, folder: Path) -> None:
         "optimizer": optimizer_rest,
         "window": list(trainer.watch.window.losses),
         "unreported": trainer.watch.records.rows,
+        "ranks": trainer.ranks.size,
         "steep_steps": trainer.watch.steep_steps,
         **{name: getattr(trainer, name).state_dict() for name in _HOST_PARTS},
     }
@@ -64,12 +69,14 @@ def restore_run(trainer: Trainer) -> bool:
     Raises:
         InputError: the checkpoint is damaged, or belongs to another model or store (what differs is said).
     """
-    found = checkpoints(trainer.run_folder)
+    # Folders on a network may look different from different machines.
+    found = trainer.ranks.from_first(checkpoints(trainer.run_folder)[-1:])
     if not found:
         return False
-    checkpoint = load_checkpoint(found[-1])
+    checkpoint = load_checkpoint(found[0])
     state, tensors = checkpoint.state, checkpoint.training
     _same_run(trainer, checkpoint)
+    _same_batches(trainer, checkpoint)
     _say_what_changed(trainer, state)
     trainer.model.load_state_dict(checkpoint.weights)
     if trained := _part(tensors, "trained."):
@@ -93,9 +100,13 @@ def restore_run(trainer: Trainer) -> bool:
     trainer.watch.steep_steps = state["steep_steps"]
     trainer.step = checkpoint.step
     trainer.voice = replace(trainer.voice, stop_threshold=checkpoint.voice["stop_threshold"])
-    if same_metric:
+    if same_metric and trainer.ranks.first:
         _point_at_best(trainer, watched)
-    set_all_streams(_part(tensors, "random."), trainer.device)
+    rank = trainer.ranks.rank
+    if own := _part(tensors, _stream_prefix(rank)):
+        set_all_streams(own, trainer.device)
+    else:
+        seed_rank(trainer.config.training.seed, rank, trainer.step)
     return True
 
 
@@ -133,6 +144,32 @@ def _same_run(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} does not fit this run: {'; '.join(differing)}; "
             "use another training.run_folder"
         )
+
+
+def _same_batches(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Raise InputError when another number of ranks would take other batches than the run so far."""
+    # Checkpoints from before there were ranks are of one.
+    there, here = checkpoint.state.get("ranks", 1), trainer.ranks.size
+    if there == here:
+        return
+    differing = []
+    for key in ("batch_size", "frame_budget"):
+        theirs, ours = (
+            checkpoint.state["config"]["data"].get(key, 0) * there,
+            getattr(trainer.config.data, key),
+        )
+        if theirs != ours * here:
+            fitting = f"set data.{key}={theirs // here}" if theirs % here == 0 else "no whole number fits"
+            differing.append(f"data.{key} times ranks was {theirs} and would be {ours * here} ({fitting})")
+    if differing:
+        raise InputError(
+            f"{checkpoint.path} is of {there} ranks, this run has {here}, which must take the same batches: "
+            f"{'; '.join(differing)}; or use {there} ranks"
+        )
+
+
+def _stream_prefix(rank: int) -> str:
+    return f"rank{rank}.random." if rank else "random."
 
 
 def _say_what_changed(trainer: Trainer, state: dict[str, Any]) -> None:

@@ -96,6 +96,37 @@ class Telemetry:
             self._wandb.audio(step, name, wave, sample_rate)
 
 
+class NoTelemetry(Telemetry):
+    """What a rank that does not write has in its place: every call does nothing."""
+
+    def __init__(self) -> None:
+        self.lost_steps = 0
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def status(self, text: str) -> None:
+        """Nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Nothing."""
+
+    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
+        """Nothing."""
+
+
 def read_log(run_folder: Path) -> list[dict[str, Any]]:
     """All lines of a run's log, oldest first; a line cut by a kill is left out."""
     path = run_folder / LOG_NAME

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-import torch
 from torch import Tensor, nn
 
 from ttsfast.config import Config
@@ -17,6 +16,7 @@ from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.loader import MelLoader
 from ttsfast.errors import InputError, Preempted
 from ttsfast.files import output_folder
+from ttsfast.losses.counts import Counts
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
 from ttsfast.models.voice import VoiceInfo
@@ -29,19 +29,20 @@ from ttsfast.training.checkpoint import (
     record_best,
 )
 from ttsfast.training.clock import StepClock
-from ttsfast.training.gradients import clip_, norm_of
+from ttsfast.training.gradients import GradientSum, clip_, norm_of
 from ttsfast.training.monitor import EarlyStopping
-from ttsfast.training.objective import Objective
+from ttsfast.training.objective import Objective, figures_of, split_figures
 from ttsfast.training.optimizers import Optimizers
 from ttsfast.training.precision import LossScaler, choose_precision, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
-from ttsfast.training.randomness import seed_everything
+from ttsfast.training.randomness import seed_everything, seed_rank
+from ttsfast.training.ranks import Ranks, refuse_unjoined
 from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.reports import farewell, greet, report
 from ttsfast.training.schedule import PlateauReduction, learning_rate
-from ttsfast.training.setup import build_loss, open_loaders, open_store
+from ttsfast.training.setup import build_loss, count_over_ranks, open_loaders, open_store
 from ttsfast.training.state import restore_run, save_run
-from ttsfast.training.telemetry import Telemetry
+from ttsfast.training.telemetry import NoTelemetry, Telemetry
 from ttsfast.training.validation import ValidationInterrupted, validate_run
 from ttsfast.training.watch import Watch
 
@@ -62,19 +63,28 @@ class TrainingResult:
 
 
 class Trainer:
-    """Trains one acoustic model on one device.
+    """Trains one acoustic model, on one device or on one per rank.
 
     Args:
         config: see :mod:`ttsfast.config`.
         model: any module with the signature of :mod:`ttsfast.models.interface`; ConvTTS when None.
         resume: continue from the run folder's last checkpoint, where there is one.
+        ranks: of :func:`ttsfast.training.ranks.join_ranks`, where ``torchrun`` started several processes.
 
     Raises:
         InputError: the store, the run folder or a value does not fit; nothing has been written then.
     """
 
-    def __init__(self, config: Config, *, model: nn.Module | None = None, resume: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: nn.Module | None = None,
+        resume: bool = False,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.config = config
+        self.ranks = ranks or refuse_unjoined()
         training = config.training
         self.run_folder = Path(training.run_folder)
         self.resume = resume
@@ -84,23 +94,29 @@ class Trainer:
                 "or set another training.run_folder"
             )
         seed_everything(training.seed)
-        self.precision = choose_precision(config)
+        self.precision = choose_precision(config, self.ranks.local_rank if self.ranks.size > 1 else None)
         self.device = self.precision.device
         set_up_arithmetic(training, self.device)
         self.store = open_store(config)
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
+        self.ranks.spread(self.model)
+        seed_rank(training.seed, self.ranks.rank, step=0)
         self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
-        self.loss = build_loss(config, self.reduction_factor).to(self.device)
+        self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)
         self.clock = StepClock(self.device)
         self.objective = Objective(self.model, self.loss, self.precision, self.reduction_factor, self.clock)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.gradient_sum = GradientSum(self.parameters, self.ranks)
         self.optimizers = Optimizers(training, self.model, self.voice.contract.n_mels)
         self.average = WeightAverage(self.model, training.ema_decay)
         self.scaler = LossScaler(self.device, enabled=self.precision.scales_loss)
         self.loader, self.validation_loader = open_loaders(
-            config, self.store, self.device, self.reduction_factor
+            config, self.store, self.device, self.reduction_factor, self.ranks
+        )
+        self.global_counts = count_over_ranks(
+            config, self.store, self.loader.plan, self.reduction_factor, self.ranks
         )
         self.watch = Watch(training, self.device)
         self.early = EarlyStopping(training.early_stopping_patience, training.early_stopping_min_delta)
@@ -122,30 +138,25 @@ class Trainer:
             Preempted: SIGTERM came; a checkpoint of that moment was written.
         """
         training = self.config.training
-        output_folder(self.run_folder)
         batches = forever(self.loader)
-        telemetry = Telemetry(
-            self.run_folder,
-            self.step,
-            training.max_steps,
-            validated=not self._validation_due,
-            wandb=training.wandb,
-        )
-        with telemetry as self.telemetry, self.preemption:
+        with self._open_telemetry() as self.telemetry, self.preemption:
             greet(self)
             if self.step and self._validation_due:
                 self.validate()  # SIGTERM came before it, or in its midst
             self.clock.start()
             while self.step < training.max_steps and not self._out_of_patience:
                 self.clock.lap("trainer")
+                place = self.loader.state_dict()
                 micro_batches = list(islice(batches, training.gradient_accumulation_steps))
+                counts = self.global_counts
+                normalizer = None if counts is None else counts.of(place, len(micro_batches))
                 self.clock.lap("data")
-                if not self.train_step(micro_batches):
+                if not self.train_step(micro_batches, normalizer=normalizer):
                     continue
                 self.telemetry.advance(self.step)
                 if self.step % training.log_step == 0 or self.step >= training.max_steps:
                     self.log()
-                if self.preemption.requested:
+                if self.ranks.anyone(self.preemption.requested):
                     self._leave()
                 if self._validation_due:
                     self.validate()
@@ -153,12 +164,16 @@ class Trainer:
                     self.save()
             return self._finish()
 
-    def train_step(self, batches: list[Batch], rate: float | None = None) -> bool:
-        """One optimiser step on one or more micro-batches, which together count as one batch.
+    def train_step(
+        self, batches: list[Batch], rate: float | None = None, normalizer: Counts | None = None
+    ) -> bool:
+        """One optimiser step on one or more micro-batches, which together count as one batch, those of the
+        other ranks included.
 
         Args:
             batches: the micro-batches.
             rate: the learning rate; the schedule's when None.
+            normalizer: what the losses are divided by, the counts over all ranks; ``batches``' own when None.
 
         Returns:
             False when fp16 overflowed: the loss scale has fallen, and nothing else has moved.
@@ -173,17 +188,22 @@ class Trainer:
         self.objective.train()
         self.watch.remember(self.step + 1, batches)
         batches = [batch.to(self.device) for batch in batches]
-        normalizer = self.objective.counts(batches)
+        frames = sum(batch.frames for batch in batches) if normalizer is None else int(normalizer.frames)
+        if normalizer is None:
+            normalizer = self.objective.counts(batches)
         outputs = []
         self.clock.lap("trainer")
         for batch in batches:
             out = self.objective(batch, normalizer, self.scaler.factor)
+            outputs.append(out)
+            if len(outputs) == len(batches):
+                figures = self.ranks.sum_later(figures_of(outputs))
+                self.gradient_sum.begin()
             out.total.backward(self.scaler.factor)
             self.clock.lap("backward")
-            outputs.append(out)
 
-        total = torch.stack([out.total.detach() for out in outputs]).sum()
-        values = torch.stack([out.values for out in outputs]).sum(dim=0)
+        self.gradient_sum.finish()
+        total, values, floors = split_figures(figures())
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = norm_of(gradients, self.scaler.scale)
         finite = total.isfinite() & norm.isfinite()
@@ -191,7 +211,7 @@ class Trainer:
             self.watch.overflowed(self, total)
             self.optimizers.zero_grad()
             return False
-        self.loss.update_weights(values, torch.stack([out.floor_values for out in outputs]).sum(dim=0))
+        self.loss.update_weights(values, floors)
         damping = self.watch.guard.update(total)
         clip_(gradients, norm, training.gradient_clip_norm, self.scaler.scale, damping)
         look_closely = self.ratios.due(self.step + 1)
@@ -207,7 +227,7 @@ class Trainer:
             self.ratio_figures = self.ratios.after_update()
         self.step += 1
         self.watch.record(total, values, norm, outputs[-1])
-        self.clock.frames += sum(batch.frames for batch in batches)
+        self.clock.frames += frames
         self.clock.lap("trainer")
         return True
 
@@ -215,7 +235,7 @@ class Trainer:
         """Report the steps since the last log point."""
         self.watch.read(self)
         rows = self.watch.records.take()
-        if rows:
+        if rows and self.ranks.first:
             report(self, rows)
 
     def validate(self) -> None:
@@ -224,9 +244,13 @@ class Trainer:
         training = self.config.training
         try:
             with deployed_weights(self.model, self.optimizers, self.average):
-                metrics, threshold = validate_run(self)
+                measured = validate_run(self) if self.ranks.first else None
         except ValidationInterrupted:
+            measured = None
+        measured = self.ranks.from_first(measured)
+        if measured is None:
             self._leave()
+        metrics, threshold = measured
         self.voice = replace(self.voice, stop_threshold=threshold)
         watched = metrics[training.monitor]
         if training.auto_lr_reduction and self.plateau.update(watched):
@@ -236,17 +260,29 @@ class Trainer:
             )
         if self.early.update(watched, self.step):
             self.save()
-            record_best(self.run_folder, self.step, training.monitor, watched)
+            if self.ranks.first:
+                record_best(self.run_folder, self.step, training.monitor, watched)
         self.clock.start()
 
     def save(self) -> None:
         """Write a checkpoint of this step, once everything up to it is known to be finite."""
         folder = checkpoint_folder(self.run_folder, self.step, unvalidated=self._validation_due)
-        if folder.is_dir():
+        if self.ranks.from_first(folder.is_dir()):
             return  # as the best of a validation at this very step
         self.watch.read(self)
         save_run(self, folder)
         self.clock.start()
+
+    def _open_telemetry(self) -> Telemetry:
+        if not self.ranks.first:
+            return NoTelemetry()
+        return Telemetry(
+            output_folder(self.run_folder),
+            self.step,
+            self.config.training.max_steps,
+            validated=not self._validation_due,
+            wandb=self.config.training.wandb,
+        )
 
     def _leave(self) -> NoReturn:
         self.save()
@@ -268,7 +304,7 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         self.save()
         last = checkpoint_folder(self.run_folder, self.step)
-        best = best_checkpoint(self.run_folder)
+        best = self.ranks.from_first(best_checkpoint(self.run_folder))
         chosen = last
         if best is not None and self.config.training.early_stopping_restore_best_weights:
             chosen = best

@@ -15,7 +15,7 @@ from ttsfast.errors import TrainingError
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS
 from ttsfast.training.checkpoint import checkpoints
-from ttsfast.training.diagnosis import StepInputs, first_non_finite
+from ttsfast.training.diagnosis import NOWHERE, StepInputs, first_non_finite
 from ttsfast.training.monitor import ConvergenceWindow, SpikeGuard, StepRecords
 
 if TYPE_CHECKING:
@@ -98,11 +98,13 @@ class Watch:
 
 def _give_up(trainer: Trainer, inputs: StepInputs, bad: str) -> NoReturn:
     """A NaN is never trained on in silence."""
-    place = first_non_finite(trainer, inputs)
+    # On all ranks, since what is judged is summed over them; the cause may lie in one rank's batch.
+    found = trainer.ranks.gather((first_non_finite(trainer, inputs), inputs.names()))
+    place, names = next((one for one in found if not one[0].startswith(NOWHERE)), found[0])
     kept = checkpoints(trainer.run_folder)
     where = f"resume from {kept[-1]}" if kept else "start again"
     raise TrainingError(
-        f"step {inputs.step}: {bad} is not finite, first in {place}; the batch is {inputs.names()}; check it "
+        f"step {inputs.step}: {bad} is not finite, first in {place}; the batch is {names}; check it "
         f"with `ttsfast verify`, then {where} with a lower training.learning_rate or "
         "data.mixed_precision=false"
     )

@@ -1,0 +1,88 @@
+"""One rank of a test: takes the runs of a JSON file in turn, within one process group.
+
+Each run: a configuration, ``resume``, ``dropout``, and what is to ``happen`` on one rank at one step.
+Leaves each run's weights beside the JSON file, one file per rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import TinyModel
+
+from ttsfast import cli
+from ttsfast.config import config_from_dict
+from ttsfast.data.store import Store
+from ttsfast.errors import InputError
+from ttsfast.training import validation
+from ttsfast.training.ranks import Ranks, join_ranks
+from ttsfast.training.trainer import Trainer
+
+
+def tiny_model(store: str, dropout: float) -> TinyModel:
+    torch.manual_seed(1)
+    model = TinyModel(len(Store.open(Path(store)).symbols))
+    model.dropout.p = dropout
+    return model
+
+
+class Moment:
+    """Does something to this process when a step begins."""
+
+    def __init__(self, trainer: Trainer, what: str) -> None:
+        self.trainer, self.what, self.step = trainer, what, trainer.train_step
+
+    def __call__(self, *args: Any, **kwargs: Any) -> bool:
+        if self.trainer.step == 2:
+            if self.what == "kill" or (
+                self.what == "kill once" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+            ):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.what == "term":
+                os.kill(os.getpid(), signal.SIGTERM)
+            if self.what == "bad input":
+                raise InputError("utterance u07: damaged; prepare it again")
+            if self.what == "hang":
+                signal.pause()
+            if self.what == "nan":
+                self.trainer.model.read.register_forward_hook(lambda *_: torch.full_like(_[2], torch.nan))
+        return self.step(*args, **kwargs)
+
+
+def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
+    config = config_from_dict(job["config"])
+    model = tiny_model(config.data.store, job.get("dropout", 0.0))
+    if ranks.rank and job.get("other_weights"):
+        torch.nn.init.zeros_(model.read.weight)
+    with Trainer(config, model=model, resume=job.get("resume", False), ranks=ranks) as trainer:
+        rank, what = job.get("happens", (-1, ""))
+        if ranks.rank == rank:
+            trainer.train_step = Moment(trainer, what)  # type: ignore[method-assign]
+        trainer.fit()
+        weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+        torch.save(weights, out.with_name(f"{job['name']}-{ranks.rank}.pt"))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    validation._show = lambda trainer, sample: None  # type: ignore[assignment]
+    path = Path(sys.argv[1])
+    jobs = json.loads(path.read_text(encoding="utf-8"))
+
+    def app() -> None:
+        with join_ranks(config_from_dict(jobs[0]["config"]).training) as ranks:
+            for job in jobs:
+                run(job, ranks, path)
+
+    cli.app = app  # type: ignore[assignment]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
