@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ttsfast.losses.length_op import check_values, checked
 from ttsfast.losses.spec import LossInputs
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -45,6 +46,9 @@ def check_real(name: str, tensor: object, shape: Sequence[int | str], like: Tens
 def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: str) -> Tensor:
     """Integer lengths (B,) on the device of ``like``, on the host also within 0..``limit``.
 
+    In a compiled graph their values are checked when it runs, and only where it goes on with what this
+    returns.
+
     Raises:
         TypeError: not a dense integer tensor.
         ValueError: another shape or device, or a length that the axis cannot hold.
@@ -57,11 +61,10 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
     if lengths.shape != (batch,):
         raise ValueError(f"{name} must have shape ({batch},), got {_shape(lengths.shape)}")
     _check_device(name, lengths, like)
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-        values = lengths.tolist()
-        if values and not (min(values) >= 0 and max(values) <= limit):
-            row = next(i for i, length in enumerate(values) if not 0 <= length <= limit)
-            raise ValueError(f"{name}[{row}] is {values[row]}, outside 0..{limit}, the size of {axis}")
+    if lengths.device.type == "cpu":
+        if torch.compiler.is_compiling():
+            return checked(lengths, limit, name, axis)
+        check_values(lengths, limit, name, axis)
     return lengths
 
 
@@ -113,7 +116,7 @@ def check_inputs(
     if len(predictions) not in (1, 2):
         raise ValueError(f"mel_pred must be one prediction or a pair, got {len(predictions)}")
     mel = tuple(check_real("mel_pred", prediction, target.shape, target) for prediction in predictions)
-    check_lengths("mel_lengths", mel_lengths, target, frames, "mel_target's axis T")
+    mel_lengths = check_lengths("mel_lengths", mel_lengths, target, frames, "mel_target's axis T")
     if truncated is not None:
         check_flags("truncated", truncated, target)
 
@@ -127,10 +130,11 @@ def check_inputs(
         sizes.append(("attention", layers[0].shape[-2]))
         if text_lengths is None:
             raise ValueError("attention needs text_lengths (B,): pass them")
-        check_lengths("text_lengths", text_lengths, target, layers[0].shape[-1], "attention's axis N")
+        symbols = layers[0].shape[-1]
+        text_lengths = check_lengths("text_lengths", text_lengths, target, symbols, "attention's axis N")
     for name, size in sizes:
         if step_lengths is not None:
-            check_lengths("step_lengths", step_lengths, target, size, f"{name}'s axis S")
+            step_lengths = check_lengths("step_lengths", step_lengths, target, size, f"{name}'s axis S")
         elif size < frames:
             raise ValueError(
                 f"{name} has {size} steps for {frames} mel frames: pass step_lengths, the valid decoder steps"

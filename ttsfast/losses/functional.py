@@ -181,7 +181,7 @@ def stop_bce_loss(
     """
     check_real("input", input, ("B", "S"))
     steps = input.shape[1]
-    check_lengths("lengths", lengths, input, steps, "input's axis S")
+    lengths = check_lengths("lengths", lengths, input, steps, "input's axis S")
     if truncated is not None:
         check_flags("truncated", truncated, input)
     _check_call(reduction, backend)
@@ -237,8 +237,8 @@ def guided_attention_loss(
     """
     check_attention("attention", attention, None, "B")
     steps, symbols = attention.shape[-2:]
-    check_lengths("step_lengths", step_lengths, attention, steps, "attention's axis S")
-    check_lengths("text_lengths", text_lengths, attention, symbols, "attention's axis N")
+    step_lengths = check_lengths("step_lengths", step_lengths, attention, steps, "attention's axis S")
+    text_lengths = check_lengths("text_lengths", text_lengths, attention, symbols, "attention's axis N")
     _check_call(reduction, backend)
     in_range("sigma", sigma, 0, math.inf, open_low=True)
     heads = attention.shape[1] if attention.dim() == 4 else 1
