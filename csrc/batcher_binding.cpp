@@ -52,13 +52,6 @@ Shard shard_of(const py::tuple& source, std::int64_t bins, std::vector<py::buffe
   return shard;
 }
 
-Element element_of(const std::string& name) {
-  if (name == "float32") return Element::f32;
-  if (name == "bfloat16") return Element::bf16;
-  if (name == "float16") return Element::f16;
-  throw std::invalid_argument("dtype is " + name + ", must be float32, bfloat16 or float16");
-}
-
 const char* fault_name(Fault fault) {
   switch (fault) {
     case Fault::checksum: return "checksum";
@@ -134,7 +127,7 @@ class Handle {
     for (const auto& [name, column] : numbers) *column = whole_numbers(columns[name], name);
     for (const std::int64_t value : whole_numbers(columns["truncated"], "truncated"))
       table.truncated.push_back(value != 0);
-    Format format{element_of(dtype), tail_frames, frame_multiple, text_multiple, targets, silence};
+    Format format{element_named(dtype), tail_frames, frame_multiple, text_multiple, targets, silence};
     core_ = std::make_shared<Batcher>(
         std::make_shared<const Table>(std::move(opened), table, bins, alphabet, verify), std::move(format), threads,
         slots);

@@ -47,6 +47,13 @@ void will_need(const File& file, std::uint64_t offset, std::uint64_t bytes) {
 #endif
 }
 
+// Of silence, in the format's element.
+std::vector<unsigned char> one_frame(const Format& format) {
+  std::vector<unsigned char> frame(format.silence.size() * element_bytes(format.element));
+  round_float(format.silence.data(), format.element, frame.data(), format.silence.size());
+  return frame;
+}
+
 template <typename T>
 void write_row(unsigned char* array, std::size_t row, T value) {
   std::memcpy(array + row * sizeof(T), &value, sizeof(T));
@@ -55,37 +62,43 @@ void write_row(unsigned char* array, std::size_t row, T value) {
 }  // namespace
 
 Filler::Filler(const Table& table, const Format& format)
-    : table_(table), format_(format), silence_(table.bins() * element_bytes(format.element)) {
-  round_float(format.silence.data(), format.element, silence_.data(), table.bins());
-}
+    : table_(table),
+      format_(format),
+      frame_bytes_(table.bins() * element_bytes(format.element)),
+      silence_(one_frame(format).data(), frame_bytes_) {}
 
 Failure Filler::fill(const std::vector<std::int64_t>& utterances, const Layout& layout, unsigned char* slot) {
-  const bool streaming = layout.bytes >= kStreamFrom;
-  const std::size_t frame_bytes = silence_.size();
+  Failure failure = write(utterances, layout, slot);
+  end_streaming();
+  return failure;
+}
+
+Failure Filler::write(const std::vector<std::int64_t>& utterances, const Layout& layout, unsigned char* slot) {
+  const bool streaming = streams(layout.bytes);
+  // The last two have no place in a batch without targets, and nothing is written to them.
+  Lines text(slot + layout.text, streaming);
+  Lines frame_mask(slot + layout.frame_mask, streaming), stop_targets(slot + layout.stop_targets, streaming);
   for (std::size_t row = 0; row < utterances.size(); ++row) {
     const std::int64_t index = utterances[row];
     const Utterance& utterance = table_[index];
     checking_ = !table_.checked(index);
     crc_ = 0;
-    unsigned char* mel = slot + layout.mel + row * layout.frames * frame_bytes;
+    unsigned char* mel = slot + layout.mel + row * layout.frames * frame_bytes_;
     Failure failure = read_mel(index, utterance, mel, streaming);
-    if (failure.fault == Fault::none)
-      failure = read_text(index, utterance, layout.symbols, slot + layout.text + row * layout.symbols * 8);
+    if (failure.fault == Fault::none) failure = read_text(index, utterance, layout.symbols, text);
     if (failure.fault != Fault::none) return failure;
     if (checking_) table_.set_checked(index);
-    fill_rows(silence_.data(), frame_bytes, layout.frames - utterance.frames, mel + utterance.frames * frame_bytes,
-              streaming);
+    silence_.write(mel + utterance.frames * frame_bytes_, (layout.frames - utterance.frames) * frame_bytes_,
+                   streaming);
     write_row(slot + layout.text_lengths, row, static_cast<std::int64_t>(utterance.symbols));
     write_row(slot + layout.mel_lengths, row, static_cast<std::int64_t>(utterance.frames));
     write_row(slot + layout.speaker, row, utterance.speaker);
     write_row(slot + layout.truncated, row, static_cast<std::uint8_t>(utterance.truncated));
     if (format_.targets) {
-      write_frame_mask(utterance.frames, layout.frames, slot + layout.frame_mask + row * layout.frames);
-      write_stop_targets(utterance.frames, utterance.truncated, layout.frames,
-                         reinterpret_cast<float*>(slot + layout.stop_targets) + row * layout.frames);
+      write_frame_mask(utterance.frames, layout.frames, frame_mask);
+      write_stop_targets(utterance.frames, utterance.truncated, layout.frames, stop_targets);
     }
   }
-  end_streaming();
   return {};
 }
 
@@ -115,7 +128,7 @@ Failure Filler::read_mel(std::int64_t index, const Utterance& utterance, unsigne
   return {};
 }
 
-Failure Filler::read_text(std::int64_t index, const Utterance& utterance, std::size_t padded, unsigned char* to) {
+Failure Filler::read_text(std::int64_t index, const Utterance& utterance, std::size_t padded, Lines& to) {
   const Shard& shard = table_.shard_of(utterance);
   const std::size_t count = utterance.symbols;
   const std::uint64_t start = static_cast<std::uint64_t>(utterance.text_offset) * 4;
@@ -127,12 +140,23 @@ Failure Filler::read_text(std::int64_t index, const Utterance& utterance, std::s
     if (failure.fault != Fault::none) return failure;
   }
   if (checking_ && crc32c(crc_, symbols_.data(), count * 4) != utterance.crc32c) return {Fault::checksum, index, ""};
-  for (std::size_t i = 0; i < count; ++i) {
-    if (symbols_[i] < 1 || symbols_[i] >= table_.alphabet())
-      return {Fault::symbol, index, std::to_string(symbols_[i])};
-    write_row(to, i, static_cast<std::int64_t>(symbols_[i]));
+  // Two loops that become vectors: nothing is decided, and nothing but symbols is read, in either.
+  const std::int32_t* const symbols = symbols_.data();
+  const auto past = static_cast<std::uint32_t>(table_.alphabet() - 1);
+  bool bad = false;
+  for (std::size_t i = 0; i < count; ++i) bad |= static_cast<std::uint32_t>(symbols[i]) - 1u >= past;
+  if (bad) {
+    const auto* found = std::find_if(symbols, symbols + count, [&](std::int32_t symbol) {
+      return static_cast<std::uint32_t>(symbol) - 1u >= past;
+    });
+    return {Fault::symbol, index, std::to_string(*found)};
   }
-  std::memset(to + count * 8, 0, (padded - count) * 8);
+  for (std::size_t done = 0; done < count;) {
+    const auto [wide, here] = to.next<std::int64_t>(count - done);
+    for (std::size_t i = 0; i < here; ++i) wide[i] = symbols[done + i];
+    done += here;
+  }
+  to.repeat<std::int64_t>(0, padded - count);
   return {};
 }
 

@@ -7,6 +7,7 @@
 
 #include "batcher_layout.h"
 #include "batcher_table.h"
+#include "gather.h"
 
 namespace ttsfast {
 
@@ -31,12 +32,14 @@ class Filler {
   void advise(const std::vector<std::int64_t>& utterances) const;
 
  private:
+  Failure write(const std::vector<std::int64_t>& utterances, const Layout& layout, unsigned char* slot);
   Failure read_mel(std::int64_t index, const Utterance& utterance, unsigned char* to, bool streaming);
-  Failure read_text(std::int64_t index, const Utterance& utterance, std::size_t padded, unsigned char* to);
+  Failure read_text(std::int64_t index, const Utterance& utterance, std::size_t padded, Lines& to);
 
   const Table& table_;
   const Format& format_;
-  std::vector<unsigned char> silence_;  // one frame in the format's element
+  std::size_t frame_bytes_;  // of the format's element
+  Repeated silence_;         // frames
   std::vector<std::uint16_t> halves_;   // a piece of a file, small enough for the core's own cache
   std::vector<std::int32_t> symbols_;
   bool checking_ = false;

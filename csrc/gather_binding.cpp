@@ -1,6 +1,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -41,8 +43,8 @@ void gather(const py::list& sources, const py::array& out, const py::array& pad,
   if (static_cast<py::ssize_t>(sources.size()) != out.shape(0))
     throw std::invalid_argument("out has " + std::to_string(out.shape(0)) + " rows for " +
                                 std::to_string(sources.size()) + " utterances");
-  auto* mask = static_cast<std::uint8_t*>(plane(frame_mask, "frame_mask", 'b', 1, out));
-  auto* stop = static_cast<float*>(plane(stop_targets, "stop_targets", 'f', 4, out));
+  void* const mask = plane(frame_mask, "frame_mask", 'b', 1, out);
+  void* const stop = plane(stop_targets, "stop_targets", 'f', 4, out);
   if (stop != nullptr && truncated.size() != sources.size())
     throw std::invalid_argument("stop_targets need truncated, one for each utterance");
   // Own references: another thread may change the list while the lock is released.
@@ -68,19 +70,37 @@ void gather(const py::list& sources, const py::array& out, const py::array& pad,
   const auto* silence = static_cast<const float*>(pad.data());
   py::gil_scoped_release unlocked;
   ttsfast::gather_frames(batch, padded, bins, silence, to);
-  for (std::size_t row = 0; row < batch.size(); ++row) {
-    if (mask != nullptr) ttsfast::write_frame_mask(batch[row].frames, padded, mask + row * padded);
-    if (stop != nullptr) ttsfast::write_stop_targets(batch[row].frames, truncated[row], padded, stop + row * padded);
+  const bool streaming = ttsfast::streams(batch.size() * padded * bins * sizeof(float));
+  if (mask != nullptr) {
+    ttsfast::Lines lines(mask, streaming);
+    for (const ttsfast::Frames& utterance : batch) ttsfast::write_frame_mask(utterance.frames, padded, lines);
   }
+  if (stop != nullptr) {
+    ttsfast::Lines lines(stop, streaming);
+    for (std::size_t row = 0; row < batch.size(); ++row)
+      ttsfast::write_stop_targets(batch[row].frames, truncated[row], padded, lines);
+  }
+  ttsfast::end_streaming();
 }
 
-py::array widen_scalar(const py::array& half) {
+// float32 (n,), or the bits of the others.
+py::array convert(const py::array& half, const std::string& dtype, const std::string& implementation,
+                  std::size_t offset, bool streaming) {
   if (half.ndim() != 1 || !is_float(half, 2) || !is_contiguous(half))
     throw std::invalid_argument("half must be a contiguous float16 array (n,)");
-  py::array_t<float> wide(half.shape(0));
-  ttsfast::half_to_float_scalar(static_cast<const std::uint16_t*>(half.data()), wide.mutable_data(),
-                                static_cast<std::size_t>(half.shape(0)));
-  return std::move(wide);
+  if (offset >= 64) throw std::invalid_argument("offset must be less than 64");
+  const ttsfast::Element element = ttsfast::element_named(dtype);
+  const auto count = static_cast<std::size_t>(half.shape(0));
+  const std::size_t bytes = count * ttsfast::element_bytes(element);
+  std::vector<unsigned char> memory(bytes + 128);
+  void* to = memory.data();
+  std::size_t space = memory.size();
+  to = static_cast<unsigned char*>(std::align(64, bytes + 64, to, space)) + offset;
+  ttsfast::convert_half_by(implementation, static_cast<const std::uint16_t*>(half.data()), element, to, count,
+                           streaming);
+  py::array out(py::dtype(element == ttsfast::Element::f32 ? "float32" : "uint16"), half.shape(0));
+  std::memcpy(out.mutable_data(), to, bytes);
+  return out;
 }
 
 }  // namespace
@@ -91,8 +111,11 @@ void bind_gather(py::module_& module) {
              py::arg("truncated") = std::vector<bool>(),
              "Copy float16 or float32 arrays (T_b, C) into out (B, T, C) float32; frames after T_b become pad (C,). "
              "Also write the frame mask (B, T) bool and the stop targets (B, T) float32, where given.");
-  module.def("half_to_float_scalar", &widen_scalar, py::arg("half"),
-             "float16 (n,) to float32 without vector instructions.");
-  module.def("half_implementation", &ttsfast::half_implementation,
-             "What gather_frames converts float16 with on this processor: 'f16c', 'neon' or 'scalar'.");
+  module.def("convert_half", &convert, py::arg("half"), py::arg("dtype"), py::arg("implementation"),
+             py::arg("offset") = 0, py::arg("streaming") = false,
+             "float16 (n,) to float32, or to the bits of bfloat16 or float16 as uint16, by one of "
+             "half_implementations(), in memory that begins `offset` bytes after a multiple of 64.");
+  module.def("half_implementations", &ttsfast::half_implementations,
+             "What float16 can be converted with on this processor, what is used first: 'avx512', 'f16c', "
+             "'neon', 'scalar'.");
 }

@@ -15,21 +15,22 @@ inline std::uint16_t load_half(const std::uint16_t* from) {
   return half;
 }
 
+// Without branches, so that a loop over it becomes one over vectors.
 inline float widen(std::uint16_t half) {
   const std::uint32_t sign = std::uint32_t(half & 0x8000u) << 16;
-  const std::uint32_t magnitude = half & 0x7FFFu;
-  std::uint32_t bits;
-  if (magnitude >= 0x7C00u) {
-    // Infinity, or a NaN, which the processor's own conversion makes quiet.
-    bits = sign | 0x7F800000u | ((magnitude & 0x3FFu) << 13) | (magnitude > 0x7C00u ? 0x00400000u : 0u);
-  } else if (magnitude >= 0x0400u) {
-    bits = sign | ((magnitude << 13) + (112u << 23));
-  } else {
-    // A subnormal is its integer times 2^-24, which float holds exactly.
-    const float value = float(magnitude) * 5.9604644775390625e-8f;
-    std::memcpy(&bits, &value, 4);
-    bits |= sign;
-  }
+  const std::uint32_t magnitude = half & 0x7FFFu, shifted = magnitude << 13;
+  // A subnormal is what it adds to 2^-14, the smallest normal half; the difference is one that float holds.
+  const std::uint32_t lowest = 113u << 23, raised = shifted + lowest;
+  float base, sum;
+  std::memcpy(&base, &lowest, 4);
+  std::memcpy(&sum, &raised, 4);
+  sum -= base;
+  std::uint32_t small;
+  std::memcpy(&small, &sum, 4);
+  // Infinity, or a NaN, which the processor's own conversion makes quiet.
+  const std::uint32_t large = shifted | 0x7F800000u | (magnitude > 0x7C00u ? 0x00400000u : 0u);
+  const std::uint32_t normal = shifted + (112u << 23);
+  const std::uint32_t bits = sign | (magnitude >= 0x7C00u ? large : magnitude >= 0x0400u ? normal : small);
   float value;
   std::memcpy(&value, &bits, 4);
   return value;

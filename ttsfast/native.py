@@ -43,7 +43,7 @@ def describe() -> dict[str, str | bool]:
         "available": True,
         "file": str(core.__file__),
         "crc32c": core.crc32c_implementation(),
-        "float16": core.half_implementation(),
+        "float16": core.half_implementations()[0],
         "losses": core.loss_implementation(),
         "features": core.mel_implementation(),
     }

@@ -98,6 +98,25 @@ def test_any_batch_in_any_format_is_collate_s(
     batcher.close()
 
 
+@pytest.mark.parametrize("multiple", [8, 7, 1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_written_past_the_caches_are_collate_s(
+    store: Store, dtype: torch.dtype, multiple: int
+) -> None:
+    rng = np.random.default_rng(multiple)
+    batches = [rng.integers(0, len(store), size) for size in (2500, 1999, 2200)]
+    batch_format = BatchFormat(3, multiple, dtype, True)
+    expected = made_by_python(store, batches, batch_format)
+    assert all(batch.mel.nbytes > 1 << 20 for batch in expected)
+    for workers in (0, 1, 2, 4):
+        batcher = NativeBatcher(store, batch_format, workers, False)
+        for batch in batches:
+            batcher.push(batch)
+        for batch in expected:
+            assert_same(batcher.take(), batch)
+        batcher.close()
+
+
 def test_targets_are_the_loss_s(store: Store) -> None:
     truncated = int(np.flatnonzero(store.entries.truncated)[0])
     whole = int(np.flatnonzero(~store.entries.truncated)[0])
