@@ -75,6 +75,18 @@ def test_every_way_is_the_definition(way: str, contract: MelContract) -> None:
     assert np.abs(found - expected).max() <= 1e-5
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_floor_whose_square_is_no_single_precision_is_kept(way: str) -> None:
+    if way == "C++" and native.core is None:
+        pytest.skip(f"no C++ extension: {native.why_missing}")
+    contract = replace(LIBROSA, floor=1e-30)
+    wave = speech_like() * np.float32(1e-22)
+    found, expected = WAYS[way](wave, contract), by_definition(wave, contract)
+    assert np.ptp(expected) > 3
+    assert expected.max() < -48
+    assert np.abs(found - expected).max() <= 1e-5
+
+
 @needs_core
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
 def test_bits_are_the_same_for_every_instruction_set(contract: MelContract) -> None:
