@@ -33,7 +33,7 @@ def test_under_the_interpreter(name: str) -> None:
         cwd=here.parents[1],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
