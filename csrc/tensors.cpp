@@ -73,6 +73,17 @@ Tensor spelled_out(PyObject* object, const char* name) {
   return result;
 }
 
+void expect_shape(const Tensor& tensor, const std::int64_t* shape, int dimensions, const char* name) {
+  if (tensor.dimensions == dimensions && std::equal(shape, shape + dimensions, tensor.shape)) return;
+  const auto listed = [](const std::int64_t* sizes, int count) {
+    std::string list;
+    for (int i = 0; i < count; ++i) list += (i > 0 ? ", " : "") + std::to_string(sizes[i]);
+    return "(" + list + ")";
+  };
+  refuse(std::string(name) + ": expected shape " + listed(shape, dimensions) + ", found " +
+         listed(tensor.shape, tensor.dimensions));
+}
+
 template <typename T>
 std::int64_t element(const void* data, std::int64_t offset) {
   return static_cast<std::int64_t>(static_cast<const T*>(data)[offset]);
@@ -111,10 +122,14 @@ bool read_tensors_of(const py::type& type, const py::capsule& capsule) {
   return true;
 }
 
-Tensor tensor(PyObject* object, const char* name) {
+bool is_registered(PyObject* object) {
   for (const PyTypeObject* type : types)
-    if (Py_TYPE(object) == type) return exchanged(object, name);
-  return spelled_out(object, name);
+    if (Py_TYPE(object) == type) return true;
+  return false;
+}
+
+Tensor tensor(PyObject* object, const char* name) {
+  return is_registered(object) ? exchanged(object, name) : spelled_out(object, name);
 }
 
 bool can_make_tensors() { return exchange != nullptr; }
@@ -126,14 +141,11 @@ PyObject* tensor_over(DLManagedTensorVersioned* managed) {
 }
 
 void expect_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, const char* name) {
-  bool same = tensor.dimensions == static_cast<int>(shape.size());
-  int i = 0;
-  for (std::int64_t size : shape) same = same && tensor.shape[i++] == size;
-  if (same) return;
-  std::string wanted, found;
-  for (std::int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
-  for (i = 0; i < tensor.dimensions; ++i) found += (i > 0 ? ", " : "") + std::to_string(tensor.shape[i]);
-  refuse(std::string(name) + ": expected shape (" + wanted + "), found (" + found + ")");
+  expect_shape(tensor, shape.begin(), static_cast<int>(shape.size()), name);
+}
+
+void expect_same_shape(const Tensor& tensor, const Tensor& like, const char* name) {
+  expect_shape(tensor, like.shape, like.dimensions, name);
 }
 
 View view(PyObject* object, std::initializer_list<std::int64_t> shape, const char* name) {
@@ -148,7 +160,7 @@ View view(PyObject* object, std::initializer_list<std::int64_t> shape, const cha
   return result;
 }
 
-std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int64_t most, const char* name) {
+std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int64_t most, const char* name, Beyond beyond) {
   const Tensor found = tensor(object, name);
   expect_shape(found, {batch}, name);
   std::vector<std::int64_t> result(static_cast<std::size_t>(batch));
@@ -156,15 +168,27 @@ std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int
     const std::int64_t offset = b * found.stride[0];
     std::int64_t value = 0;
     switch (found.code) {
-      case kU8: case kBool: value = element<std::uint8_t>(found.data, offset); break;
+      case kU8: value = element<std::uint8_t>(found.data, offset); break;
       case kI8: value = element<std::int8_t>(found.data, offset); break;
       case kI16: value = element<std::int16_t>(found.data, offset); break;
       case kI32: value = element<std::int32_t>(found.data, offset); break;
       case kI64: value = element<std::int64_t>(found.data, offset); break;
       default: refuse(std::string(name) + ": expected an integer tensor");
     }
-    result[static_cast<std::size_t>(b)] = value < 0 ? 0 : value > most ? most : value;
+    const std::int64_t within = std::clamp<std::int64_t>(value, 0, most);
+    if (within != value && beyond == Beyond::refuse) refuse(std::string(name) + ": out of range");
+    result[static_cast<std::size_t>(b)] = within;
   }
+  return result;
+}
+
+std::vector<std::uint8_t> flags(PyObject* object, std::int64_t batch, const char* name) {
+  const Tensor found = tensor(object, name);
+  expect_shape(found, {batch}, name);
+  if (found.code != kBool) refuse(std::string(name) + ": expected a boolean tensor");
+  std::vector<std::uint8_t> result(static_cast<std::size_t>(batch));
+  for (std::int64_t b = 0; b < batch; ++b)
+    result[static_cast<std::size_t>(b)] = static_cast<const std::uint8_t*>(found.data)[b * found.stride[0]];
   return result;
 }
 

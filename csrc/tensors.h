@@ -38,7 +38,11 @@ Tensor tensor(PyObject* object, const char* name);
 bool can_make_tensors();
 PyObject* tensor_over(DLManagedTensorVersioned* managed);
 
+// Whether `object` is of a registered type, and so read without asking Python.
+bool is_registered(PyObject* object);
+
 void expect_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, const char* name);
+void expect_same_shape(const Tensor& tensor, const Tensor& like, const char* name);
 
 // A view of real numbers, or an absent one for None.
 View view(PyObject* object, std::initializer_list<std::int64_t> shape, const char* name);
@@ -46,8 +50,12 @@ View view(PyObject* object, std::initializer_list<std::int64_t> shape, const cha
 // Adjacent numbers of the type with this code.
 void* numbers(PyObject* object, std::initializer_list<std::int64_t> shape, int code, const char* name);
 
-// (B,) integers of any type, clamped to [0, most].
-std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int64_t most, const char* name);
+// (B,) integers of any type; what lies beyond [0, most] is clamped or refused.
+enum class Beyond { clamp, refuse };
+std::vector<std::int64_t> lengths(PyObject* object, std::int64_t batch, std::int64_t most, const char* name, Beyond beyond);
+
+// (B,) booleans.
+std::vector<std::uint8_t> flags(PyObject* object, std::int64_t batch, const char* name);
 
 std::int64_t integer(PyObject* object);
 double real(PyObject* object);

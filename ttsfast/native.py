@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-INTERFACE = 6
+INTERFACE = 7
 """What this version of the Python code expects of ``ttsfast._C.INTERFACE``."""
 
 

@@ -77,7 +77,7 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
     inputs = check_inputs(**{**empty, **batch})
     weights = loss.current_weights()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "_fused", lambda spec: Recorder())
+        patch.setattr(sweep, "fused", lambda spec: Recorder())
         call = sweep.Sweep(loss.spec, inputs, weights, None, loss.noise_step)
         result = call.run([(("mel", 0), inputs.mel[0])], 1.0)
     return list(calls[0]), [
@@ -114,10 +114,10 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
         (20, (1, *((64, 0, (4,), (2,)),) * 9), "state: expected adjacent"),
         (21, (64, 2, (4,), (1,)), "weights"),
         (23, (1.0, 2.0), "normalizer"),
-        (26, (64, 1, (), ()), "total"),
-        (27, (64, 0, (2, 4), (1, 2)), "term values"),
-        (27, None, "term values: missing"),
-        (28, (64, 7, (), ()), "frames"),
+        (25, (64, 1, (), ()), "total"),
+        (26, (64, 0, (2, 4), (1, 2)), "term values"),
+        (26, None, "term values: missing"),
+        (27, (64, 7, (), ()), "frames"),
         (4, torch.zeros(1, 1, 1, 1, 1), "mel_target: expected at most 4 axes"),
         (4, torch.zeros(2, 13, 5, dtype=torch.complex64), "mel_target: unknown type"),
         (1, 7, "instruction set"),
@@ -126,7 +126,7 @@ def arguments() -> tuple[list[Any], list[torch.Tensor]]:
 def test_bad_calls_are_refused_before_memory_is_touched(place: int, value: Any, message: str) -> None:
     assert native.core is not None
     packed, alive = arguments()
-    fused = sweep._fused(make_loss().spec)
+    fused = sweep.fused(make_loss().spec)
     assert fused.run(tuple(packed)) == 1.0
     if isinstance(value, torch.Tensor) and not sweep.READS_TENSORS:
         pytest.skip("this torch has no interface for the extension to read tensors by itself")

@@ -97,6 +97,18 @@ def check_name(name: str) -> None:
         raise RuntimeError(f"loss backend {name!r} is not available: {reason}")
 
 
+def in_one_call(name: str) -> CppBackend | None:
+    """The backend to offer a call to before anything is checked: the C++ one, where no other comes before it
+    for tensors on the CPU. Triton never does: ``"auto"`` leaves them to it in no case."""
+    candidates = reversed(_registered.values()) if name == "auto" else (_registered[name],)
+    for backend in candidates:
+        if isinstance(backend, CppBackend):
+            return backend
+        if type(backend) is not TritonBackend:
+            break
+    return None
+
+
 def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:
     """The backend for one call.
 

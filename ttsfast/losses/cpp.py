@@ -8,15 +8,18 @@ over as they are; otherwise they are rescaled.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ttsfast import native
 from ttsfast.losses import cpp_op
+from ttsfast.losses import sweep as sweeps
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Once, graph_is_kept, why_not_plain
+from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
 
@@ -62,37 +65,98 @@ class CppBackend:
         sweep = Sweep(spec, inputs, state, normalizer, state.noise_step, self.isa)
         return _run(sweep, grad_scale), sweep.weights
 
+    def step(
+        self,
+        spec: LossSpec,
+        arguments: tuple[Any, ...],
+        statistics: tuple[Tensor | None, Tensor | None],
+        state: StepState,
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+    ) -> LossOutput | None:
+        """A whole call of ``TTSLoss`` whose ``arguments`` nobody has checked, in one call of the extension.
+
+        The extension takes what is usual: plain dense tensors on the CPU that fit each other. None, and
+        nothing done, for everything else, be it wrong or only unusual: the checks in Python tell them apart.
+        """
+        # Before torch 2.10 the extension cannot read tensors; derivatives forwards are the reference's.
+        if native.core is None or not sweeps.READS_TENSORS or forward_ad._current_level >= 0:
+            return None
+        swept = sweeps.fused(spec).step(
+            (
+                torch.get_num_threads(),
+                self.isa,
+                torch.is_grad_enabled(),
+                sweeps.empty_gradient,
+                sweeps.packed_state(state),
+                sweeps.numbers_of(normalizer),
+                hint_of(grad_scale),
+                *statistics,
+                *arguments,
+            )
+        )
+        if swept is None:
+            return None
+        (total, values, floors, weights, frames, present, wanted), written = swept
+        if wanted:
+            total = _Attach.apply(written, [total], *wanted)
+        return LossOutput(total, values, floors, weights, frames, present)
+
 
 def _run(sweep: Sweep, grad_scale: Tensor | float | None) -> BackendResult:
     wanted = sweep.differentiable() if torch.is_grad_enabled() else []
     result = sweep.run(wanted, hint_of(grad_scale))
     total = result.total
     if wanted:
-        written = _Written(result.gradients, result.applied)
-        total = _Attach.apply(sweep, written, [total], *(tensor for _, tensor in wanted))
+        written = _Swept(sweep, result.gradients, result.applied)
+        total = _Attach.apply(written, [total], *(tensor for _, tensor in wanted))
     return BackendResult(total, result.values, result.floors, result.frames)
 
 
-class _Written:
-    """Gradients that await the backward pass, None once handed over; nothing here leads back to the total,
-    which would keep itself and them alive."""
+class _Written(Protocol):
+    """Gradients that await the backward pass; nothing here leads back to the total, which would keep itself
+    and them alive."""
 
-    __slots__ = ("applied", "gradients")
+    gradients: list[Tensor] | None
+    """None once handed over."""
 
-    def __init__(self, gradients: list[Tensor], applied: float) -> None:
+    @property
+    def applied(self) -> float:
+        """What they are multiplied by."""
+
+    @property
+    def rounded(self) -> bool:
+        """Whether any is in half precision: it cannot be rescaled without rounding twice, or after fp16
+        underflow at all."""
+
+    def again(self, scale: float) -> list[Tensor]:
+        """The gradients for another scale, computed anew.
+
+        Raises:
+            RuntimeError: what they are computed from was modified since.
+        """
+
+
+class _Swept:
+    """:class:`_Written` by a :class:`Sweep`; what the extension wrote by itself is its LossStep."""
+
+    def __init__(self, sweep: Sweep, gradients: list[Tensor], applied: float) -> None:
         self.gradients: list[Tensor] | None = gradients
         self.applied = applied
+        self.rounded = any(gradient.dtype in HALF for gradient in gradients)
+        self._sweep = sweep
+
+    def again(self, scale: float) -> list[Tensor]:
+        self._sweep.check_unchanged()
+        return self._sweep.run(self._sweep.differentiable(), scale).gradients
 
 
 class _Attach(torch.autograd.Function):
     """Connects the total to the inputs whose gradients the sweep has already written."""
 
     @staticmethod
-    def forward(ctx: Any, sweep: Sweep, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
         ctx.written = written
-        ctx.sweep = sweep
-        # A rounded gradient cannot be rescaled without rounding twice, or after fp16 underflow at all.
-        ctx.rounded = any(tensor.dtype in HALF for tensor in tensors)
         ctx.save_for_backward(*tensors)
         # In a list, since autograd would take an argument that comes back for a view.
         return total.pop()
@@ -106,21 +170,20 @@ class _Attach(torch.autograd.Function):
                 "the loss is differentiated a second time, after its gradients were handed over: "
                 "pass retain_graph=True to the first backward"
             )
-        scale = incoming.item()
+        scale, applied = incoming.item(), written.applied
         kept = graph_is_kept()
-        if scale == written.applied:
+        if scale == applied:
             given = [gradient.clone() for gradient in gradients] if kept else gradients
-        elif ctx.rounded or not math.isfinite(scale):
+        elif written.rounded or not math.isfinite(scale):
             # Padding is 0 also times infinity, so what is there cannot be multiplied by it.
-            ctx.sweep.check_unchanged()
-            given = ctx.sweep.run(ctx.sweep.differentiable(), scale).gradients
+            given = written.again(scale)
         else:
-            given = _rescaled(gradients, scale, written.applied, in_place=not kept)
+            given = _rescaled(gradients, scale, applied, in_place=not kept)
         if not kept:
             written.gradients = None
         if torch.is_grad_enabled():
             given = [Once.apply(gradient, *ctx.saved_tensors) for gradient in given]
-        return (None, None, None, *given)
+        return (None, None, *given)
 
 
 def _rescaled(gradients: list[Tensor], scale: float, applied: float, in_place: bool) -> list[Tensor]:

@@ -196,6 +196,25 @@ class TTSLoss(nn.Module):
             TypeError, ValueError: inputs that do not fit, naming the argument.
             RuntimeError: a backend asked for by name that cannot serve these tensors.
         """
+        _check_scalars(normalizer, grad_scale)
+        out = self._in_one_call(
+            (
+                mel_pred,
+                mel_target,
+                mel_lengths,
+                stop_logits,
+                step_lengths,
+                posterior,
+                prior,
+                attention,
+                text_lengths,
+                truncated,
+            ),
+            normalizer,
+            grad_scale,
+        )
+        if out is not None:
+            return out
         inputs = check_inputs(
             mel_pred,
             mel_target,
@@ -210,7 +229,7 @@ class TTSLoss(nn.Module):
             mel_mean=self.mel_mean,
             mel_std=self.mel_std,
         )
-        self._check_call(inputs, normalizer, grad_scale)
+        self._check_call(inputs)
         spec = self.spec
         backend = backends.choose(self.backend, spec, inputs)
         if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
@@ -231,6 +250,23 @@ class TTSLoss(nn.Module):
             present=inputs.present,
             clamped=result.clamped,
         )
+
+    def _in_one_call(
+        self,
+        arguments: tuple[Any, ...],
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+    ) -> LossOutput | None:
+        """A usual call on the CPU, which the extension checks and computes by itself; None for any other."""
+        own: dict[str, Any] = self._buffers
+        # Nothing is read from another device, since that would wait for it: `grad_scale` may lie there.
+        if torch.compiler.is_compiling() or not own["noise_step"].is_cpu:
+            return None
+        backend = backends.in_one_call(self.backend)
+        if backend is None:
+            return None
+        statistics = own["mel_mean"], own["mel_std"]
+        return backend.step(self.spec, arguments, statistics, self._step_state(), normalizer, grad_scale)
 
     def _step_state(self) -> StepState:
         """For a backend that moves the state on in its own launch."""
@@ -298,7 +334,7 @@ class TTSLoss(nn.Module):
             f"{weights}, mel_loss={spec.mel_loss}, weighting={self.adaptive.method}, backend={self.backend}"
         )
 
-    def _check_call(self, inputs: LossInputs, normalizer: object, grad_scale: object) -> None:
+    def _check_call(self, inputs: LossInputs) -> None:
         arguments = ("mel_pred", "posterior", "stop_logits", "attention")
         for i, weight in enumerate(self.spec.base_weights):
             if weight != 0 and not inputs.present[i]:
@@ -311,12 +347,6 @@ class TTSLoss(nn.Module):
                 f"the loss is on {self.noise_step.device}, its inputs on {inputs.target.device}: "
                 f"call .to({str(inputs.target.device)!r}) on the loss"
             )
-        if isinstance(normalizer, tuple):
-            if len(normalizer) != len(Counts._fields):
-                raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
-        else:
-            _scalar("normalizer", normalizer)
-        _scalar("grad_scale", grad_scale)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TTSLoss:
         """Move with the model, but keep the dtypes: averages in half precision would stand still."""
@@ -327,6 +357,15 @@ class TTSLoss(nn.Module):
             if moved.dtype != before.dtype:
                 setattr(module, name, before.to(moved.device))
         return self
+
+
+def _check_scalars(normalizer: object, grad_scale: object) -> None:
+    if isinstance(normalizer, tuple):
+        if len(normalizer) != len(Counts._fields):
+            raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
+    else:
+        _scalar("normalizer", normalizer)
+    _scalar("grad_scale", grad_scale)
 
 
 def _scalar(name: str, value: object) -> None:

@@ -113,7 +113,7 @@ class Sweep:
             weights = torch.empty(len(TERMS), dtype=self.dtype, device="cpu")
         self.weights = weights
         self.versions = self._versions()
-        self.normalizer = _numbers(normalizer)
+        self.normalizer = numbers_of(normalizer)
         # The caller counts its steps in place.
         self.step = step.clone() if spec.mel_smoothing == "noise" else step
 
@@ -184,17 +184,16 @@ class Sweep:
             _view(inputs.step_lengths),
             None if inputs.text_lengths is None else _view(inputs.text_lengths),
             None if inputs.truncated is None else _view(inputs.truncated),
-            None if self.state is None else _state(self.state),
+            None if self.state is None else packed_state(self.state),
             _view(self.weights),
             _view(self.step),
             self.normalizer,
             scale,
-            dtype == torch.float64,
             _view(total),
             _view(terms),
             _view(frames),
         )
-        applied = _fused(self.spec).run(arguments)
+        applied = fused(self.spec).run(arguments)
         self.state = None
         values, floors = terms.unbind()
         return SweepResult(total, values, floors, frames, gradients, applied)
@@ -232,7 +231,7 @@ def _itself(tensor: Tensor) -> _View:
 _view = _itself if READS_TENSORS else _spelled_out
 
 
-def _state(state: StepState) -> tuple[Any, ...]:
+def packed_state(state: StepState) -> tuple[Any, ...]:
     method, *buffers, advance = state
     return _METHODS[method], *map(_view, buffers), advance
 
@@ -245,7 +244,7 @@ def _statistic(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if values is None else values.to(dtype).contiguous()
 
 
-def _numbers(normalizer: Counts | Tensor | float | None) -> tuple[float, ...] | None:
+def numbers_of(normalizer: Counts | Tensor | float | None) -> tuple[float, ...] | None:
     if normalizer is None:
         return None
     return (
@@ -254,7 +253,7 @@ def _numbers(normalizer: Counts | Tensor | float | None) -> tuple[float, ...] | 
 
 
 @lru_cache(maxsize=64)
-def _fused(spec: LossSpec) -> Any:
+def fused(spec: LossSpec) -> Any:
     """The spec in the extension's own form."""
     assert native.core is not None
     return native.core.FusedLosses(

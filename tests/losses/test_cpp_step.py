@@ -1,0 +1,277 @@
+"""Whole calls in the extension: it takes only what the checks in Python take, with the same results."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cpp_checks import MISSING, WHY_MISSING, assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_checks import leaves, make_batch, make_loss
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from ttsfast.losses import backend as backends
+from ttsfast.losses import cpp, sweep
+from ttsfast.losses.counts import Counts
+from ttsfast.losses.module import TTSLoss
+
+pytestmark = [
+    pytest.mark.skipif(MISSING, reason=WHY_MISSING),
+    pytest.mark.skipif(
+        not MISSING and not sweep.READS_TENSORS, reason="this torch has no interface to read tensors through"
+    ),
+]
+
+Batch = dict[str, Any]
+
+
+class Tagged(Tensor):
+    pass
+
+
+def parts_of(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def lazily_negative(tensor: Tensor) -> Tensor:
+    return torch.complex(tensor.detach().float(), tensor.detach().float()).conj().imag
+
+
+def wrapped(tensor: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    torch.func.grad(lambda x: (kept.append(x), x.float().sum())[1])(tensor.detach().float())
+    return kept[0]
+
+
+def fake(tensor: Tensor) -> Tensor:
+    return FakeTensorMode().from_tensor(tensor.detach())
+
+
+def inference(tensor: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return tensor.detach().clone()
+
+
+def without_memory(tensor: Tensor) -> Tensor:
+    taken = tensor.detach().clone()
+    taken.untyped_storage().resize_(0)
+    return taken
+
+
+def with_first(value: float) -> Callable[[Tensor], Tensor]:
+    def change(tensor: Tensor) -> Tensor:
+        changed = tensor.detach().clone()
+        changed.reshape(-1)[:1] = value
+        return changed
+
+    return change
+
+
+def to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.detach().to(dtype)
+
+
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    **{str(dtype): to(dtype) for dtype in (
+        torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn,
+        torch.bool, torch.uint8, torch.uint16, torch.int8, torch.int32, torch.int64,
+    )},
+    "shorter": lambda tensor: tensor.detach()[:-1],
+    "narrower": lambda tensor: tensor.detach()[..., :-1],
+    "wider": lambda tensor: torch.cat([tensor.detach(), tensor.detach()[..., :1]], -1),
+    "one axis more": lambda tensor: tensor.detach().unsqueeze(1),
+    "two axes more": lambda tensor: tensor.detach()[None, None],
+    "one axis less": lambda tensor: tensor.detach()[0],
+    "nothing": lambda tensor: tensor.detach()[:, :0] if tensor.dim() > 1 else tensor.detach()[:0],
+    "transposed": lambda tensor: tensor.detach().transpose(-1, -2).contiguous().transpose(-1, -2)
+    if tensor.dim() > 1 else tensor.detach(),
+    "reversed in memory": lambda tensor: torch.stack([tensor.detach(), tensor.detach()], -1)[..., 0],
+    "expanded": lambda tensor: tensor.detach()[:1].expand(tensor.shape),
+    "negative": with_first(-1),
+    "large": with_first(99),
+    "NaN": with_first(float("nan")),
+    "parameter": lambda tensor: torch.nn.Parameter(tensor.detach(), requires_grad=False),
+    "subclass": lambda tensor: tensor.detach().as_subclass(Tagged),
+    "sparse": lambda tensor: tensor.detach().to_sparse(),
+    "meta": lambda tensor: tensor.detach().to("meta"),
+    "fake": fake,
+    "lazily negative": lazily_negative,
+    "zero": lambda tensor: torch._efficientzerotensor(tensor.shape),
+    "wrapped": wrapped,
+    "inference": inference,
+    "no memory": without_memory,
+    "a list": lambda tensor: tensor.tolist(),
+    "an array": lambda tensor: tensor.detach().float().numpy(),
+    "a packed tensor": lambda tensor: (tensor.data_ptr(), 0, tuple(tensor.shape), tensor.stride()),
+    "None": lambda tensor: None,
+    "a tuple of it": lambda tensor: (tensor,),
+    "a list of three": lambda tensor: [tensor] * 3,
+    "an empty tuple": lambda tensor: (),
+}  # fmt: skip
+
+
+def call_of(seed: int) -> Batch:
+    batch = make_batch(
+        [7, 3], [4, 2], bins=5, per_frame=seed % 2 == 0, prior=seed % 3 == 0, pair=seed % 5 == 0,
+        heads=2 if seed % 7 == 0 else None, dtype=torch.float32, seed=seed,
+    )  # fmt: skip
+    if seed % 2:
+        batch["step_lengths"] = batch["mel_lengths"].clone()
+    if seed % 3 == 1:
+        batch["truncated"] = torch.tensor([False, True])
+    return batch
+
+
+def outcome(loss: TTSLoss, batch: Batch, call: dict[str, Any]) -> Any:
+    """Everything that can be seen of a call: results, gradients and state, or the error."""
+    try:
+        out = loss(**batch, **call)
+        inputs = leaves(batch)
+        grads = torch.autograd.grad(out.total, list(inputs.values()), allow_unused=True)
+    except Exception as error:
+        return type(error), str(error), {n: b.clone() for n, b in loss.named_buffers()}
+    found = {f"grad {n}": g for n, g in zip(inputs, grads, strict=True) if g is not None}
+    found |= {n: getattr(out, n) for n in ("total", "values", "floor_values", "weight_values", "frames")}
+    return {n: t.detach().clone() for n, t in {**found, **dict(loss.named_buffers())}.items()} | {
+        "present": torch.tensor(out.present),
+        "grads": torch.tensor([g is None for g in grads]),
+    }
+
+
+def assert_alike(batch: Batch, options: dict[str, Any], call: dict[str, Any]) -> None:
+    """The same with and without the call being offered to the extension as a whole."""
+    direct = outcome(make_loss(**options), batch, call)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "in_one_call", lambda name: None)
+        checked = outcome(make_loss(**options), batch, call)
+    assert type(direct) is type(checked), (direct, checked)
+    if isinstance(direct, dict):
+        assert_same_bits(direct, checked)
+        assert {n: t.dtype for n, t in direct.items()} == {n: t.dtype for n, t in checked.items()}
+    else:
+        assert direct[:2] == checked[:2]
+        for name, buffer in checked[2].items():
+            torch.testing.assert_close(direct[2][name], buffer, rtol=0, atol=0, equal_nan=True)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"weighting": "dwa"},
+    {"kl_weight": 0.0, "stop_weight": 0.0, "attention_weight": 0.0, "mel_mean": [0.5] * 5},
+    {"mel_smoothing": "noise", "kl_normalization": "vector", "normalization": "utterance"},
+]
+
+# torch itself crashes where another change sends a tensor without memory to the reference.
+COMBINED = sorted(set(CHANGES) - {"no memory"})
+hostile = st.tuples(st.integers(0, 20), st.integers(0, 3), st.sampled_from(COMBINED))
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    st.integers(0, 30),
+    st.lists(hostile, max_size=2),
+    st.sampled_from(OPTIONS),
+    st.sampled_from(["auto", "cpp"]),
+    st.sampled_from(
+        [None, 2.0, torch.tensor(4.0), Counts(9, 9.0, torch.tensor(8), 2), (1.0,), "text", [1.0]]
+    ),
+)
+@settings(max_examples=250, deadline=None)
+def test_any_call_ends_as_the_checks_in_python_have_it(
+    seed: int, changes: list[tuple[int, int, str]], options: dict[str, Any], backend: str, normalizer: Any
+) -> None:
+    batch = call_of(seed)
+    for which, part, change in changes:
+        name = sorted(batch)[which % len(batch)]
+        parts = parts_of(batch[name])
+        index = part % max(len(parts), 1)
+        if not parts or type(parts[index]) is not Tensor:
+            continue
+        try:
+            parts[index] = CHANGES[change](parts[index])
+        except (RuntimeError, IndexError, ValueError):
+            continue
+        batch[name] = tuple(parts) if isinstance(batch[name], tuple) else parts[0]
+    assert_alike(batch, {**options, "backend": backend}, {"normalizer": normalizer, "grad_scale": None})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted({**call_of(0), **call_of(1), **call_of(4)}))
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_one_hostile_argument(name: str, change: str) -> None:
+    batch = next(call for call in map(call_of, (0, 1, 4)) if name in call)
+    parts = parts_of(batch[name])
+    try:
+        parts[-1] = CHANGES[change](parts[-1])
+    except (RuntimeError, IndexError) as error:
+        pytest.skip(f"torch makes no such tensor: {error}")
+    batch[name] = tuple(parts) if isinstance(batch[name], tuple) else parts[0]
+    for options in OPTIONS[:2]:
+        assert_alike(batch, {**options, "backend": "auto"}, {})
+
+
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call to come was served in one call of the extension."""
+    seen: list[bool] = []
+    usual = cpp.CppBackend.step
+
+    def watched(*arguments: Any) -> Any:
+        out = usual(*arguments)
+        seen.append(out is not None)
+        return out
+
+    monkeypatch.setattr(cpp.CppBackend, "step", watched)
+    return seen
+
+
+def test_usual_calls_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = taken(monkeypatch)
+    for seed in range(30):
+        make_loss()(**call_of(seed)).total.backward()
+        make_loss(mel_mean=[0.1] * 5, mel_std=[1.0] * 5, mel_smoothing="noise")(**call_of(seed))
+    with torch.no_grad():
+        make_loss().eval()(**call_of(0), normalizer=3.0, grad_scale=torch.tensor(2.0))
+    mel = {name: call_of(0)[name] for name in ("mel_pred", "mel_target", "mel_lengths")}
+    make_loss(kl_weight=0, stop_weight=0, attention_weight=0)(**mel)
+    make_loss()(**{**call_of(0), "attention": [call_of(0)["attention"]] * 2})
+    assert len(seen) == 63
+    assert all(seen)
+
+
+def test_another_backend_that_comes_first_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class First(backends.TorchBackend):
+        pass
+
+    seen = taken(monkeypatch)
+    monkeypatch.setattr(backends, "_registered", {**backends._registered, "later": First()})
+    make_loss()(**call_of(0))
+    assert seen == []
+
+
+def test_a_call_that_is_let_go_lets_go_of_its_tensors() -> None:
+    batch = call_of(1)
+    watched = [weakref.ref(leaf) for leaf in leaves(batch).values()]
+    out = make_loss()(**batch)
+    del batch
+    assert all(one() is not None for one in watched)
+    del out
+    assert all(one() is None for one in watched)
+
+
+def test_an_interruption_while_reading_is_not_swallowed() -> None:
+    class Interrupting(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal interrupted
+            if not interrupted:
+                interrupted = True
+                raise KeyboardInterrupt
+            return function(*args, **(kwargs or {}))
+
+    batch = call_of(0)
+    loss, interrupted = make_loss(), False
+    with pytest.raises(KeyboardInterrupt), Interrupting():
+        loss(**batch)
