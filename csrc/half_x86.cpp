@@ -18,13 +18,13 @@
 namespace ttsfast {
 namespace {
 
-// The processor fetches ahead by itself, but not across the end of a page. Measured with streaming stores: 256
-// bytes to 4 KiB ahead make no difference, none at all costs 3%. The address may lie beyond the array: what
-// does not exist is not fetched.
-constexpr std::uintptr_t kAhead = 2048;
+// The processor fetches ahead by itself, but not across the end of a page, and into caches that what is read once
+// need not pass through. Measured on memory that is in no cache: a tenth faster than without, 512 bytes to 8 KiB
+// ahead alike. The address may lie beyond the array: what does not exist is not fetched.
+constexpr std::uintptr_t kAhead = 4096;
 
 inline void fetch_ahead(const void* from) {
-  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + kAhead), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + kAhead), _MM_HINT_NTA);
 }
 
 // Rounded to nearest even; a NaN becomes the one that the scalar code writes.
