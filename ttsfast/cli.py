@@ -35,6 +35,9 @@ Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast co
 
 def main() -> None:
     """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, SIGTERM 75."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Every rank would print torch's warning that looking for unused parameters costs time; it is meant.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         _run()
     finally:

@@ -15,19 +15,49 @@ from typing import Any
 
 import torch
 from conftest import TinyModel
+from torch import Tensor, nn
 
 from ttsfast import cli
 from ttsfast.config import config_from_dict
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
+from ttsfast.models.interface import AcousticOutput
 from ttsfast.training import validation
 from ttsfast.training.ranks import Ranks, join_ranks
 from ttsfast.training.trainer import Trainer
 
 
-def tiny_model(store: str, dropout: float) -> TinyModel:
+class MovingModel(TinyModel):
+    """Leaves one part out always, another wherever no utterance is long; and counts what it has seen."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__(symbols)
+        self.never = nn.Linear(2, 2)
+        self.at_times = nn.Linear(8, 1)
+        self.register_buffer("seen", torch.zeros(()))
+        self.seen_before: list[float] = []
+
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        speaker: Tensor | None = None,
+    ) -> AcousticOutput:
+        output = super().forward(text, text_lengths, mel, mel_lengths, speaker)
+        if self.training:
+            self.seen_before.append(float(self.seen))
+            self.seen += len(text)
+        long = mel_lengths > 36
+        if long.any():
+            output.auxiliary = self.at_times(self.embed(text[long])).square().mean(dim=1).sum() * 100
+        return output
+
+
+def tiny_model(store: str, dropout: float, kind: type[TinyModel] = TinyModel) -> TinyModel:
     torch.manual_seed(1)
-    model = TinyModel(len(Store.open(Path(store)).symbols))
+    model = kind(len(Store.open(Path(store)).symbols))
     model.dropout.p = dropout
     return model
 
@@ -57,7 +87,8 @@ class Moment:
 
 def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
     config = config_from_dict(job["config"])
-    model = tiny_model(config.data.store, job.get("dropout", 0.0))
+    kind = MovingModel if job.get("moving") else TinyModel
+    model = tiny_model(config.data.store, job.get("dropout", 0.0), kind)
     if ranks.rank and job.get("other_weights"):
         torch.nn.init.zeros_(model.read.weight)
     with Trainer(config, model=model, resume=job.get("resume", False), ranks=ranks) as trainer:
@@ -65,6 +96,8 @@ def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
         if ranks.rank == rank:
             trainer.train_step = Moment(trainer, what)  # type: ignore[method-assign]
         trainer.fit()
+        if isinstance(model, MovingModel):
+            torch.save(torch.tensor(model.seen_before), out.with_name(f"{job['name']}-{ranks.rank}-seen.pt"))
         weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
         torch.save(weights, out.with_name(f"{job['name']}-{ranks.rank}.pt"))
 

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from rank_worker import tiny_model
+from conftest import TinyModel
+from rank_worker import MovingModel, tiny_model
 from torch import Tensor
 
 from ttsfast.config import Config
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
+from ttsfast.training.agreement import check_run_folder
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.global_counts import GlobalCounts
-from ttsfast.training.gradients import GradientSum
 from ttsfast.training.ranks import Ranks, _meet
 from ttsfast.training.setup import open_loaders
 from ttsfast.training.telemetry import read_log
@@ -96,13 +97,16 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
     settings: dict[str, dict[str, Any]] = {
         "plain": {},
         "accumulated": {"training__gradient_accumulation_steps": 2},
+        "moving": {"training__gradient_accumulation_steps": 2, "training__weight_decay": 0.5},
         "utterances": {
             "training__loss_normalization": "utterance",
             "training__adaptive_weighting": "uncertainty",
             "training__kl_normalization": "vector",
         },
     }
-    jobs = [job(name, config(f"{name}2", 3, **more)) for name, more in settings.items()]
+    jobs = [
+        job(name, config(f"{name}2", 3, **more), moving=name == "moving") for name, more in settings.items()
+    ]
     jobs[0]["other_weights"] = True
     random = {"training__max_steps": 6, "training__val_step": 3, "training__save_step": 2}
     jobs += [
@@ -114,7 +118,8 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
 
     for name, more in settings.items():
         alone_config = config(f"{name}1", 6, **more)
-        with Trainer(alone_config, model=tiny_model(alone_config.data.store, 0.0)) as alone:
+        kind = MovingModel if name == "moving" else TinyModel
+        with Trainer(alone_config, model=tiny_model(alone_config.data.store, 0.0, kind)) as alone:
             alone.fit()
         first, second = weights(tmp_path, name, 0), weights(tmp_path, name, 1)
         for key, expected in alone.model.named_parameters():
@@ -129,6 +134,10 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
             for figure in ("total", "mel", "stop", "gradient_norm", "weight_mel", "weight_stop"):
                 assert two[figure] == pytest.approx(one[figure], rel=1e-4), (name, figure)
         assert rows[1][-1]["weight_mel"] != 22.0
+    # A step begins with the first rank's buffers.
+    seen = [torch.load(tmp_path / f"moving-{rank}-seen.pt") for rank in (0, 1)]
+    assert torch.equal(seen[0][::2], seen[1][::2])
+    assert seen[0][-1] > 20
 
     for rank in (0, 1):
         whole, resumed = weights(tmp_path, "whole", rank), weights(tmp_path, "resumed", rank)
@@ -301,32 +310,27 @@ def test_more_ranks_than_utterances_are_refused(make_config: MakeConfig) -> None
         open_loaders(config, store, torch.device("cpu"), 2, Many())
 
 
-def test_gradients_are_summed_in_buckets_and_unused_ones_count_as_zero(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ttsfast.training.gradients.BUCKET_BYTES", 40)
-    sent: list[int] = []
-
-    class Twice(Ranks):
+def test_ranks_that_would_train_something_else_are_refused(make_config: MakeConfig) -> None:
+    class Two(Ranks):
         size = 2
 
-        def sum_later(self, tensor: Tensor) -> Callable[[], Tensor]:
-            sent.append(tensor.numel())
-            tensor.mul_(2)
-            return lambda: tensor
+        def gather(self, value: Any) -> list[Any]:
+            return [value, {**value, "training.seed": 3, "the store's fingerprint": "0"}]
 
-    a, b, c, unused = (torch.nn.Parameter(torch.ones(n)) for n in (7, 5, 3, 2))
-    total = GradientSum([a, b, c, unused], Twice())
+    with pytest.raises(
+        InputError, match=r"rank 1 .*training\.seed is 3 there and 0 on rank 0; the store's"
+    ) as e:
+        Trainer(make_config(), ranks=Two())
+    assert "data.num_workers" not in str(e.value)
 
-    def backward() -> None:
-        (2 * a.sum() + 3 * b.sum() + (c * c).sum()).backward()
 
-    backward()  # a micro-batch before the last: nothing is sent
-    assert sent == []
-    total.begin()
-    backward()
-    total.finish()
-    assert sent == [10, 7]
-    for parameter, each in ((a, 8.0), (b, 12.0), (c, 8.0), (unused, 0.0)):
-        assert parameter.grad is not None
-        assert torch.equal(parameter.grad, torch.full_like(parameter, each))
+def test_a_run_folder_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(Ranks):
+        rank, size = 1, 2
+
+        def gather(self, value: Any) -> list[Any]:
+            return [True, value]
+
+    monkeypatch.setattr("ttsfast.training.agreement.SECONDS_FOR_A_FILE", 0.1)
+    with pytest.raises(InputError, match=r"run: rank 1 does not see what rank 0 writes there"):
+        check_run_folder(tmp_path / "run", Second())

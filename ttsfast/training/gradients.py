@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from ttsfast.training.ranks import Ranks
-
-BUCKET_BYTES = 25 * 2**20
-"""Gradients that travel together: fewer messages, and the first leave while later ones are made."""
+from ttsfast.data.batch import Batch
+from ttsfast.losses.counts import Counts
+from ttsfast.losses.output import LossOutput
+from ttsfast.training.objective import Objective
+from ttsfast.training.ranks import Ranks, Unreachable
 
 
 def norm_of(gradients: Sequence[Tensor], scale: float) -> Tensor:
@@ -27,87 +32,83 @@ def clip_(gradients: Sequence[Tensor], norm: Tensor, limit: float, scale: float,
     torch._foreach_mul_(list(gradients), clip * damping / scale)
 
 
-class GradientSum:
-    """Sums gradients over ranks, each bucket as soon as the backward pass has made it. With one rank it does
-    nothing.
+class SummedObjective:
+    """The objective of one rank, whose gradients its last backward pass of a step sums over ranks.
 
-    What torch's ``DistributedDataParallel`` does, without a wrapper around the model, and summed instead of
-    averaged, since the loss has been divided by the counts of all ranks. Buckets and their order are fixed,
-    so ranks need not reach the parameters in one order. A parameter that a rank did not use counts as 0
-    there.
+    torch's ``DistributedDataParallel`` does it, with two changes to how it is mostly used. It sums instead of
+    averaging, since the loss has been divided by the counts of all ranks. And it wraps the objective, not the
+    model: so an output that no loss term reads does not count as used, and the model, its checkpoints and
+    whatever else holds it know nothing of the wrapper.
+
+    It looks for parameters that a step gives no gradient, since models may leave a part out at some steps, or
+    on some ranks. One that no rank used keeps no gradient, as with one process.
+
+    A step begins with the first rank's buffers on all ranks.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._buckets = _buckets(parameters) if ranks.size > 1 else []
-        self._due = len(self._buckets)
-        """The bucket to send next; past the end outside of a last backward pass."""
-        for bucket in self._buckets:
-            for parameter in bucket.parameters:
-                parameter.register_post_accumulate_grad_hook(self._made(bucket))
+    def __init__(self, objective: Objective, ranks: Ranks) -> None:
+        self._objective = objective
+        self._whole: _Whole | None = None
+        if ranks.size > 1:
+            self._whole = _Whole(objective)
+            # Unused ones looked for, buckets also stay as they are at first, and so does the order of sums.
+            self._parallel = DistributedDataParallel(
+                self._whole, find_unused_parameters=True, gradient_as_bucket_view=True
+            )
+            self._parallel.register_comm_hook(None, self._sum)
+        self._lost = False
 
-    def begin(self) -> None:
-        """The next backward pass is the last one of its step."""
-        for bucket in self._buckets:
-            bucket.missing = len(bucket.parameters)
-        self._due = 0
+    def __call__(
+        self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None, *, last: bool
+    ) -> LossOutput:
+        """As :class:`Objective`; the backward pass of what this returns sums if it is the ``last`` one."""
+        if self._whole is None:
+            return self._objective(batch, normalizer, grad_scale)
+        self._whole.reached = False
+        try:
+            with nullcontext() if last else self._parallel.no_sync():
+                output: LossOutput = self._parallel(batch, normalizer, grad_scale)
+        except RuntimeError as error:
+            if self._whole.reached:
+                raise
+            raise Unreachable(str(error)) from error  # sharing buffers
+        return output
 
-    def finish(self) -> None:
-        """Every parameter's ``grad`` is the sum over ranks from here on."""
-        while self._due < len(self._buckets):
-            self._send()
-        for bucket in self._buckets:
-            bucket.receive()
+    def backward(self, total: Tensor, grad_scale: Tensor | None) -> None:
+        """Differentiate; after the last one of a step every ``grad`` is the sum over ranks."""
+        try:
+            total.backward(grad_scale)
+        except RuntimeError as error:
+            if self._lost:
+                raise Unreachable(str(error)) from error
+            raise
 
-    def _made(self, bucket: _Bucket) -> Callable[[Tensor], None]:
-        def made(parameter: Tensor) -> None:
-            bucket.missing -= 1
-            while self._due < len(self._buckets) and self._buckets[self._due].missing == 0:
-                self._send()
+    # Without annotations, whose text DDP would compare.
+    def _sum(self, state, bucket):  # type: ignore[no-untyped-def]
+        def ended(future: Any) -> Tensor:
+            try:
+                total: Tensor = future.value()[0]
+            except RuntimeError:
+                self._lost = True
+                raise
+            return total
 
-        return made
-
-    def _send(self) -> None:
-        self._buckets[self._due].send(self._ranks)
-        self._due += 1
-
-
-class _Bucket:
-    """Some parameters, and one piece of memory for their gradients."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.missing = 0
-        sizes = [p.numel() for p in parameters]
-        self._flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
-        self._views = [view.view_as(p) for view, p in zip(self._flat.split(sizes), parameters, strict=True)]
-        self._result: Callable[[], Tensor] | None = None
-
-    @torch.no_grad()
-    def send(self, ranks: Ranks) -> None:
-        used = [(v, p.grad) for v, p in zip(self._views, self.parameters, strict=True) if p.grad is not None]
-        if len(used) < len(self.parameters):
-            self._flat.zero_()
-        torch._foreach_copy_([view for view, _ in used], [gradient for _, gradient in used])
-        self._result = ranks.sum_later(self._flat)
-
-    def receive(self) -> None:
-        assert self._result is not None
-        self._result()
-        self._result = None
-        for view, parameter in zip(self._views, self.parameters, strict=True):
-            parameter.grad = view
+        try:
+            return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(ended)
+        except RuntimeError:
+            self._lost = True
+            raise
 
 
-def _buckets(parameters: Sequence[nn.Parameter]) -> list[_Bucket]:
-    """From the last parameter to the first, which is about the order of the backward pass."""
-    groups: list[list[nn.Parameter]] = []
-    room = 0
-    for parameter in reversed(parameters):
-        size = parameter.numel() * parameter.element_size()
-        if not groups or size > room or parameter.dtype != groups[-1][0].dtype:
-            groups.append([])
-            room = BUCKET_BYTES
-        groups[-1].append(parameter)
-        room -= size
-    return [_Bucket(group) for group in groups]
+class _Whole(nn.Module):
+    """The model's parameters under the objective's call."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self._objective = objective
+        self.reached = False
+
+    def forward(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
+        self.reached = True
+        return self._objective(batch, normalizer, grad_scale)

@@ -27,7 +27,7 @@ SECONDS_FOR_A_CAUSE = 3.0
 """How long a rank that lost the others looks for the reason: it is written before connections close."""
 
 
-class _Unreachable(RuntimeError):
+class Unreachable(RuntimeError):
     """A message did not get through."""
 
 
@@ -36,7 +36,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's own kinds, and gloo's, which has none
-        raise _Unreachable(str(error)) from error
+        raise Unreachable(str(error)) from error
 
 
 class Ranks:
@@ -216,7 +216,7 @@ def _open_group(training: TrainingConfig, store: Any, ranks: JoinedRanks, timeou
 
 def _told(store: Any, ranks: JoinedRanks, error: Exception) -> Exception:
     """Tell the other ranks what ends this one; return what to raise."""
-    if isinstance(error, _Unreachable):
+    if isinstance(error, Unreachable):
         cause = _cause_of_another(store)
         unknown = (
             "another rank is gone or silent and has not said why (killed, out of memory, hung?); see the "

@@ -20,6 +20,7 @@ from ttsfast.losses.counts import Counts
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
 from ttsfast.models.voice import VoiceInfo
+from ttsfast.training.agreement import check_agreement, check_run_folder
 from ttsfast.training.averages import WeightAverage, deployed_weights
 from ttsfast.training.checkpoint import (
     best_checkpoint,
@@ -29,7 +30,7 @@ from ttsfast.training.checkpoint import (
     record_best,
 )
 from ttsfast.training.clock import StepClock
-from ttsfast.training.gradients import GradientSum, clip_, norm_of
+from ttsfast.training.gradients import SummedObjective, clip_, norm_of
 from ttsfast.training.monitor import EarlyStopping
 from ttsfast.training.objective import Objective, figures_of, split_figures
 from ttsfast.training.optimizers import Optimizers
@@ -88,7 +89,7 @@ class Trainer:
         training = config.training
         self.run_folder = Path(training.run_folder)
         self.resume = resume
-        if checkpoints(self.run_folder) and not resume:
+        if not resume and self.ranks.from_first(bool(checkpoints(self.run_folder))):
             raise InputError(
                 f"{self.run_folder}: holds a run already; add --resume to continue it, "
                 "or set another training.run_folder"
@@ -101,14 +102,14 @@ class Trainer:
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
-        self.ranks.spread(self.model)
+        check_agreement(self)
         seed_rank(training.seed, self.ranks.rank, step=0)
         self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
         self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)
         self.clock = StepClock(self.device)
         self.objective = Objective(self.model, self.loss, self.precision, self.reduction_factor, self.clock)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.gradient_sum = GradientSum(self.parameters, self.ranks)
+        self.summed = SummedObjective(self.objective, self.ranks)
         self.optimizers = Optimizers(training, self.model, self.voice.contract.n_mels)
         self.average = WeightAverage(self.model, training.ema_decay)
         self.scaler = LossScaler(self.device, enabled=self.precision.scales_loss)
@@ -128,6 +129,7 @@ class Trainer:
         self.step = 0
         self.rate = 0.0
         self.preemption = Preemption()
+        check_run_folder(self.run_folder, self.ranks)
         self.resumed = restore_run(self) if resume else False
 
     def fit(self) -> TrainingResult:
@@ -193,16 +195,15 @@ class Trainer:
             normalizer = self.objective.counts(batches)
         outputs = []
         self.clock.lap("trainer")
-        for batch in batches:
-            out = self.objective(batch, normalizer, self.scaler.factor)
+        for place, batch in enumerate(batches, start=1):
+            last = place == len(batches)
+            out = self.summed(batch, normalizer, self.scaler.factor, last=last)
             outputs.append(out)
-            if len(outputs) == len(batches):
+            if last:
                 figures = self.ranks.sum_later(figures_of(outputs))
-                self.gradient_sum.begin()
-            out.total.backward(self.scaler.factor)
+            self.summed.backward(out.total, self.scaler.factor)
             self.clock.lap("backward")
 
-        self.gradient_sum.finish()
         total, values, floors = split_figures(figures())
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = norm_of(gradients, self.scaler.scale)
