@@ -28,21 +28,28 @@ TTSFAST_INLINE void each_vector(std::int64_t n, std::int64_t head, Step step) {
   if (i < n) step(i, n - i, std::false_type{});
 }
 
-// Elements before `to` reaches a register's boundary, or -1 where it never does.
-template <typename T>
-TTSFAST_INLINE std::int64_t head_of(const T* to) {
-  const std::int64_t bytes = -reinterpret_cast<std::intptr_t>(to) & (TTSFAST_BYTES - 1);
-  return bytes % sizeof(T) == 0 ? bytes / static_cast<std::int64_t>(sizeof(T)) : -1;
+// Elements of a line, computed in T and stored as S, before `to` reaches the boundary of a vector of them; -1 where
+// it never does.
+template <typename T, typename S>
+TTSFAST_INLINE std::int64_t head_of(const S* to) {
+  const std::int64_t bytes = -reinterpret_cast<std::intptr_t>(to) & (Lanes<T>::count * sizeof(S) - 1);
+  return bytes % sizeof(S) == 0 ? bytes / static_cast<std::int64_t>(sizeof(S)) : -1;
 }
 
-template <typename T, bool kWhole>
-TTSFAST_INLINE typename Lanes<T>::Vector fetch(const T* from, std::int64_t count) {
-  if constexpr (kWhole) return load<typename Lanes<T>::Vector>(from);
-  return load<typename Lanes<T>::Vector>(from, count);
+// A vector to compute with, from what is stored: the same type, or Bfloat for float.
+template <typename T, bool kWhole, typename S>
+TTSFAST_INLINE typename Lanes<T>::Vector fetch(const S* from, std::int64_t count) {
+  if constexpr (std::is_same<S, T>::value) {
+    if constexpr (kWhole) return load<typename Lanes<T>::Vector>(from);
+    return load<typename Lanes<T>::Vector>(from, count);
+  } else {
+    if constexpr (kWhole) return widen_bfloat(load<HalfVector>(from));
+    return widen_bfloat(load<HalfVector>(from, count));
+  }
 }
 
-template <typename T, bool kWhole, bool kStream>
-TTSFAST_INLINE void put(T* to, typename Lanes<T>::Vector value, std::int64_t count) {
+template <bool kWhole, bool kStream, typename V, typename S>
+TTSFAST_INLINE void put_stored(S* to, V value, std::int64_t count) {
   if constexpr (!kWhole) {
     store(to, value, count);
   } else if constexpr (kStream) {
@@ -52,20 +59,30 @@ TTSFAST_INLINE void put(T* to, typename Lanes<T>::Vector value, std::int64_t cou
   }
 }
 
-template <typename T>
+template <typename T, bool kWhole, bool kStream, typename S>
+TTSFAST_INLINE void put(S* to, typename Lanes<T>::Vector value, std::int64_t count) {
+  if constexpr (std::is_same<S, T>::value) {
+    put_stored<kWhole, kStream>(to, value, count);
+  } else {
+    put_stored<kWhole, kStream>(to, narrow_bfloat(value), count);
+  }
+}
+
+// Computed in T; predictions are stored as P and targets as G, gradients as what they belong to.
+template <typename T, typename P, typename G>
 struct MelLine {
-  const T* prediction[2];  // the second may be null
-  const T* target;
+  const P* prediction[2];  // the second may be null
+  const G* target;
   const T* shift;  // added to the target; may be null
-  T* gradient[2];  // each may be null
-  T* target_gradient;
+  P* gradient[2];  // each may be null
+  G* target_gradient;
   T keep;   // what the target is multiplied by
   T delta;
   T scale;
 };
 
-template <typename T, Distance kDistance, bool kStream>
-TTSFAST_INLINE void mel_run(const MelLine<T>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
+template <Distance kDistance, bool kStream, typename T, typename P, typename G>
+TTSFAST_INLINE void mel_run(const MelLine<T, P, G>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
   const V high = all<V>(line.delta), low = -high;
@@ -98,19 +115,19 @@ TTSFAST_INLINE void mel_run(const MelLine<T>& line, std::int64_t n, std::int64_t
   sum.add(total);
 }
 
-template <typename T>
+template <typename T, typename S>
 struct KlLine {
-  const T* mu;
-  const T* logvar;
-  const T* prior_mu;  // null: N(0, I)
-  const T* prior_logvar;
-  T* gradient[4];  // mu, logvar, prior mu, prior logvar; each may be null
+  const S* mu;
+  const S* logvar;
+  const S* prior_mu;  // null: N(0, I)
+  const S* prior_logvar;
+  S* gradient[4];  // mu, logvar, prior mu, prior logvar; each may be null
   T scale;
 };
 
 // Adds twice the nats of n elements.
-template <typename T, bool kPrior, bool kStream>
-TTSFAST_INLINE void kl_run(const KlLine<T>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
+template <bool kPrior, bool kStream, typename T, typename S>
+TTSFAST_INLINE void kl_run(const KlLine<T, S>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
   each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
@@ -169,10 +186,10 @@ TTSFAST_INLINE void stop_run(const T* logits, T* gradient, std::int64_t n, T a, 
   sum.add(total);
 }
 
-template <typename T>
+template <typename T, typename S>
 struct AttentionLine {
-  const T* weights;
-  T* gradient;  // may be null
+  const S* weights;
+  S* gradient;  // may be null
   T step_offset;  // t * N_b
   T step_length;  // T_b
   T inverse;      // 1 / (N_b T_b sigma)
@@ -181,8 +198,8 @@ struct AttentionLine {
 
 // A (1 - exp(-(n/N - t/T)^2 / (2 sigma^2))) over n in [first, first + n): the difference is taken between
 // integers, n T - t N, where that of two quotients would cancel near the diagonal.
-template <typename T>
-TTSFAST_INLINE void attention_run(const AttentionLine<T>& line, std::int64_t first, std::int64_t n, Sum<T>& sum) {
+template <typename T, typename S>
+TTSFAST_INLINE void attention_run(const AttentionLine<T, S>& line, std::int64_t first, std::int64_t n, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{}, lanes{};
   for (std::int64_t lane = 0; lane < Lanes<T>::count; ++lane) lanes[lane] = static_cast<T>(first + lane);

@@ -2,6 +2,8 @@
 // Part of one instruction set's version of the fused losses; see loss_vector.h.
 #pragma once
 
+#include <type_traits>
+
 #include "gather.h"
 #include "loss_call.h"
 #include "loss_vector.h"
@@ -66,9 +68,9 @@ struct StoredHalf {
   }
 };
 
-template <typename T>
+template <typename S>
 constexpr Type type_of() {
-  return sizeof(T) == 8 ? Type::f64 : Type::f32;
+  return sizeof(S) == 8 ? Type::f64 : sizeof(S) == 4 ? Type::f32 : Type::bf16;
 }
 
 struct Place {
@@ -121,45 +123,63 @@ void write_block(const View& view, const Place& place, const T* from) {
       to[r * place.row_stride + c * place.column_stride] = Stored::put(from[r * place.width + c]);
 }
 
-template <typename T>
+template <typename S>
 bool is_direct(const View& view, const Place& place) {
-  return view.type == type_of<T>() && (place.column_stride == 1 || place.width <= 1);
+  return view.type == type_of<S>() && (place.column_stride == 1 || place.width <= 1);
 }
 
-// The block itself where it is already as wanted, otherwise a copy in scratch (which moves on).
-template <typename T>
-Rows<T> read_rows(const View& view, const Place& place, T*& scratch) {
+// Whether all of these views are in bfloat16 or absent, elements of a row adjacent: then the arithmetic reads and
+// writes them as they are stored.
+template <int kCount>
+bool are_bfloat(const View* const (&views)[kCount], int column_axis) {
+  for (const View* view : views)
+    if (view->data != nullptr && (view->type != Type::bf16 || view->stride[column_axis] != 1)) return false;
+  return true;
+}
+
+// The block itself where it is already as wanted, otherwise a copy in scratch (which moves on). Where S is not T,
+// are_bfloat has seen that it is as wanted.
+template <typename S, typename T>
+Rows<S> read_rows(const View& view, const Place& place, T*& scratch) {
   if (view.data == nullptr) return {};
-  if (is_direct<T>(view, place)) return {static_cast<T*>(view.data) + place.offset, place.row_stride};
-  T* copy = scratch;
-  scratch += place.rows * place.width;
-  switch (view.type) {
-    case Type::f32: read_block<StoredFloat>(view, place, copy); break;
-    case Type::f64: read_block<StoredDouble>(view, place, copy); break;
-    case Type::bf16: read_block<StoredBfloat>(view, place, copy); break;
-    case Type::f16: read_block<StoredHalf>(view, place, copy); break;
+  if (is_direct<S>(view, place)) return {static_cast<S*>(view.data) + place.offset, place.row_stride};
+  if constexpr (std::is_same<S, T>::value) {
+    T* copy = scratch;
+    scratch += place.rows * place.width;
+    switch (view.type) {
+      case Type::f32: read_block<StoredFloat>(view, place, copy); break;
+      case Type::f64: read_block<StoredDouble>(view, place, copy); break;
+      case Type::bf16: read_block<StoredBfloat>(view, place, copy); break;
+      case Type::f16: read_block<StoredHalf>(view, place, copy); break;
+    }
+    return {copy, place.width};
   }
-  return {copy, place.width};
+  return {};
 }
 
 // Where to write a block: in place, or in scratch for write_rows to bring home.
-template <typename T>
-Rows<T> gradient_rows(const View& view, const Place& place, T*& scratch) {
+template <typename S, typename T>
+Rows<S> gradient_rows(const View& view, const Place& place, T*& scratch) {
   if (view.data == nullptr) return {};
-  if (is_direct<T>(view, place)) return {static_cast<T*>(view.data) + place.offset, place.row_stride};
-  T* copy = scratch;
-  scratch += place.rows * place.width;
-  return {copy, place.width};
+  if (is_direct<S>(view, place)) return {static_cast<S*>(view.data) + place.offset, place.row_stride};
+  if constexpr (std::is_same<S, T>::value) {
+    T* copy = scratch;
+    scratch += place.rows * place.width;
+    return {copy, place.width};
+  }
+  return {};
 }
 
-template <typename T>
-void write_rows(const View& view, const Place& place, const Rows<T>& rows) {
-  if (view.data == nullptr || is_direct<T>(view, place)) return;
-  switch (view.type) {
-    case Type::f32: write_block<StoredFloat>(view, place, rows.data); break;
-    case Type::f64: write_block<StoredDouble>(view, place, rows.data); break;
-    case Type::bf16: write_block<StoredBfloat>(view, place, rows.data); break;
-    case Type::f16: write_block<StoredHalf>(view, place, rows.data); break;
+template <typename S>
+void write_rows(const View& view, const Place& place, const Rows<S>& rows) {
+  if (view.data == nullptr || is_direct<S>(view, place)) return;
+  if constexpr (!std::is_same<S, Bfloat>::value) {
+    switch (view.type) {
+      case Type::f32: write_block<StoredFloat>(view, place, rows.data); break;
+      case Type::f64: write_block<StoredDouble>(view, place, rows.data); break;
+      case Type::bf16: write_block<StoredBfloat>(view, place, rows.data); break;
+      case Type::f16: write_block<StoredHalf>(view, place, rows.data); break;
+    }
   }
 }
 

@@ -29,12 +29,12 @@ inline void zero_padding(const View& gradient, const Block& block, std::int64_t 
 }
 
 // Where the streamed elements of a line begin, or -1 where its gradients are not aligned alike.
-template <typename T, int kCount>
-TTSFAST_INLINE std::int64_t common_head(T* const (&gradients)[kCount], T* another = nullptr) {
-  std::int64_t head = another == nullptr ? -2 : head_of(another);
-  for (T* gradient : gradients) {
+template <typename T, int kCount, typename S, typename G = S>
+TTSFAST_INLINE std::int64_t common_head(S* const (&gradients)[kCount], G* another = nullptr) {
+  std::int64_t head = another == nullptr ? -2 : head_of<T>(another);
+  for (S* gradient : gradients) {
     if (gradient == nullptr) continue;
-    const std::int64_t own = head_of(gradient);
+    const std::int64_t own = head_of<T>(gradient);
     if (head != -2 && own != head) return -1;
     head = own;
   }
@@ -46,13 +46,13 @@ TTSFAST_INLINE T* ahead(T* pointer, std::int64_t count) {
   return pointer == nullptr ? nullptr : pointer + count;
 }
 
-template <typename T, Distance kDistance, bool kStream>
-double mel_line(MelLine<T> line, std::int64_t n) {
+template <Distance kDistance, bool kStream, typename T, typename P, typename G>
+double mel_line(MelLine<T, P, G> line, std::int64_t n) {
   Sum<T> sum;
-  std::int64_t head = kStream ? common_head(line.gradient, line.target_gradient) : 0;
+  std::int64_t head = kStream ? common_head<T>(line.gradient, line.target_gradient) : 0;
   while (n > 0) {
     const std::int64_t run = n < kRun + head ? n : kRun + head;
-    mel_run<T, kDistance, kStream>(line, run, head, sum);
+    mel_run<kDistance, kStream>(line, run, head, sum);
     n -= run;
     head = 0;
     for (int p = 0; p < 2; ++p) {
@@ -66,10 +66,10 @@ double mel_line(MelLine<T> line, std::int64_t n) {
   return total_of(sum);
 }
 
-template <typename T, Distance kDistance>
-double mel_line(const MelLine<T>& line, std::int64_t n, bool stream) {
-  if (stream && common_head(line.gradient, line.target_gradient) >= 0) return mel_line<T, kDistance, true>(line, n);
-  return mel_line<T, kDistance, false>(line, n);
+template <Distance kDistance, typename T, typename P, typename G>
+double mel_line(const MelLine<T, P, G>& line, std::int64_t n, bool stream) {
+  if (stream && common_head<T>(line.gradient, line.target_gradient) >= 0) return mel_line<kDistance, true>(line, n);
+  return mel_line<kDistance, false>(line, n);
 }
 
 // amount * deviation * xi for the block's valid rows.
@@ -85,21 +85,20 @@ void noise_rows(const Call& call, const Block& block, T* to) {
   }
 }
 
-template <typename T>
-double mel_task(const Call& call, std::int64_t index, T* scratch) {
-  const Block block = block_at(index, call.mel, call.frames, call.mel_lengths[index / call.mel.blocks]);
+// The valid rows of a block: predictions read as P, targets as G, gradients written alike.
+template <typename P, typename G, typename T>
+double mel_block(const Call& call, const Block& block, T* scratch) {
   const std::int64_t bins = call.bins;
-  const View* gradients[3] = {&call.prediction_gradient[0], &call.prediction_gradient[1], &call.target_gradient};
-  for (const View* gradient : gradients) zero_padding(*gradient, block, bins, call.stream);
-  if (block.valid == 0 || bins == 0) return 0;
-
   const auto place = [&](const View& view) {
     return block_of(view, block.batch, block.first, block.valid, bins);
   };
-  const Rows<T> target = read_rows<T>(call.target, place(call.target), scratch);
-  Rows<T> prediction[2], gradient[3];
-  for (int p = 0; p < 2; ++p) prediction[p] = read_rows<T>(call.prediction[p], place(call.prediction[p]), scratch);
-  for (int g = 0; g < 3; ++g) gradient[g] = gradient_rows<T>(*gradients[g], place(*gradients[g]), scratch);
+  const Rows<G> target = read_rows<G>(call.target, place(call.target), scratch);
+  Rows<P> prediction[2], gradient[2];
+  for (int p = 0; p < 2; ++p) {
+    prediction[p] = read_rows<P>(call.prediction[p], place(call.prediction[p]), scratch);
+    gradient[p] = gradient_rows<P>(call.prediction_gradient[p], place(call.prediction_gradient[p]), scratch);
+  }
+  const Rows<G> target_gradient = gradient_rows<G>(call.target_gradient, place(call.target_gradient), scratch);
   Rows<T> shift;
   if (call.smoothing == Smoothing::noise) {
     noise_rows(call, block, scratch);
@@ -112,103 +111,129 @@ double mel_task(const Call& call, std::int64_t index, T* scratch) {
 
   // Rows that follow each other without a gap are one long line.
   bool joined = target.stride == bins && (!shift || shift.stride == bins);
-  for (int p = 0; p < 2; ++p) joined = joined && (!prediction[p] || prediction[p].stride == bins);
-  for (int g = 0; g < 3; ++g) joined = joined && (!gradient[g] || gradient[g].stride == bins);
+  joined = joined && (!target_gradient || target_gradient.stride == bins);
+  for (int p = 0; p < 2; ++p) {
+    joined = joined && (!prediction[p] || prediction[p].stride == bins);
+    joined = joined && (!gradient[p] || gradient[p].stride == bins);
+  }
   const std::int64_t lines = joined ? 1 : block.valid, length = joined ? block.valid * bins : bins;
   double total = 0;
   for (std::int64_t r = 0; r < lines; ++r) {
-    const MelLine<T> line = {
+    const MelLine<T, P, G> line = {
         {prediction[0].row(r), prediction[1] ? prediction[1].row(r) : nullptr},
         target.row(r),
         shift ? shift.row(r) : nullptr,
         {gradient[0] ? gradient[0].row(r) : nullptr, gradient[1] ? gradient[1].row(r) : nullptr},
-        gradient[2] ? gradient[2].row(r) : nullptr,
+        target_gradient ? target_gradient.row(r) : nullptr,
         call.smoothing == Smoothing::mean ? static_cast<T>(1.0 - call.amount) : T(1),
         static_cast<T>(call.delta),
         static_cast<T>(call.mel.scale[block.batch])};
     switch (call.distance) {
-      case Distance::huber: total += mel_line<T, Distance::huber>(line, length, call.stream); break;
-      case Distance::l1: total += mel_line<T, Distance::l1>(line, length, call.stream); break;
-      case Distance::mse: total += mel_line<T, Distance::mse>(line, length, call.stream); break;
+      case Distance::huber: total += mel_line<Distance::huber>(line, length, call.stream); break;
+      case Distance::l1: total += mel_line<Distance::l1>(line, length, call.stream); break;
+      case Distance::mse: total += mel_line<Distance::mse>(line, length, call.stream); break;
     }
   }
-  for (int g = 0; g < 3; ++g) write_rows(*gradients[g], place(*gradients[g]), gradient[g]);
+  for (int p = 0; p < 2; ++p) write_rows(call.prediction_gradient[p], place(call.prediction_gradient[p]), gradient[p]);
+  write_rows(call.target_gradient, place(call.target_gradient), target_gradient);
   return total;
 }
 
-template <typename T, bool kPrior, bool kStream>
-double kl_line(KlLine<T> line, std::int64_t n) {
+template <typename T>
+double mel_task(const Call& call, std::int64_t index, T* scratch) {
+  const Block block = block_at(index, call.mel, call.frames, call.mel_lengths[index / call.mel.blocks]);
+  const View* const gradients[3] = {&call.prediction_gradient[0], &call.prediction_gradient[1], &call.target_gradient};
+  for (const View* gradient : gradients) zero_padding(*gradient, block, call.bins, call.stream);
+  if (block.valid == 0 || call.bins == 0) return 0;
+  if constexpr (std::is_same<T, float>::value) {
+    const View* const predictions[4] = {&call.prediction[0], &call.prediction[1], gradients[0], gradients[1]};
+    const View* const targets[2] = {&call.target, gradients[2]};
+    // Predictions of a network under autocast, and targets from the data in either type.
+    if (are_bfloat(predictions, 2))
+      return are_bfloat(targets, 2) ? mel_block<Bfloat, Bfloat>(call, block, scratch)
+                                    : mel_block<Bfloat, T>(call, block, scratch);
+  }
+  return mel_block<T, T>(call, block, scratch);
+}
+
+template <bool kPrior, bool kStream, typename T, typename S>
+double kl_line(KlLine<T, S> line, std::int64_t n) {
   Sum<T> sum;
-  std::int64_t head = kStream ? common_head(line.gradient) : 0;
+  std::int64_t head = kStream ? common_head<T>(line.gradient) : 0;
   while (n > 0) {
     const std::int64_t run = n < kRun + head ? n : kRun + head;
-    kl_run<T, kPrior, kStream>(line, run, head, sum);
+    kl_run<kPrior, kStream>(line, run, head, sum);
     n -= run;
     head = 0;
     line.mu += run;
     line.logvar += run;
     line.prior_mu = ahead(line.prior_mu, run);
     line.prior_logvar = ahead(line.prior_logvar, run);
-    for (T*& gradient : line.gradient) gradient = ahead(gradient, run);
+    for (S*& gradient : line.gradient) gradient = ahead(gradient, run);
   }
   return 0.5 * total_of(sum);
 }
 
-template <typename T>
-double kl_line(const KlLine<T>& line, std::int64_t n, bool stream) {
-  stream = stream && common_head(line.gradient) >= 0;
-  if (line.prior_mu != nullptr) return stream ? kl_line<T, true, true>(line, n) : kl_line<T, true, false>(line, n);
-  return stream ? kl_line<T, false, true>(line, n) : kl_line<T, false, false>(line, n);
+template <typename T, typename S>
+double kl_line(const KlLine<T, S>& line, std::int64_t n, bool stream) {
+  stream = stream && common_head<T>(line.gradient) >= 0;
+  if (line.prior_mu != nullptr) return stream ? kl_line<true, true>(line, n) : kl_line<true, false>(line, n);
+  return stream ? kl_line<false, true>(line, n) : kl_line<false, false>(line, n);
 }
 
 // With free bits a vector's nats decide whether it has a gradient, so it is read twice, the second time
 // from the nearest cache.
-template <typename T>
-double kl_vector(KlLine<T> line, std::int64_t n, double free_bits, bool stream) {
-  KlLine<T> values = line;
-  for (T*& gradient : values.gradient) gradient = nullptr;
+template <typename T, typename S>
+double kl_vector(const KlLine<T, S>& line, std::int64_t n, double free_bits, bool stream) {
+  KlLine<T, S> values = line;
+  for (S*& gradient : values.gradient) gradient = nullptr;
   const double nats = kl_line(values, n, false);
   if (!(nats <= free_bits)) return kl_line(line, n, stream);
-  for (T* gradient : line.gradient)
-    if (gradient != nullptr) std::memset(static_cast<void*>(gradient), 0, static_cast<std::size_t>(n) * sizeof(T));
+  for (S* gradient : line.gradient)
+    if (gradient != nullptr) std::memset(static_cast<void*>(gradient), 0, static_cast<std::size_t>(n) * sizeof(S));
   return free_bits;
 }
 
-template <typename T>
-double kl_task(const Call& call, std::int64_t index, T* scratch) {
-  const std::int64_t length = call.mel_lengths[index / call.kl.blocks], width = call.latents;
-  const std::int64_t valid = call.per_frame ? length : length > 0;
-  const Block block = block_at(index, call.kl, call.per_frame ? call.frames : 1, valid);
-  const View* values[4] = {&call.posterior[0], &call.posterior[1], &call.prior[0], &call.prior[1]};
-  const View* gradients[4] = {&call.posterior_gradient[0], &call.posterior_gradient[1], &call.prior_gradient[0],
-                              &call.prior_gradient[1]};
-  for (const View* gradient : gradients) zero_padding(*gradient, block, width, call.stream);
-  if (block.valid == 0) return 0;
-
+// The valid rows of a block, all tensors read and written as S.
+template <typename S, typename T>
+double kl_block(const Call& call, const Block& block, const View* const (&views)[8], T* scratch) {
+  const std::int64_t width = call.latents;
   const auto place = [&](const View& view) {
     return block_of(view, block.batch, block.first, block.valid, width);
   };
-  Rows<T> value[4], gradient[4];
-  for (int i = 0; i < 4; ++i) value[i] = read_rows<T>(*values[i], place(*values[i]), scratch);
-  for (int i = 0; i < 4; ++i) gradient[i] = gradient_rows<T>(*gradients[i], place(*gradients[i]), scratch);
+  // Values, then gradients.
+  Rows<S> rows[8];
   bool joined = call.free_bits == 0;
-  for (int i = 0; i < 4; ++i) {
-    joined = joined && (!value[i] || value[i].stride == width);
-    joined = joined && (!gradient[i] || gradient[i].stride == width);
+  for (int i = 0; i < 8; ++i) {
+    rows[i] = i < 4 ? read_rows<S>(*views[i], place(*views[i]), scratch)
+                    : gradient_rows<S>(*views[i], place(*views[i]), scratch);
+    joined = joined && (!rows[i] || rows[i].stride == width);
   }
   const std::int64_t lines = joined ? 1 : block.valid, n = joined ? block.valid * width : width;
   double total = 0;
   for (std::int64_t r = 0; r < lines; ++r) {
-    KlLine<T> line{value[0].row(r), value[1].row(r), nullptr, nullptr, {}, static_cast<T>(call.kl.scale[block.batch])};
-    if (value[2]) {
-      line.prior_mu = value[2].row(r);
-      line.prior_logvar = value[3].row(r);
-    }
-    for (int i = 0; i < 4; ++i) line.gradient[i] = gradient[i] ? gradient[i].row(r) : nullptr;
+    const auto row = [&](int i) { return rows[i] ? rows[i].row(r) : nullptr; };
+    const KlLine<T, S> line{row(0), row(1), row(2), row(3), {row(4), row(5), row(6), row(7)},
+                            static_cast<T>(call.kl.scale[block.batch])};
     total += call.free_bits > 0 ? kl_vector(line, n, call.free_bits, call.stream) : kl_line(line, n, call.stream);
   }
-  for (int i = 0; i < 4; ++i) write_rows(*gradients[i], place(*gradients[i]), gradient[i]);
+  for (int i = 4; i < 8; ++i) write_rows(*views[i], place(*views[i]), rows[i]);
   return total;
+}
+
+template <typename T>
+double kl_task(const Call& call, std::int64_t index, T* scratch) {
+  const std::int64_t length = call.mel_lengths[index / call.kl.blocks];
+  const std::int64_t valid = call.per_frame ? length : length > 0;
+  const Block block = block_at(index, call.kl, call.per_frame ? call.frames : 1, valid);
+  const View* const views[8] = {&call.posterior[0], &call.posterior[1], &call.prior[0], &call.prior[1],
+                                &call.posterior_gradient[0], &call.posterior_gradient[1],
+                                &call.prior_gradient[0], &call.prior_gradient[1]};
+  for (int i = 4; i < 8; ++i) zero_padding(*views[i], block, call.latents, call.stream);
+  if (block.valid == 0) return 0;
+  if constexpr (std::is_same<T, float>::value)
+    if (are_bfloat(views, 2)) return kl_block<Bfloat>(call, block, views, scratch);
+  return kl_block<T>(call, block, views, scratch);
 }
 
 template <typename T>
@@ -240,7 +265,8 @@ double stop_task(const Call& call, std::int64_t index, T* scratch) {
   return total_of(sum);
 }
 
-template <typename T>
+// Weights read, and gradients written, as S.
+template <typename S, typename T>
 double attention_task(const Call& call, const Layer& layer, std::int64_t index, T* scratch) {
   const std::int64_t head = index / call.attention.blocks % layer.heads;
   const std::int64_t batch = index / call.attention.blocks / layer.heads;
@@ -256,12 +282,12 @@ double attention_task(const Call& call, const Layer& layer, std::int64_t index, 
   zero_rows(layer.gradient, place(layer.gradient, 0, block.valid, valid, call.symbols - valid), false);
   if (block.valid == 0) return 0;
   const Place from = place(layer.value, 0, block.valid, 0, valid), to = place(layer.gradient, 0, block.valid, 0, valid);
-  const Rows<T> weights = read_rows<T>(layer.value, from, scratch);
-  const Rows<T> gradient = gradient_rows<T>(layer.gradient, to, scratch);
+  const Rows<S> weights = read_rows<S>(layer.value, from, scratch);
+  const Rows<S> gradient = gradient_rows<S>(layer.gradient, to, scratch);
   const double span = static_cast<double>(valid) * static_cast<double>(length) * call.sigma;
   Sum<T> sum;
   for (std::int64_t r = 0; r < block.valid; ++r) {
-    AttentionLine<T> line{weights.row(r),
+    AttentionLine<T, S> line{weights.row(r),
                           gradient ? gradient.row(r) : nullptr,
                           static_cast<T>((block.first + r) * valid),
                           static_cast<T>(length),
@@ -284,7 +310,13 @@ double any_task(const Call& call, std::int64_t task, T* scratch) {
   if (task < call.attention.first) return stop_task(call, task - call.stop.first, scratch);
   std::int64_t layer = 0;
   while (layer + 1 < call.layer_count && task >= call.layers[layer + 1].first) ++layer;
-  return attention_task(call, call.layers[layer], task - call.layers[layer].first, scratch);
+  const Layer& found = call.layers[layer];
+  const std::int64_t index = task - found.first;
+  if constexpr (std::is_same<T, float>::value) {
+    const View* const views[2] = {&found.value, &found.gradient};
+    if (are_bfloat(views, 3)) return attention_task<Bfloat>(call, found, index, scratch);
+  }
+  return attention_task<T>(call, found, index, scratch);
 }
 
 inline void sweep(Call& call, std::int64_t task, void* scratch) {

@@ -22,6 +22,11 @@ typedef std::uint64_t LongVector __attribute__((vector_size(2 * TTSFAST_BYTES)))
 typedef double SumVector __attribute__((vector_size(2 * TTSFAST_BYTES)));
 typedef std::uint16_t HalfVector __attribute__((vector_size(TTSFAST_BYTES / 2)));
 
+// A number as it is stored; computed in float.
+struct Bfloat {
+  std::uint16_t bits;
+};
+
 template <typename T>
 struct Lanes;
 template <>
@@ -76,24 +81,35 @@ TTSFAST_INLINE void store(T* to, V value, std::int64_t count) {
   std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(T));
 }
 
-// Past the caches; `to` must be a multiple of the register's width.
+// Past the caches; `to` must be a multiple of the width of V. Where the processor has no such store of that width,
+// an ordinary one.
 template <typename V, typename T>
 TTSFAST_INLINE void store_streaming(T* to, V value) {
 #if TTSFAST_BYTES == 64
-  __m512i bits;
-  std::memcpy(&bits, &value, 64);
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bits);
-#elif TTSFAST_BYTES == 32
-  __m256i bits;
-  std::memcpy(&bits, &value, 32);
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits);
-#elif defined(__SSE2__)
-  __m128i bits;
-  std::memcpy(&bits, &value, 16);
-  _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
-#else
-  store(to, value);
+  if constexpr (sizeof(V) == 64) {
+    __m512i bits;
+    std::memcpy(&bits, &value, 64);
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), bits);
+    return;
+  }
 #endif
+#if TTSFAST_BYTES >= 32
+  if constexpr (sizeof(V) == 32) {
+    __m256i bits;
+    std::memcpy(&bits, &value, 32);
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits);
+    return;
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) {
+    __m128i bits;
+    std::memcpy(&bits, &value, 16);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
+    return;
+  }
+#endif
+  store(to, value);
 }
 
 // Other threads must see what was streamed before they are told that it is there.
@@ -282,16 +298,38 @@ TTSFAST_INLINE void sine_cosine(FloatVector v, FloatVector& sine, FloatVector& c
   cosine = ((turn + 1) & 2) != 0 ? -cosine : cosine;
 }
 
+// By name, since compilers take vectors of halves apart to convert them.
 TTSFAST_INLINE FloatVector widen_bfloat(HalfVector half) {
-  return reinterpret_cast<FloatVector>(__builtin_convertvector(half, WordVector) << 16);
+#if TTSFAST_BYTES == 64
+  const WordVector wide = reinterpret_cast<WordVector>(_mm512_maskz_cvtepu16_epi32(0xFFFF, reinterpret_cast<__m256i>(half)));
+#elif TTSFAST_BYTES == 32
+  const WordVector wide = reinterpret_cast<WordVector>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
+#else
+  const WordVector wide = __builtin_convertvector(half, WordVector);
+#endif
+  return reinterpret_cast<FloatVector>(wide << 16);
 }
 
 // Round to nearest, ties to even; NaN stays NaN.
 TTSFAST_INLINE HalfVector narrow_bfloat(FloatVector value) {
   const WordVector bits = reinterpret_cast<WordVector>(value);
-  const WordVector rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const auto ordered = value == value;
-  return __builtin_convertvector(ordered ? rounded : (bits >> 16) | 0x40u, HalfVector);
+  const WordVector rounded = ordered ? bits + (0x7FFFu + ((bits >> 16) & 1u)) : bits | 0x400000u;
+  // The upper half of each word, side by side.
+  HalfVector half;
+#if TTSFAST_BYTES == 64
+  const __m512i odd = _mm512_set_epi64(0, 0, 0, 0, 0x001F001D001B0019, 0x0017001500130011, 0x000F000D000B0009, 0x0007000500030001);
+  const __m512i packed = _mm512_maskz_permutexvar_epi16(0xFFFFFFFF, odd, reinterpret_cast<__m512i>(rounded));
+  std::memcpy(&half, &packed, sizeof(half));
+#elif TTSFAST_BYTES == 32
+  // Packing takes turns between the two halves of the register.
+  const __m256i upper = reinterpret_cast<__m256i>(rounded >> 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(upper, upper), 0x08);
+  std::memcpy(&half, &packed, sizeof(half));
+#else
+  half = __builtin_convertvector(rounded >> 16, HalfVector);
+#endif
+  return half;
 }
 
 }  // namespace TTSFAST_ISA

@@ -11,10 +11,10 @@ namespace {
 
 // Elements per task: a few of these blocks fit the nearest cache together, and a batch makes enough of them
 // to share out evenly.
-constexpr std::int64_t kBlockElements = 2560;
+constexpr std::int64_t kBlockElements = 5120;
 
 // Tasks, about, that take as long as waking a thread.
-constexpr std::int64_t kTasksPerThread = 12;
+constexpr std::int64_t kTasksPerThread = 6;
 
 // Gradients of more bytes than this would only push each other out of the caches on their way to memory.
 constexpr std::int64_t kStreamBytes = 12 << 20;

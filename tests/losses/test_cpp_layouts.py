@@ -11,6 +11,8 @@ from cpp_checks import MISSING, WHY_MISSING, assert_accurate, assert_same_bits, 
 from loss_checks import leaves, make_batch
 from torch import Tensor
 
+from ttsfast import native
+from ttsfast.losses import backend as backends
 from ttsfast.losses import sweep
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
@@ -92,6 +94,25 @@ def test_mixed_dtypes_and_layouts() -> None:
     assert_accurate(batch)
 
 
+@pytest.mark.parametrize("target", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("isa", [1, 2, 3])
+def test_bfloat_as_it_lies_and_through_a_copy_give_the_same_bits(
+    target: torch.dtype, isa: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert native.core is not None
+    if not native.core.loss_supports(isa):
+        pytest.skip("this processor does not have these instructions")
+    monkeypatch.setattr(backends._registered["cpp"], "isa", isa)
+    batch = make(torch.bfloat16)
+    # The smallest and largest numbers, infinities and NaN, at every place of a vector.
+    odd = torch.tensor([0.0, -0.0, 1e-40, -1e-39, 3e38, torch.inf, -torch.inf, torch.nan]).bfloat16()
+    with torch.no_grad():
+        batch["mel_pred"][0].view(-1)[: 8 * 41] = odd.repeat(41)
+        batch["posterior"][0].view(-1)[: 8 * 19] = odd.repeat(19)
+    batch["mel_target"] = batch["mel_target"].detach().to(target).requires_grad_()
+    assert_same_bits(run(batch, "cpp", 3.7), run(laid_out(batch, spread), "cpp", 3.7))
+
+
 def test_a_transposed_input_gets_a_transposed_gradient() -> None:
     batch = laid_out(make(), transposed)
     result = run(batch, "cpp")
@@ -138,19 +159,24 @@ def test_gradients_are_written_whole_and_nothing_else(
         assert (outer[-7:] == 12345.0).all()
 
 
-def large_batch() -> dict[str, Any]:
+def large_batch(dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Enough gradients for streaming stores."""
     batch = make_batch(
         [1000, 1511, 77, 1512] * 2, [5, 4, 3, 9] * 2, frames=1520, bins=100, latents=160, per_frame=True,
-        pair=True, dtype=torch.float32,
+        pair=True, dtype=dtype,
     )  # fmt: skip
     batch["mel_target"].requires_grad_()
     return batch
 
 
-def test_streaming_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("target", [torch.float32, torch.bfloat16], ids=str)
+def test_streaming_changes_no_bit(
+    dtype: torch.dtype, target: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Off a register's boundary nothing is streamed, so these two runs take different paths.
-    batch = large_batch()
+    batch = large_batch(dtype)
+    batch["mel_target"] = batch["mel_target"].detach().to(target).requires_grad_()
     expected = run(batch, "cpp")
     monkeypatch.setattr(sweep, "RECYCLED_BYTES", 1 << 60)
     usual = sweep.empty_gradient
