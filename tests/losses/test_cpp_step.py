@@ -115,6 +115,17 @@ CHANGES: dict[str, Callable[[Tensor], Any]] = {
 }  # fmt: skip
 
 
+WHOLE: dict[str, Callable[[Any], Any]] = {
+    "absent": lambda value: None,
+    "as a list": lambda value: parts_of(value),
+    "one more": lambda value: (*parts_of(value), parts_of(value)[0]),
+    "one less": lambda value: tuple(parts_of(value)[:-1]),
+    "a number": lambda value: 3.0,
+    "a text": lambda value: "text",
+}
+"""Of an argument, where :data:`CHANGES` are of one tensor in it."""
+
+
 def call_of(seed: int) -> Batch:
     batch = make_batch(
         [7, 3], [4, 2], bins=5, per_frame=seed % 2 == 0, prior=seed % 3 == 0, pair=seed % 5 == 0,
@@ -166,7 +177,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 # torch itself crashes where another change sends a tensor without memory to the reference.
-COMBINED = sorted(set(CHANGES) - {"no memory"})
+COMBINED = sorted({*CHANGES, *WHOLE} - {"no memory"})
 hostile = st.tuples(st.integers(0, 20), st.integers(0, 3), st.sampled_from(COMBINED))
 
 
@@ -188,6 +199,9 @@ def test_any_call_ends_as_the_checks_in_python_have_it(
     for which, part, change in changes:
         name = sorted(batch)[which % len(batch)]
         parts = parts_of(batch[name])
+        if change in WHOLE and parts:
+            batch[name] = WHOLE[change](batch[name])
+            continue
         index = part % max(len(parts), 1)
         if not parts or type(parts[index]) is not Tensor:
             continue
@@ -201,17 +215,42 @@ def test_any_call_ends_as_the_checks_in_python_have_it(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted({**call_of(0), **call_of(1), **call_of(4)}))
-@pytest.mark.parametrize("change", sorted(CHANGES))
+@pytest.mark.parametrize("change", sorted({*CHANGES, *WHOLE}))
 def test_one_hostile_argument(name: str, change: str) -> None:
     batch = next(call for call in map(call_of, (0, 1, 4)) if name in call)
     parts = parts_of(batch[name])
-    try:
-        parts[-1] = CHANGES[change](parts[-1])
-    except (RuntimeError, IndexError) as error:
-        pytest.skip(f"torch makes no such tensor: {error}")
-    batch[name] = tuple(parts) if isinstance(batch[name], tuple) else parts[0]
+    if change in WHOLE:
+        batch[name] = WHOLE[change](batch[name])
+    else:
+        try:
+            parts[-1] = CHANGES[change](parts[-1])
+        except (RuntimeError, IndexError) as error:
+            pytest.skip(f"torch makes no such tensor: {error}")
+        batch[name] = tuple(parts) if isinstance(batch[name], tuple) else parts[0]
     for options in OPTIONS[:2]:
         assert_alike(batch, {**options, "backend": "auto"}, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention": (), "text_lengths": None},
+        {"attention": None, "text_lengths": None},
+        {"stop_logits": None, "attention": None, "text_lengths": None, "step_lengths": torch.tensor([99, 3])},
+        {"stop_logits": None, "attention": None, "text_lengths": None, "step_lengths": torch.tensor([7, -3])},
+        {"posterior": None, "prior": call_of(0)["prior"]},
+        {"mel_pred": torch.zeros(2, 15, 0), "mel_target": torch.zeros(2, 15, 0)},
+        {"mel_pred": (), "mel_target": None},
+        {"attention": [call_of(0)["attention"], call_of(7)["attention"]]},
+        {"attention": [call_of(0)["attention"], call_of(0)["attention"][..., :3]]},
+        {"step_lengths": call_of(0)["mel_lengths"], "stop_logits": call_of(0)["stop_logits"][:, :9]},
+    ],
+    ids=lambda change: "+".join(change),
+)
+def test_arguments_that_do_not_belong_together(change: Batch) -> None:
+    for seed in (0, 1):
+        for options in OPTIONS[:2]:
+            assert_alike({**call_of(seed), **change}, options, {})
 
 
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -266,7 +305,7 @@ def test_an_interruption_while_reading_is_not_swallowed() -> None:
     class Interrupting(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal interrupted
-            if not interrupted:
+            if function is Tensor.is_neg and not interrupted:
                 interrupted = True
                 raise KeyboardInterrupt
             return function(*args, **(kwargs or {}))

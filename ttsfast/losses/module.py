@@ -270,11 +270,12 @@ class TTSLoss(nn.Module):
 
     def _step_state(self) -> StepState:
         """For a backend that moves the state on in its own launch."""
-        # From the dictionaries, since looking ten buffers up through __getattr__ costs as much as the checks.
+        # From the dictionaries: looking ten buffers up through __getattr__ would cost more than all checks of the call.
         own: dict[str, Any] = self._buffers
-        adaptive: dict[str, Any] = self.adaptive._buffers
+        weights: Any = self._modules["adaptive"]
+        adaptive: dict[str, Any] = weights._buffers
         return StepState(
-            method=self.adaptive.method if self.training and self.update_in_forward else "fixed",
+            method=weights.method if self.training and self.update_in_forward else "fixed",
             factors=adaptive["factors"],
             fast=adaptive["fast"],
             slow=adaptive["slow"],

@@ -163,8 +163,6 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& st
     if (tensors_.present[2] && call.steps < call.frames) refuse("fewer steps than frames");
     if (tensors_.present[3] && call.attention_steps < call.frames) refuse("fewer steps than frames");
     objects.step_lengths = objects.mel_lengths;
-  } else if (!tensors_.present[2] && !tensors_.present[3]) {
-    refuse("step_lengths of no axis");
   }
   if ((objects.text_lengths != Py_None) != tensors_.present[3]) refuse("attention or text_lengths alone");
   read_vectors(objects, Beyond::refuse, tensors_);
