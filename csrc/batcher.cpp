@@ -36,10 +36,11 @@ void name_this_thread() {
 
 }  // namespace
 
-Batcher::Batcher(std::shared_ptr<const Table> table, Format format, std::size_t threads, std::size_t slots)
+Batcher::Batcher(std::shared_ptr<const Table> table, Format format, std::size_t threads, std::size_t slots,
+                 std::size_t usual_bytes)
     : table_(std::move(table)),
       format_((check_format(format, table_->bins()), std::move(format))),
-      slots_(std::make_shared<Slots>(std::max<std::size_t>(slots, 1))),
+      slots_(std::make_shared<Slots>(std::max<std::size_t>(slots, 1), usual_bytes)),
       own_(*table_, format_) {
   start_threads(threads);
 }

@@ -43,8 +43,11 @@ struct Closed : std::runtime_error {
 // this batch: a caller that keeps what it took pays with memory, and is never waited for by itself.
 class Batcher {
  public:
-  // Without threads, batches are made in take(). Throws std::invalid_argument for an impossible format.
-  Batcher(std::shared_ptr<const Table> table, Format format, std::size_t threads, std::size_t slots);
+  // Without threads, batches are made in take(). Slots have `usual_bytes` from the beginning; what no batch
+  // reaches is wasted, and what is missing is added when it is needed. Throws std::invalid_argument for an
+  // impossible format.
+  Batcher(std::shared_ptr<const Table> table, Format format, std::size_t threads, std::size_t slots,
+          std::size_t usual_bytes = 0);
   ~Batcher();
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;

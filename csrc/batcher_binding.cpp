@@ -116,7 +116,7 @@ class Handle {
   Handle(const py::list& shards, const py::dict& columns, std::int64_t bins, std::int64_t alphabet, bool verify,
          const std::string& dtype, const std::vector<float>& silence, std::size_t tail_frames,
          std::size_t frame_multiple, std::size_t text_multiple, bool targets, std::size_t threads,
-         std::size_t slots) {
+         std::size_t slots, std::size_t usual_bytes) {
     std::vector<Shard> opened;
     for (const py::handle& shard : shards) opened.push_back(shard_of(shard.cast<py::tuple>(), bins, held_));
     Columns table;
@@ -130,7 +130,7 @@ class Handle {
     Format format{element_named(dtype), tail_frames, frame_multiple, text_multiple, targets, silence};
     core_ = std::make_shared<Batcher>(
         std::make_shared<const Table>(std::move(opened), table, bins, alphabet, verify), std::move(format), threads,
-        slots);
+        slots, usual_bytes);
   }
 
   ~Handle() {
@@ -260,11 +260,11 @@ void bind_batcher(py::module_& module) {
   py::class_<Handle>(module, "Batcher", "Threads that fill slots with batches; see ttsfast/data/batcher.py.")
       .def(py::init<const py::list&, const py::dict&, std::int64_t, std::int64_t, bool, const std::string&,
                     const std::vector<float>&, std::size_t, std::size_t, std::size_t, bool, std::size_t,
-                    std::size_t>(),
+                    std::size_t, std::size_t>(),
            py::kw_only(), py::arg("shards"), py::arg("columns"), py::arg("bins"), py::arg("alphabet"),
            py::arg("verify"), py::arg("dtype"), py::arg("silence"), py::arg("tail_frames"),
            py::arg("frame_multiple"), py::arg("text_multiple"), py::arg("targets"), py::arg("threads"),
-           py::arg("slots"),
+           py::arg("slots"), py::arg("usual_bytes") = 0,
            "IndexError (utterance, why) for one outside its shard; ValueError for anything else that cannot be.")
       .def("bytes", &Handle::bytes, py::arg("utterances"), "The memory that a batch of these needs.")
       .def("push", &Handle::push, py::arg("utterances"), py::arg("memory") = py::none(),

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <new>
 #include <utility>
@@ -34,6 +35,11 @@ Pages::Pages(std::size_t bytes) {
 #endif
 }
 
+void Pages::touch() {
+  constexpr std::size_t kLeastPage = 4096;
+  for (std::size_t at = 0; at < size_; at += kLeastPage) static_cast<volatile unsigned char*>(start_)[at] = 0;
+}
+
 Pages::~Pages() {
   if (start_ != nullptr) munmap(start_, size_);
 }
@@ -61,7 +67,9 @@ Lease& Lease::operator=(Lease&& other) noexcept {
 unsigned char* Lease::resize(std::size_t bytes) {
   if (pages_.size() < bytes) {
     pages_ = Pages();
-    pages_ = Pages(bytes);
+    const std::size_t usual = extra_ ? 0 : slots_->usual_bytes_;
+    pages_ = Pages(std::max(bytes, usual));
+    if (usual > bytes) pages_.touch();
   }
   return pages_.data();
 }
@@ -78,15 +86,15 @@ void Lease::end() {
   slots->give_back(std::move(pages_), extra_);
 }
 
-Slots::Slots(std::size_t count) : process_(getpid()), free_(count) {
+Slots::Slots(std::size_t count, std::size_t usual_bytes)
+    : process_(getpid()), usual_bytes_(usual_bytes), free_(count) {
   // So that giving a slot back cannot fail.
   used_before_.reserve(count);
 }
 
 Lease Slots::take_free() {
-  --free_;
   Pages pages;
-  if (!used_before_.empty()) {
+  if (used_before_.size() == free_--) {
     pages = std::move(used_before_.back());
     used_before_.pop_back();
   }

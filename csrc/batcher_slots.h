@@ -17,6 +17,8 @@ class Pages {
   Pages() = default;
   // Throws std::bad_alloc.
   explicit Pages(std::size_t bytes);
+  // Have the system provide all of them now.
+  void touch();
   ~Pages();
   Pages(Pages&& other) noexcept;
   Pages& operator=(Pages&& other) noexcept;
@@ -39,7 +41,8 @@ class Lease {
   Lease& operator=(Lease&& other) noexcept;
   explicit operator bool() const { return slots_ != nullptr; }
 
-  // At least `bytes` of memory; what an earlier, smaller batch left is given up. Throws std::bad_alloc.
+  // At least `bytes` of memory, and the usual bytes at once; what an earlier, smaller batch left is given up.
+  // Throws std::bad_alloc.
   unsigned char* resize(std::size_t bytes);
   unsigned char* data() const { return pages_.data(); }
 
@@ -58,13 +61,15 @@ class Lease {
 // thread may begin depends on both; the functions that say so are called with it held.
 class Slots : public std::enable_shared_from_this<Slots> {
  public:
-  explicit Slots(std::size_t count);
+  // A batch needs no more than `usual_bytes`, as far as anyone knows: slots have them from the beginning, and
+  // do not grow one after the other as each meets the largest batch.
+  Slots(std::size_t count, std::size_t usual_bytes);
 
   std::mutex& mutex() { return mutex_; }
   // Notified when work may begin: a slot has come back, or there is more to do.
   std::condition_variable& may_begin() { return may_begin_; }
 
-  // With the mutex held. A lease on a free slot, if there is one.
+  // With the mutex held. A lease on a free slot, if there is one; one without memory first.
   bool any_free() const { return free_ > 0; }
   Lease take_free();
   // With the mutex held. A lease on a slot beyond the count, whose memory goes back to the system with it.
@@ -81,6 +86,7 @@ class Slots : public std::enable_shared_from_this<Slots> {
   void give_back(Pages pages, bool extra);
 
   const pid_t process_;
+  const std::size_t usual_bytes_;
   std::mutex mutex_;
   std::condition_variable may_begin_;
   std::size_t free_;

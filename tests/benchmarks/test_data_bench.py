@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from ttsfast.benchmarks import data_loader, data_planning
 from ttsfast.benchmarks.data_corpus import make_store
 from ttsfast.cli import app
 from ttsfast.data.batch import Batch
+from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 
 
@@ -33,7 +35,7 @@ def test_planning_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BATCH": 6, "WARM_UP": 1, "TIMED": 2, "EPOCHS": 3, "STEPS": 1}.items():
+    for name, value in {"BATCH": 6, "WARM_UP": 1, "TIMED": 2, "EPOCHS": 3, "STEPS": 1, "LARGE": 100}.items():
         monkeypatch.setattr(data_loader, name, value)
 
 
@@ -54,13 +56,17 @@ def test_loader_is_gated_and_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     for name, row in rows.items():
         assert row["correct"] == ("float16" not in name), name
         assert (row["batches_per_s"] is not None) == row["correct"]
-    assert result["first_batch_ms"]["median"] > 0
+    for first in (result["first_batch_ms"], result["large_first_batch_ms"]):
+        assert first["median"] > first["of_opening"] > 0
+    large = Store.open(tmp_path / "large")
+    assert len(large) == 120
+    assert np.array_equal(large[119].mel, store[23].mel)
     assert len(result["memory"]["after_epoch_mib"]) == 3
     assert result["training"]["step_ms"] > result["training"]["loader_cpu_ms"] > 0
     assert not list((tmp_path / "store").rglob("*.wav"))
     shown = data_loader.table(result)
     assert shown.count("no figures") == 3
-    assert "first batch" in shown
+    assert shown.count("first batch") == 2
 
 
 def test_every_section_is_run_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:

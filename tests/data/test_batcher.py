@@ -20,7 +20,7 @@ from small_corpus import prepare_small, write_corpus
 
 from ttsfast import native
 from ttsfast.data.batch import Batch
-from ttsfast.data.batcher import BatchFormat, NativeBatcher, PythonBatcher, open_batcher
+from ttsfast.data.batcher import BatchFormat, NativeBatcher, PythonBatcher, _bytes_of, open_batcher
 from ttsfast.data.loader import MelLoader
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
@@ -28,6 +28,7 @@ from ttsfast.errors import InputError
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=native.why_missing or "the extension is there")
 
+SMAPS = Path("/proc/self/smaps_rollup")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -171,6 +172,76 @@ def test_anything_that_refers_to_a_batch_keeps_its_slot(store: Store, keep: str)
         else:
             held.backward()
             assert weight.grad == before.sum()
+
+
+@given(
+    batch_size=st.integers(1, 30),
+    world_size=st.integers(1, 3),
+    budget=st.none() | st.integers(40, 400),
+    dtype=st.sampled_from(DTYPES),
+    targets=st.booleans(),
+    multiple=st.integers(1, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_batch_is_larger_than_what_slots_have(
+    store: Store,
+    batch_size: int,
+    world_size: int,
+    budget: int | None,
+    dtype: torch.dtype,
+    targets: bool,
+    multiple: int,
+) -> None:
+    padding = {"tail_frames": 3, "pad_to_multiple": multiple}
+    batch_format = BatchFormat(3, multiple, dtype, targets)
+    names = ("float32", "bfloat16", "float16")
+    core = core_of(
+        store,
+        threads=0,
+        dtype=names[DTYPES.index(dtype)],
+        tail_frames=3,
+        frame_multiple=multiple,
+        text_multiple=8,
+        targets=targets,
+    )
+    for rank in range(world_size):
+        plan = BatchPlan(
+            store.frames,
+            store.indices("train"),
+            batch_size=batch_size,
+            seed=5,
+            frame_budget=budget and budget + int(store.frames.max()),
+            rank=rank,
+            world_size=world_size,
+            **padding,
+        )
+        largest = (*plan.largest(), int(store.text_lengths[plan.indices].max()))
+        for epoch in range(3):
+            needed = max(core.bytes(batch) for batch in plan.epoch(epoch))
+            assert needed <= _bytes_of(largest, batch_format, store.contract.n_mels)
+    core.close()
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="no smaps_rollup to read memory from")
+def test_slots_have_memory_for_the_largest_batch_from_the_beginning(store: Store) -> None:
+    alone = np.array([int(np.argmin(store.frames))])
+    sizes = []
+    for largest in ((1, 1, 1), (64, 64 * 4_000, 8)):
+        before = anonymous_bytes()
+        batcher = NativeBatcher(store, BatchFormat(), 1, False, largest)
+        for _ in range(6):
+            batcher.push(alone)
+        kept = [batcher.take() for _ in range(3)]
+        sizes.append(anonymous_bytes() - before)
+        del kept
+        batcher.close()
+    # Three slots of 64 rows of 4,000 frames of 12 floats.
+    assert sizes[1] - sizes[0] > 0.95 * 3 * 64 * 4_000 * 12 * 4
+
+
+def anonymous_bytes() -> int:
+    lines = SMAPS.read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:"))
 
 
 def test_slots_are_used_again(store: Store) -> None:

@@ -25,7 +25,7 @@ from small_corpus import (
     write_corpus,
 )
 
-from ttsfast.data.manifest import NAME, parse_manifest, read_manifest
+from ttsfast.data.manifest import NAME, _column, _taken_out, parse_manifest, read_manifest
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 
@@ -184,3 +184,24 @@ def test_the_seal_of_the_tests_is_the_stores_own(folder: Path) -> None:
     before = (folder / NAME).read_bytes()
     reseal(folder, manifest_body(folder))
     assert (folder / NAME).read_bytes() == before
+
+
+@given(st.text(alphabet='0123456789, -.e]"ttru', max_size=30) | st.lists(st.integers(0, 2**70)).map(str))
+@settings(max_examples=500, deadline=None)
+def test_numbers_are_read_past_json_only_as_json_reads_them(text: str) -> None:
+    numbers = text.strip("[]").encode()
+    column = _column(numbers)
+    if column is None:
+        return
+    values = [int(number) for number in numbers.decode().split(", ")]
+    assert column.tolist() == [min(value, 2**63 - 1) for value in values]
+
+
+def test_columns_are_taken_out_of_what_a_store_writes(folder: Path) -> None:
+    content = (folder / NAME).read_bytes()
+    rest, columns = _taken_out(content)
+    values = json.loads(content)
+    assert list(columns) == [name for name in values["entries"] if type(values["entries"][name][0]) is int]
+    assert json.loads(rest)["entries"] == values["entries"] | {key: [] for key in columns}
+    for name, column in columns.items():
+        assert column.tolist() == values["entries"][name]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
+from ttsfast.data.manifest import Entries
 from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.data.shard import Shard, shard_name
 from ttsfast.data.store import Store
 
 RATE = 22050
@@ -35,3 +39,23 @@ def make_store(folder: Path, utterances: int, seconds: tuple[float, float], seed
     for path in corpus.glob("*.wav"):
         path.unlink()
     return Store.open(folder / "store")
+
+
+def tile_store(store: Store, folder: Path, utterances: int) -> Path:
+    """A store of as many utterances or a few more, the given local one over and over: its manifest is as long
+    as such a corpus's, and its shards are further names of the same files.
+    """
+    folder.mkdir()
+    manifest, columns = store.manifest, dict(store.entries.columns())
+    shards: list[Shard] = []
+    parts = []
+    for copy in range(-(-utterances // len(store))):
+        names = [f"{name}-{copy}" for name in columns["id"]]
+        numbers = np.add(columns["shard"], len(shards))
+        parts.append(Entries({**columns, "id": names, "shard": numbers}))
+        for shard in manifest.shards:
+            name = shard_name(manifest.fingerprint, len(shards))
+            os.link(Path(store.path) / shard.name, folder / name)
+            shards.append(replace(shard, name=name))
+    replace(manifest, shards=tuple(shards), entries=Entries.join(parts)).write(folder)
+    return folder

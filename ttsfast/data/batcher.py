@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.data.batch import TEXT_MULTIPLE, Batch, Utterance, collate, pad_track
+from ttsfast.data.batch import TEXT_MULTIPLE, Batch, Utterance, collate, pad_track, padded_length
 from ttsfast.data.manifest import Entries
 from ttsfast.data.shard import REMEDY
 from ttsfast.data.store import Store
@@ -66,8 +66,16 @@ class Batcher(Protocol):
         """Stop the threads; a batch being made is finished first. Harmless a second time."""
 
 
-def open_batcher(store: Store, batch_format: BatchFormat, workers: int, pin: bool, backend: str) -> Batcher:
+def open_batcher(
+    store: Store,
+    batch_format: BatchFormat,
+    workers: int,
+    pin: bool,
+    backend: str,
+    largest: tuple[int, int, int] = (0, 0, 0),
+) -> Batcher:
     """``backend`` "cpp", "python", or "auto": C++ where it is built and the store holds its features.
+    ``largest`` as in :class:`NativeBatcher`.
 
     Raises InputError where "cpp" cannot be had.
     """
@@ -78,7 +86,7 @@ def open_batcher(store: Store, batch_format: BatchFormat, workers: int, pin: boo
         raise ValueError(f"backend is {backend!r}, must be 'auto', 'cpp' or 'python'")
     if reason:
         raise InputError(f"backend 'cpp': {reason}; use backend 'auto'")
-    return NativeBatcher(store, batch_format, workers, pin)
+    return NativeBatcher(store, batch_format, workers, pin, largest)
 
 
 def _why_not_native(store: Store) -> str:
@@ -151,9 +159,20 @@ class PythonBatcher:
 class NativeBatcher:
     """The threads of ``csrc/batcher.h``. They read as the store does, through its open files or from its
     memory, never through a map: a file that is shortened meanwhile is an error, not the end of the process.
+
+    ``largest`` are utterances, padded frames of all together and symbols of one text that batches do not
+    exceed. Slots have memory for them from the beginning, where they would otherwise grow one by one, for
+    epochs, as each meets a large batch. It is a hint: a larger batch gets what it needs.
     """
 
-    def __init__(self, store: Store, batch_format: BatchFormat, workers: int, pin: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        batch_format: BatchFormat,
+        workers: int,
+        pin: bool,
+        largest: tuple[int, int, int] = (0, 0, 0),
+    ) -> None:
         assert native.core is not None
         self._store, self._format, self._pin = store, batch_format, pin
         # Pushed beyond what the slots let begin are batches that the system is asked to read ahead.
@@ -177,6 +196,7 @@ class NativeBatcher:
                 # The consumer's current batch, the one before it, which it still holds while it asks, and
                 # one for each thread.
                 slots=workers + 2,
+                usual_bytes=_bytes_of(largest, batch_format, store.contract.n_mels),
             )
         except IndexError as error:
             index, why = error.args
@@ -257,6 +277,15 @@ class NativeBatcher:
             "unreadable": f"cannot be read ({detail})",
         }[what]
         return InputError(f"{shard.path}: utterance {store.entries.id[index]!r}: {why}; {shard.remedy}")
+
+
+def _bytes_of(largest: tuple[int, int, int], batch_format: BatchFormat, bins: int) -> int:
+    """What ``csrc/batcher_layout.cpp`` lays out for them, or a little more."""
+    rows, frames, symbols = largest
+    a_frame = bins * batch_format.dtype.itemsize + (1 + 4 if batch_format.targets else 0)
+    a_row = 8 * int(padded_length(symbols, 0, TEXT_MULTIPLE)) + 3 * 8 + 1
+    arrays = 8
+    return frames * a_frame + rows * a_row + arrays * 64 if rows else 0
 
 
 def _columns(entries: Entries) -> dict[str, np.ndarray]:

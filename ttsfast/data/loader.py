@@ -126,6 +126,7 @@ class MelLoader:
             min(num_workers, available_cores()),
             (pin_memory and torch.cuda.is_available()) or self._stream is not None,
             backend,
+            (*plan.largest(), int(store.text_lengths[plan.indices].max())),
         )
         self._cursor = Cursor(plan)
         # The next batch to hand to the batcher, and those that it has and that were not delivered.

@@ -25,6 +25,7 @@ from ttsfast.data.shard import (
     check_seal,
     describe,
     parse_header,
+    parse_metadata,
     shard_name,
     tracks_fit,
     utterance_crc,
@@ -74,7 +75,8 @@ def _read(path: Path, name: str) -> _Found:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
     try:
         head = 8 + int.from_bytes(content[:8], "little")
-        places, metadata = parse_header(content[:head], len(content))
+        places, about = parse_header(content[:head], len(content))
+        metadata = parse_metadata(about)
         (frames, bins), (count,), (symbols,) = (places[key][0] for key in ("mel", "crc32c", "text"))
         if not frames or not count or not symbols:
             raise InputError("holds no utterance")

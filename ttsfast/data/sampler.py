@@ -108,6 +108,14 @@ class BatchPlan:
         """(m,) int64, the utterances that are drawn, as they were given."""
         return self._indices
 
+    def largest(self) -> tuple[int, int]:
+        """Utterances, and padded frames of all of them together, that no batch of any epoch exceeds."""
+        count = -(-len(self._indices) // (self._batch_size * self._world_size))
+        global_size = -(-len(self._indices) // count) if self._budget is None else len(self._indices)
+        rows = min(self._batch_size, -(-global_size // self._world_size))
+        frames = rows * int(self._padded.max())
+        return rows, frames if self._budget is None else min(frames, self._budget)
+
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in order: int64 arrays of store indices, as many on every rank."""
         batches = self.global_epoch(epoch)

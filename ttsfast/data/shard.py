@@ -221,7 +221,7 @@ class ShardFile:
             "tracks_crc32c": (shard.utterances,),
         }
         try:
-            self._places, self.metadata = parse_header(header, size)
+            self._places, self._metadata = parse_header(header, size)
             for name, (shape, _) in self._places.items():
                 if shape != shapes[name]:
                     raise InputError(f"{name} is {shape}, the manifest says {shapes[name]}")
@@ -268,6 +268,17 @@ class ShardFile:
         """The file's bytes."""
         return self._content if self._content is not None else self._bytes(0, self._size())
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What :func:`write_shard` was told about; as much as a manifest, so read when it is asked for.
+
+        Raises InputError where it is no such thing.
+        """
+        try:
+            return parse_metadata(self._metadata)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; {self.remedy}") from error
+
     def _check_index(self) -> None:
         try:
             check_seal(self.metadata, {name: self._array(name) for name in _index(self._places)})
@@ -312,8 +323,9 @@ class ShardFile:
         return InputError(f"{self.path}: cannot be read ({error.strerror or error}); {remedy}")
 
 
-def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, ...], int]], dict[str, Any]]:
-    """Of a shard file of ``size`` bytes: for each array its shape and first byte, and the metadata.
+def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, ...], int]], bytes]:
+    """Of a shard file of ``size`` bytes: for each array its shape and first byte, and the metadata's JSON,
+    which :func:`parse_metadata` reads.
 
     ``header`` is the file's beginning up to the arrays. The arrays must be the six of this format, perhaps
     with tracks and their checksums, each of its type, in one piece without gaps from the header to the end of
@@ -323,8 +335,8 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
         raise InputError("not a safetensors file: its header's length does not fit")
     try:
         # bytes(): what is in memory comes as a view.
-        entries = json.loads(bytes(header[8:]))
-        metadata = json.loads(entries.pop("__metadata__")["ttsfast"])
+        metadata, rest = _split_header(bytes(header[8:]))
+        entries = json.loads(rest)
         found = {name: _place(name, entry, len(header)) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"not a shard of a store ({error!r})") from error
@@ -332,8 +344,6 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
     held = any(name in found for name in tracks.NAMES)
     if not found.keys() >= DTYPES.keys() or ("tracks_crc32c" in found) != held:
         raise InputError(f"holds the arrays {sorted(found)}, expected {sorted(DTYPES)}")
-    if type(metadata) is not dict:
-        raise InputError("not a shard of a store (its metadata is no object)")
     end = len(header)
     for name, (_, begin, stop) in sorted(found.items(), key=lambda item: item[1][1:]):
         if begin != end:
@@ -342,6 +352,32 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
     if end != size:
         raise InputError(f"its arrays end at byte {end} of {size}")
     return {name: (shape, begin) for name, (shape, begin, _) in found.items()}, metadata
+
+
+def _split_header(header: bytes) -> tuple[bytes, bytes]:
+    """The metadata, a JSON text in a JSON text, and the JSON object of the arrays.
+
+    As :func:`write_shard` leaves them without reading the first, which is a hundred times as long. Within a
+    text a quote follows a backslash, so the first that follows the end of an object ends the text.
+    """
+    begin = b'{"__metadata__":{"ttsfast":'
+    end = header.find(b'}"},', len(begin))
+    if header.startswith(begin) and end > 0:
+        return header[len(begin) : end + 2], b"{" + header[end + 4 :]
+    entries = json.loads(header)
+    metadata = entries.pop("__metadata__")["ttsfast"]
+    return json.dumps(metadata).encode(), json.dumps(entries).encode()
+
+
+def parse_metadata(text: bytes) -> dict[str, Any]:
+    """Raises InputError, without the file's name, for anything but an object in a text."""
+    try:
+        metadata = json.loads(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"not a shard of a store ({error!r})") from error
+    if type(metadata) is not dict:
+        raise InputError("not a shard of a store (its metadata is no object)")
+    return metadata
 
 
 def _place(name: str, entry: Any, start: int) -> tuple[tuple[int, ...], int, int]:

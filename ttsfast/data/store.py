@@ -251,7 +251,7 @@ class Store:
         """The utterances of "train" or "validation", ascending, (m,) int64."""
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, must be one of {', '.join(SPLITS)}")
-        return np.flatnonzero(np.array(self.entries.split) == split)
+        return np.flatnonzero([name == split for name in self.entries.split])
 
 
 def _open(arguments: dict[str, Any]) -> Store:
