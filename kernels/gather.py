@@ -1,7 +1,8 @@
 """One launch that makes a padded batch from a corpus that lies on the device.
 
 The first ``batch * tiles`` programs copy frames, TILE values each; the last ``batch`` write one utterance's
-text, lengths, masks and stop targets each. Nothing is computed: values are widened or rounded, never changed.
+text, lengths, masks, stop targets, pitch and energy each. Nothing is computed: values are widened or rounded,
+never changed.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -33,6 +34,8 @@ def gather_batch(
     speaker,
     truncated,
     silence,
+    pitch,
+    energy,
     order,
     out_mel,
     out_text,
@@ -42,6 +45,8 @@ def gather_batch(
     out_truncated,
     out_mask,
     out_stop,
+    out_pitch,
+    out_energy,
     first,
     batch,
     tiles,
@@ -59,10 +64,12 @@ def gather_batch(
         text, text_starts: the same of symbol ids, int32.
         speaker, truncated: (n,) int64 and bool.
         silence: (BINS,) float32.
+        pitch, energy: (F,) float32, or None.
         order: int64 utterances; the batch's are ``order[first : first + batch]``.
         out_mel: (batch, frames, BINS), dense, of any floating type; out_text: (batch, symbols) int64.
         out_mel_lengths, out_text_lengths, out_speaker, out_truncated: (batch,).
         out_mask, out_stop: (batch, frames) bool and float32, or None.
+        out_pitch, out_energy: (batch, frames) float32, or None, as what they are of.
         tiles: of TILE values, per utterance.
         WIDTH: symbols, or frames of the mask, at a time.
     """
@@ -106,6 +113,16 @@ def gather_batch(
                 t = begin + lane
                 ends = (t >= length - 1) & (cut == 0)
                 tl.store(out_stop + row.to(tl.int64) * frames + t, ends.to(tl.float32), mask=t < frames)
+        if out_pitch is not None:
+            for begin in range(0, frames, WIDTH):
+                t = begin + lane
+                values = tl.load(pitch + start + t, mask=t < length, other=0.0)
+                tl.store(out_pitch + row.to(tl.int64) * frames + t, values, mask=t < frames)
+        if out_energy is not None:
+            for begin in range(0, frames, WIDTH):
+                t = begin + lane
+                values = tl.load(energy + start + t, mask=t < length, other=0.0)
+                tl.store(out_energy + row.to(tl.int64) * frames + t, values, mask=t < frames)
 
 
 class Corpus(NamedTuple):
@@ -125,6 +142,9 @@ class Corpus(NamedTuple):
     """(n,) bool"""
     silence: Tensor
     """(C,) float32"""
+    pitch: Tensor | None = None
+    energy: Tensor | None = None
+    """(F,) float32, each; None where the store holds none"""
 
 
 class Gathered(NamedTuple):
@@ -144,6 +164,9 @@ class Gathered(NamedTuple):
     """(B, T) bool, true at valid frames"""
     stop_targets: Tensor | None
     """(B, T) float32, 1 from the last valid frame on unless truncated"""
+    pitch: Tensor | None = None
+    energy: Tensor | None = None
+    """(B, T) float32, each, 0 after the last valid frame; where the corpus has it"""
 
 
 def gather(corpus: Corpus, order: Tensor, first: int, out: Gathered) -> None:

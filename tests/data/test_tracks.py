@@ -3,8 +3,8 @@
 Mutants that these tests were seen to kill: pitch frames cut without the room that centres them; the path's
 steps kept; the last bin's square forgotten in energy; unvoiced frames in the statistics; tracks read from
 another utterance's place; their checksum not compared at reading or in verification, or left out of the seal;
-options that leave tracks out of the fingerprint; rows of a batch in another order; a store with tracks that
-may lie on a device.
+options that leave tracks out of the fingerprint; rows of a batch in another order; tracks of one chunk at the
+start of all on a device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from ttsfast import native
 from ttsfast.data import tracks
 from ttsfast.data.append import append
 from ttsfast.data.batch import Batch, collate
-from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model
+from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
+from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.inspection import inspect
 from ttsfast.data.loader import MelLoader
 from ttsfast.data.manifest import NAME, read_manifest
@@ -376,14 +377,46 @@ def test_collate_of_one_s_own_items() -> None:
         collate([item | {"energy": np.ones(4)}])
 
 
-def test_a_device_corpus_refuses_them(
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_batches_from_a_corpus_on_a_device_are_the_loader_s(
+    pristine: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(pristine)
+    options = {"batch_size": 3, "seed": 2, "dtype": dtype, "targets": True}
+    for chunk in (1, 1 << 25):
+        monkeypatch.setattr("ttsfast.data.device_corpus._CHUNK", chunk)
+        with (
+            DeviceLoader.open(store, device="cpu", **options) as ours,
+            MelLoader.open(store, **options) as theirs,
+        ):
+            for one, other in zip(ours, theirs, strict=True):
+                assert {"pitch", "energy"} <= one.tensors().keys() == other.tensors().keys()
+                for name, tensor in other.tensors().items():
+                    assert torch.equal(one.tensors()[name].view(torch.uint8), tensor.view(torch.uint8)), name
+
+
+def test_what_tracks_take_on_a_device_is_counted(
     pristine: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(pristine)
-    with pytest.raises(InputError, match=r"holds pitch and energy.*corpus_on_device=never"):
-        DeviceCorpus(store, store.indices("train"), "cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("ttsfast.data.device_corpus.free_bytes", lambda device: 1 << 40)
     prepare_small(corpus, tmp_path / "plain")
-    for opened, fits in ((store, False), (Store.open(tmp_path / "plain"), True)):
-        assert fits_beside_a_model(opened, opened.indices("train"), torch.device("cuda")) is fits
+    plain = Store.open(tmp_path / "plain")
+    indices = store.indices("train")
+    assert indices.tolist() == plain.indices("train").tolist()
+    needed = needed_bytes(store, indices)
+    assert needed - needed_bytes(plain, indices) == 2 * 4 * store.frames[indices].sum()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for free, fits in ((4 * needed, True), (4 * needed - 4, False)):
+        monkeypatch.setattr("ttsfast.data.device_corpus.free_bytes", lambda device, free=free: free)
+        assert fits_beside_a_model(store, indices, torch.device("cuda")) is fits
+
+
+def test_tracks_of_another_length_stay_off_a_device(pristine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Store.tracks_of
+
+    def cut(self: Store, index: int) -> dict[str, np.ndarray]:
+        return right(self, index) | ({"energy": right(self, index)["energy"][1:]} if index == 3 else {})
+
+    monkeypatch.setattr(Store, "tracks_of", cut)
+    with pytest.raises(InputError, match="tracks of other lengths"):
+        DeviceCorpus(Store.open(pristine), np.arange(5), "cpu")

@@ -23,7 +23,7 @@ REGISTERS = {"sm_80": 40, "sm_90": 40, "gfx942": 25}
 """Forty leave twelve programs of four warps on a multiprocessor, three quarters of what it can hold."""
 
 
-def compile_gather(bins: int, dtype: torch.dtype) -> Any:
+def compile_gather(bins: int, dtype: torch.dtype, tracks: tuple[str, ...] = ()) -> Any:
     """Through the launcher, with a stand-in that compiles where it would launch."""
     batch, frames, symbols = 2, 16, 8
 
@@ -38,6 +38,7 @@ def compile_gather(bins: int, dtype: torch.dtype) -> Any:
         speaker=whole(2),
         truncated=torch.zeros(2, dtype=torch.bool),
         silence=torch.zeros(bins),
+        **{name: torch.zeros(64) for name in tracks},
     )
     out = gather.Gathered(
         mel=torch.zeros(batch, frames, bins, dtype=dtype),
@@ -48,6 +49,7 @@ def compile_gather(bins: int, dtype: torch.dtype) -> Any:
         truncated=torch.zeros(batch, dtype=torch.bool),
         frame_mask=torch.zeros(batch, frames, dtype=torch.bool),
         stop_targets=torch.zeros(batch, frames),
+        **{name: torch.zeros(batch, frames) for name in tracks},
     )
     made = []
 
@@ -87,8 +89,22 @@ def test_budget(target: str, bins: int, dtype: torch.dtype, loads: int, stores: 
         assert ("cvt.rn.bf16" in kernel.asm["ptx"]) == (dtype == torch.bfloat16)
     else:
         assert used.wide_stores == stores // 2
-    for name in ("mel", "text", "out_mel", "out_text", "out_mask", "out_stop"):
-        # To an utterance 64 bits wide; what is added within it the corpus checks.
+    assert_wide(kernel, "mel", "text", "out_mel", "out_text", "out_mask", "out_stop")
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
+def test_tracks_cost_no_registers(target: str) -> None:
+    with compiled.compiling_for(compiled.TARGETS[target]):
+        kernel = compile_gather(80, torch.float32, ("pitch", "energy"))
+    used = compiled.usage(kernel)
+    assert used.stack == 0
+    assert used.registers <= REGISTERS[target] + slack()
+    assert_wide(kernel, "pitch", "energy", "out_pitch", "out_energy")
+
+
+def assert_wide(kernel: Any, *names: str) -> None:
+    """To an utterance 64 bits wide; what is added within it the corpus checks."""
+    for name in names:
         found = re.findall(rf"tt\.addptr %{name}, .*", kernel.asm["ttir"])
         assert found
         assert all(line.split(" : ")[1].startswith("!tt.ptr") and ", i64" in line for line in found), found

@@ -2,7 +2,7 @@
 
 Mutants that these tests were seen to kill: an utterance's start not multiplied by its bins; silence from the
 neighbouring bin; one frame too many; text not padded; a stop target for a truncated clip, or one frame late;
-the first row of the corpus for the first of the batch.
+the first row of the corpus for the first of the batch; energy for pitch, or either not padded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ttsfast.data import device_corpus
 Expected = dict[str, Tensor]
 
 
-def make_corpus(lengths: list[int], bins: int, seed: int = 0) -> gather.Corpus:
+def make_corpus(lengths: list[int], bins: int, seed: int = 0, tracks: tuple[str, ...] = ()) -> gather.Corpus:
     draw = np.random.default_rng(seed)
     symbols = [1 + 7 * length % 11 for length in lengths]
 
@@ -41,6 +41,10 @@ def make_corpus(lengths: list[int], bins: int, seed: int = 0) -> gather.Corpus:
         speaker=torch.from_numpy(draw.integers(0, 9, len(lengths))).to(DEVICE),
         truncated=torch.from_numpy(draw.integers(0, 2, len(lengths)).astype(bool)).to(DEVICE),
         silence=torch.from_numpy(draw.standard_normal(bins).astype(np.float32)).to(DEVICE),
+        **{
+            name: torch.from_numpy(draw.standard_normal(sum(lengths), dtype=np.float32)).to(DEVICE)
+            for name in tracks
+        },
     )
 
 
@@ -56,6 +60,9 @@ def expected(
 ) -> Expected:
     """In loops."""
     mels, texts, masks, stops = [], [], [], []
+    tracks: dict[str, list[Tensor]] = {
+        name: [] for name in ("pitch", "energy") if getattr(corpus, name) is not None
+    }
     for row in rows:
         begin, end = corpus.mel_starts[row : row + 2].tolist()
         valid = end - begin
@@ -66,7 +73,11 @@ def expected(
         masks.append([t < valid for t in range(frames)])
         ends = not bool(corpus.truncated[row])
         stops.append([float(ends and t >= valid - 1) for t in range(frames)])
+        for name, padded in tracks.items():
+            track = getattr(corpus, name)[begin:end]
+            padded.append(torch.cat([track, track.new_zeros(frames - valid)]))
     return {
+        **{name: torch.stack(padded) for name, padded in tracks.items()},
         "mel": torch.stack(mels),
         "text": torch.tensor(texts),
         "mel_lengths": corpus.mel_starts.diff()[rows],
@@ -118,6 +129,14 @@ def test_one_frame_and_no_padding() -> None:
     check(make_corpus([1, 5, 1], 8), [0, 2], 1, 8, torch.float32)
 
 
+@pytest.mark.parametrize("tracks", [("pitch",), ("energy",), ("pitch", "energy")])
+@pytest.mark.parametrize("masks", [False, True])
+def test_tracks(tracks: tuple[str, ...], masks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "WIDTH", 16)
+    corpus = make_corpus([31, 1, 20], 12, tracks=tracks)
+    check(corpus, [2, 0, 1, 2], 32, 11, torch.float32, masks)
+
+
 def test_without_masks() -> None:
     check(make_corpus([9, 5], 12), [1, 0], 16, 9, torch.float32, masks=False)
 
@@ -131,13 +150,14 @@ def test_more_than_one_block_of_text_and_mask(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(("dtype", "targets"), [(torch.float32, True), (torch.float16, False)])
 def test_is_what_indexing_gives(dtype: torch.dtype, targets: bool) -> None:
     """The device corpus's two ways to the same batch."""
-    corpus = make_corpus([20, 31, 9, 4], 12)
-    held: Any = SimpleNamespace(**corpus._asdict(), device=torch.device(DEVICE))
+    corpus = make_corpus([20, 31, 9, 4], 12, tracks=("pitch", "energy"))
+    tracks = {"pitch": corpus.pitch, "energy": corpus.energy}
+    held: Any = SimpleNamespace(**corpus._asdict(), tracks=tracks, device=torch.device(DEVICE))
     order = torch.tensor([1, 3, 0, 2], device=DEVICE)
     arguments = (held, order, 1, 3, 24, 12, 12, dtype, targets)
     ours, theirs = device_corpus._launched(*arguments), device_corpus._indexed(*arguments)
     assert ours.keys() == theirs.keys()
-    assert len(ours) == (8 if targets else 6)
+    assert len(ours) == (10 if targets else 8)
     for name, tensor in theirs.items():
         assert tensor.dtype == ours[name].dtype
         assert torch.equal(tensor.contiguous().view(torch.uint8), ours[name].view(torch.uint8)), name

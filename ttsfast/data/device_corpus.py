@@ -30,18 +30,13 @@ class DeviceCorpus:
         """Copy utterances ``indices``, distinct and ascending, to ``device``; each is checked as it is read.
 
         Raises:
-            InputError: an utterance is damaged, or the store holds pitch or energy, or they do not fit into
-                the memory that is free; with what to do.
+            InputError: an utterance is damaged, or they do not fit into the memory that is free; with what to
+                do.
         """
         self.store = store
         self.indices = np.asarray(indices, dtype=np.int64)
         if len(self.indices) == 0 or (np.diff(self.indices) <= 0).any() or self.indices[0] < 0:
             raise ValueError("indices must be distinct, ascending and at least one")
-        if store.tracks:
-            raise InputError(
-                f"{store.path}: holds {' and '.join(store.tracks)}, which are not gathered on a device; set "
-                "data.corpus_on_device=never"
-            )
         self.device = torch.device(device)
         needed, free = needed_bytes(store, self.indices), free_bytes(self.device)
         if free is not None and needed > free:
@@ -57,6 +52,11 @@ class DeviceCorpus:
         entries = store.entries
         self.mel = torch.empty(int(mel_starts[-1]), bins, dtype=torch.float16, device=self.device)
         self.text = torch.empty(int(text_starts[-1]), dtype=torch.int32, device=self.device)
+        self.tracks = {
+            name: torch.empty(int(mel_starts[-1]), dtype=torch.float32, device=self.device)
+            for name in store.tracks
+        }
+        """Of "pitch" and "energy", (F,) float32 each, what the store holds."""
         self._fill(mel_starts, text_starts)
         self.mel_starts = torch.from_numpy(mel_starts).to(self.device)
         self.text_starts = torch.from_numpy(text_starts).to(self.device)
@@ -80,13 +80,21 @@ class DeviceCorpus:
                     raise InputError(
                         f"utterance {utterance.id!r}: other lengths than the manifest says; {REMEDY}"
                     )
+                if any(getattr(utterance, name).shape != (frames,) for name in self.tracks):
+                    raise InputError(
+                        f"utterance {utterance.id!r}: tracks of other lengths than the mel; {REMEDY}"
+                    )
                 # On the device a wrong one would be read by the model without any check.
                 if text.min() < 1 or text.max() >= symbols:
                     raise InputError(
                         f"utterance {utterance.id!r}: a symbol id is not from 1 to {symbols - 1}; {REMEDY}"
                     )
+            frames_here = slice(mel_starts[begin], mel_starts[end])
             mel = np.concatenate([utterance.mel for utterance in utterances])
-            self.mel[mel_starts[begin] : mel_starts[end]] = torch.from_numpy(mel).to(self.device)
+            self.mel[frames_here] = torch.from_numpy(mel).to(self.device)
+            for name, track in self.tracks.items():
+                values = np.concatenate([getattr(utterance, name) for utterance in utterances])
+                track[frames_here] = torch.from_numpy(values).to(self.device)
             text = np.concatenate([utterance.text for utterance in utterances]).astype(np.int32)
             self.text[text_starts[begin] : text_starts[end]] = torch.from_numpy(text).to(self.device)
             begin = end
@@ -134,7 +142,7 @@ class DeviceCorpus:
 
 def needed_bytes(store: Store, indices: np.ndarray) -> int:
     """What the features of some utterances take on a device."""
-    per_frame, per_symbol, per_utterance = 2 * store.contract.n_mels, 4, 25
+    per_frame, per_symbol, per_utterance = 2 * store.contract.n_mels + 4 * len(store.tracks), 4, 25
     frames, symbols = store.frames[indices].sum(), store.text_lengths[indices].sum()
     return int(per_frame * frames + per_symbol * symbols + per_utterance * len(indices))
 
@@ -146,10 +154,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 def fits_beside_a_model(store: Store, indices: np.ndarray, device: torch.device) -> bool:
     """Whether a corpus takes no more than FREE_SHARE of what is free on a CUDA device; elsewhere False: a
-    processor's own memory already holds the maps. A store with pitch or energy stays off it.
+    processor's own memory already holds the maps.
     """
     free = free_bytes(device) if torch.cuda.is_available() else None
-    return not store.tracks and free is not None and needed_bytes(store, indices) <= FREE_SHARE * free
+    return free is not None and needed_bytes(store, indices) <= FREE_SHARE * free
 
 
 def _launched(
@@ -178,6 +186,7 @@ def _launched(
         truncated=empty(batch, dtype=torch.bool),
         frame_mask=empty(batch, frames, dtype=torch.bool) if targets else None,
         stop_targets=empty(batch, frames, dtype=torch.float32) if targets else None,
+        **{name: empty(batch, frames, dtype=torch.float32) for name in corpus.tracks},
     )
     gather.gather(
         gather.Corpus(
@@ -188,6 +197,7 @@ def _launched(
             corpus.speaker,
             corpus.truncated,
             corpus.silence,
+            **corpus.tracks,
         ),
         order,
         first,
@@ -226,6 +236,7 @@ def _indexed(
         "text_lengths": text_lengths,
         "speaker": corpus.speaker[rows],
         "truncated": corpus.truncated[rows],
+        **{name: torch.where(own, track[places], 0.0) for name, track in corpus.tracks.items()},
     }
     if targets:
         # From the last own frame on: where the next one is no longer the utterance's.
