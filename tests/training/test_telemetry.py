@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,22 @@ def test_the_clock_reads_the_devices_own_times() -> None:
 
 def test_memory_is_told_without_a_gpu() -> None:
     assert 0.01 < device_load(CPU)["memory_gib"] < 1000
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_gpu_that_does_not_tell_how_busy_it_is(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NVMLError(Exception):
+        pass
+
+    def asked(device: torch.device) -> int:
+        raise NVMLError("Not Supported") if installed else ModuleNotFoundError("pynvml")
+
+    module = types.ModuleType("pynvml")
+    module.NVMLError = NVMLError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", module if installed else None)
+    monkeypatch.setattr(torch.cuda, "utilization", asked)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
+    assert device_load(torch.device("cuda")) == {"memory_gib": 1.0}
 
 
 def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:

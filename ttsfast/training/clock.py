@@ -66,7 +66,15 @@ def device_load(device: torch.device) -> dict[str, float]:
     if device.type != "cuda":
         return {"memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     figures = {"memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
-    # Without NVML the figure is left out of the log.
-    with suppress(ModuleNotFoundError, RuntimeError):
+    # Without NVML, or where it does not tell, as of a part of a GPU, the figure is left out of the log.
+    with suppress(ModuleNotFoundError, RuntimeError, *_nvml_errors()):
         figures["device_utilisation_percent"] = float(torch.cuda.utilization(device))
     return figures
+
+
+def _nvml_errors() -> tuple[type[Exception], ...]:
+    try:
+        from pynvml import NVMLError
+    except ModuleNotFoundError:
+        return ()
+    return (NVMLError,)
