@@ -1,6 +1,6 @@
 """The composite loss on a GPU: eager dispatch and CUDA graphs, against plain and compiled torch.
 
-Writes gpu-loss.json after every case and gpu-loss.txt, a table, at the end. ``triton`` gets no figures where
+Writes gpu-loss.json and gpu-loss.txt, a table, after every case. ``triton`` gets no figures where
 its gradients are wrong; the others' errors stand beside theirs. Every set of tensors is used in turn, so that
 none is found in the caches, and variants take turns within each round. ``--dry-run`` exercises the same code
 on the CPU, with small shapes, and measures nothing worth keeping.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,26 @@ import torch
 from torch import Tensor
 
 from ttsfast.benchmarks import loss as bench
-from ttsfast.benchmarks import machine, roofline
+from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.gpu import (
+    Call,
+    captured,
+    eager_us,
+    host_us,
+    launches,
+    memory,
+    no_synchronisation,
+    replay_us,
+)
 from ttsfast.losses import backend as backends
 
 CASES = (
     bench.Case("tts", 32, 800, sets=6),
     bench.Case("short", 16, 200, sets=16),
     bench.Case("large", 512, 1600, ragged=False, sets=2),
+    bench.Case("attention", 32, 800, sets=3, heads=(4, 4)),
     bench.Case("tts-bf16", 48, 800, sets=6, dtype="bfloat16"),
+    bench.Case("attention-bf16", 32, 800, sets=3, heads=(4, 4), dtype="bfloat16"),
     bench.Case("tts-full", 48, 800, ragged=False, sets=4),
     bench.Case("tts-100", 64, 1600, bins=100, sets=3),
     bench.Case("short-100", 16, 400, bins=100, sets=8),
@@ -39,100 +49,22 @@ CASES = (
 """The most wanted first: what time does not allow is left out."""
 TUNED = ("tts", "large")
 """Cases for ``max-autotune`` too, which takes long to compile."""
-DRY = (bench.Case("tiny", 2, 16, sets=2),)
-LEAVES = ("mel_pred", "mu", "logvar", "stop_logits")
+DRY = (
+    bench.Case("tiny", 2, 16, sets=2),
+    bench.Case("guided", 2, 16, sets=2, heads=(2, 1), symbols=8),
+    bench.Case("guided-bf16", 2, 16, sets=2, heads=(2,), symbols=8, dtype="bfloat16"),
+)
 KERNELS = ["loss_backward", "loss_forward"]
-
-Call = Callable[[], Any]
 
 
 def both(variant: bench.Variant, inputs: bench.Inputs, one: Tensor) -> tuple[Tensor, ...]:
     """Gradients of what a model would have produced; without ``one``, autograd would fill it each time."""
-    return torch.autograd.grad(variant(inputs), [inputs[name] for name in LEAVES], one)
+    return torch.autograd.grad(variant(inputs), bench.leaves(inputs), one)
 
 
 def alone(variant: bench.Variant, inputs: bench.Inputs) -> Tensor:
     """The forward pass, gradients still wanted: a fused backend writes them in it."""
     return variant(inputs).detach()
-
-
-def eager_us(calls: Sequence[Call], device: torch.device) -> float:
-    """Microseconds a call in eager dispatch, device and host overlapping as in training."""
-    machine.synchronize(device)
-    began = time.perf_counter()
-    for call in calls:
-        call()
-    machine.synchronize(device)
-    return 1e6 * (time.perf_counter() - began) / len(calls)
-
-
-def host_us(calls: Sequence[Call], device: torch.device) -> float:
-    """Median microseconds until a call returns, the device left behind."""
-    turns = []
-    for call in calls:
-        machine.synchronize(device)
-        began = time.perf_counter()
-        call()
-        turns.append(time.perf_counter() - began)
-    machine.synchronize(device)
-    return 1e6 * median(turns)
-
-
-def captured(calls: Sequence[Call]) -> torch.cuda.CUDAGraph:
-    """One graph of all calls."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for call in calls:
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return graph
-
-
-def replay_us(graph: torch.cuda.CUDAGraph, calls: int) -> float:
-    """Microseconds of device time a call."""
-    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    began.record()
-    graph.replay()
-    ended.record()
-    ended.synchronize()
-    return 1e3 * began.elapsed_time(ended) / calls
-
-
-def launches(call: Call) -> list[str]:
-    """Names of the kernels, copies and fills of one call."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        call()
-        torch.cuda.synchronize()
-    return sorted(event.name for event in profile.events() if event.device_type.name == "CUDA")
-
-
-def memory(call: Call) -> dict[str, int]:
-    """Peak memory beyond the inputs, and how many allocations one call makes."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_stats()
-    kept = call()
-    torch.cuda.synchronize()
-    after = torch.cuda.memory_stats()
-    del kept
-    return {
-        "peak_bytes": after["allocated_bytes.all.peak"] - before["allocated_bytes.all.current"],
-        "allocations": after["allocation.all.allocated"] - before["allocation.all.allocated"],
-    }
-
-
-@contextmanager
-def no_synchronisation() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def first_line(problem: BaseException) -> str:
@@ -179,12 +111,7 @@ def prepare(
 
 def measure(case: bench.Case, device: torch.device, rounds: int) -> dict[str, Any]:
     sets = [bench.make_inputs(case, device, seed) for seed in range(case.sets)]
-    shape = roofline.Shape(case.batch, case.frames, case.bins, case.latents)
-    item = sets[0]["mel_pred"].element_size()
-    lengths = [inputs["mel_lengths"].tolist() for inputs in sets]
-    size = sum(
-        roofline.total_bytes(roofline.ledger(shape, each, item=item, tail=bench.TAIL)) for each in lengths
-    )
+    size = sum(map(bench.fused_bytes, sets))
     rows: dict[str, Any] = {}
     ready: dict[str, tuple[list[Call], list[Call], Any]] = {}
     for name, variant in variants(case, device).items():
@@ -315,12 +242,17 @@ def main() -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         # After every case, so that a run cut short leaves what it has.
-        (chosen.output / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
+        write(chosen.output, {**result, "missed": result["missed"] + verdicts(result, device)})
         print(f"{case.name}: {time.monotonic() - start:.0f} s", flush=True)
     result["missed"] += verdicts(result, device)
-    (chosen.output / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
-    (chosen.output / "gpu-loss.txt").write_text(table(result) + "\n")
+    write(chosen.output, result)
     print(table(result))
+
+
+def write(folder: Path, result: dict[str, Any]) -> None:
+    """The record and its table."""
+    (folder / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "gpu-loss.txt").write_text(table(result) + "\n")
 
 
 if __name__ == "__main__":

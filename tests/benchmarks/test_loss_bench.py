@@ -28,6 +28,9 @@ def test_ledger_counts_valid_reads_and_whole_writes() -> None:
         "attention weights": (14 * 10 * 4, 20 * 10 * 4),
     }
     assert roofline.total_bytes(moves) == sum(read + written for read, written in found.values())
+    by_text = roofline.ledger(shape, [10, 4], [5, 3], item=4, tail=2)
+    assert by_text[-1].read == (10 * 5 + 4 * 3) * 2 * 4
+    assert by_text[:-1] == moves[:-1]
     forward = roofline.ledger(shape, [10, 4], gradients=False)
     assert all(move.written == 0 for move in forward)
     lines = roofline.table(moves, bandwidth=1e9).splitlines()
@@ -79,3 +82,22 @@ def test_case_shapes() -> None:
     assert int(inputs["mel_lengths"].min()) >= 4
     full = bench.make_inputs(bench.Case("full", 2, 7, ragged=False), torch.device("cpu"))
     assert full["mel_lengths"].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_guided_attention_is_compared_too(dtype: str) -> None:
+    """Its gradients are part of the gate: what plain torch writes agrees with the loss."""
+    case = bench.Case("guided", 3, 12, bins=5, latents=4, heads=(2, 1), symbols=7, dtype=dtype)
+    inputs = bench.make_inputs(case, torch.device("cpu"))
+    assert len(bench.leaves(inputs)) == 6
+    assert bench.error_of(bench.eager, inputs) < bench.TOLERANCE
+
+    def forgetful(inputs: bench.Inputs) -> Tensor:
+        return bench.eager({**inputs, "attention_1": 1.1 * inputs["attention_1"]})
+
+    assert bench.error_of(forgetful, inputs) > 0.05
+    lengths, texts = (inputs[name].tolist() for name in ("mel_lengths", "text_lengths"))
+    item = inputs["mel_pred"].element_size()
+    plain = bench.fused_bytes({n: x for n, x in inputs.items() if "att" not in n and "text" not in n})
+    read = sum(length * text for length, text in zip(lengths, texts, strict=True))
+    assert bench.fused_bytes(inputs) - plain == (read + 3 * 12 * 7) * 3 * item

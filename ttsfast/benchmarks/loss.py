@@ -24,7 +24,6 @@ from ttsfast import native
 from ttsfast.benchmarks import machine, roofline
 from ttsfast.benchmarks.loss_cases import (
     CASES,
-    LEAVES,
     MORE_CASES,
     TAIL,
     TINY,
@@ -34,6 +33,8 @@ from ttsfast.benchmarks.loss_cases import (
     backend_variant,
     eager,
     floor,
+    layers,
+    leaves,
     make_inputs,
     variants,
 )
@@ -49,6 +50,8 @@ __all__ = [
     "both_passes",
     "eager",
     "error_of",
+    "fused_bytes",
+    "leaves",
     "make_inputs",
     "run_loss_bench",
     "table",
@@ -120,11 +123,7 @@ def _measure_case(
         rows[name] |= _profile(variant, sets[0], device)
     times = _time({**timed, "floor": floor}, sets, device, rounds)
     lengths = [inputs["mel_lengths"].tolist() for inputs in sets]
-    shape = roofline.Shape(case.batch, case.frames, case.bins, case.latents)
-    item = sets[0]["mel_pred"].element_size()
-    moves = median(
-        roofline.total_bytes(roofline.ledger(shape, length, item=item, tail=TAIL)) for length in lengths
-    )
+    moves = median(map(fused_bytes, sets))
     bandwidth = median(times.copies)
     for name in timed:
         speed = moves / median(times.both[name])
@@ -144,7 +143,7 @@ def _measure_case(
 def both_passes(variant: Variant, inputs: Inputs) -> tuple[Tensor, ...]:
     """The total and the gradients of what a model would have produced."""
     total = variant(inputs)
-    return (total, *torch.autograd.grad(total, [inputs[name] for name in LEAVES]))
+    return (total, *torch.autograd.grad(total, leaves(inputs)))
 
 
 def error_of(variant: Variant, inputs: Inputs) -> float:
@@ -163,6 +162,23 @@ def error_of(variant: Variant, inputs: Inputs) -> float:
     rounding = 4 * unit if unit > TOLERANCE else 0.0
     errors = [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(found, truth, strict=True)]
     return max(0.0, max(errors) - rounding)
+
+
+def fused_bytes(inputs: Inputs) -> int:
+    """What one fused pass must move."""
+    batch, frames, bins = inputs["mel_pred"].shape
+    attention = layers(inputs)
+    shape = roofline.Shape(
+        batch,
+        frames,
+        bins,
+        inputs["mu"].shape[2],
+        symbols=attention[0].shape[3] if attention else 0,
+        heads=sum(layer.shape[1] for layer in attention),
+    )
+    texts = inputs["text_lengths"].tolist() if attention else None
+    lengths, item = inputs["mel_lengths"].tolist(), inputs["mel_pred"].element_size()
+    return roofline.total_bytes(roofline.ledger(shape, lengths, texts, item=item, tail=TAIL))
 
 
 class _Times:

@@ -15,10 +15,8 @@ from ttsfast.losses import backend as backends
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.sweep import empty_gradient
 
-MEL_WEIGHT, KL_WEIGHT, STOP_WEIGHT = 22.0, 1.8, 1.5
-DELTA, SMOOTHING, STOP_SMOOTHING, POS_WEIGHT, TAIL = 0.6, 0.025, 0.06, 4.0, 8
-LEAVES = ("mel_pred", "mu", "logvar", "stop_logits")
-"""What a model would have produced."""
+MEL_WEIGHT, KL_WEIGHT, STOP_WEIGHT, ATTENTION_WEIGHT = 22.0, 1.8, 1.5, 0.3
+DELTA, SMOOTHING, STOP_SMOOTHING, POS_WEIGHT, TAIL, SIGMA = 0.6, 0.025, 0.06, 4.0, 8, 0.2
 
 Inputs = dict[str, Tensor]
 Variant = Callable[[Inputs], Tensor]
@@ -26,7 +24,7 @@ Variant = Callable[[Inputs], Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """One workload: mel, KL of per-frame latents and stop."""
+    """One workload: mel, KL of per-frame latents and stop, and guided attention where there are heads."""
 
     name: str
     batch: int
@@ -38,6 +36,10 @@ class Case:
     sets: int = 1
     """Sets of tensors rotated through."""
     dtype: str = "float32"
+    heads: tuple[int, ...] = ()
+    """Of each layer of the attention."""
+    symbols: int = 128
+    """Of the text, where there is attention."""
 
 
 CASES = (
@@ -72,7 +74,7 @@ def make_inputs(case: Case, device: torch.device, seed: int = 0) -> Inputs:
         return (torch.randn(*shape, generator=draw) * scale).to(device, dtype)
 
     rows = (case.batch, case.frames)
-    return {
+    inputs = {
         "mel_pred": normal(*rows, case.bins).requires_grad_(),
         "mel_target": normal(*rows, case.bins),
         "mel_lengths": lengths.to(device),
@@ -80,6 +82,24 @@ def make_inputs(case: Case, device: torch.device, seed: int = 0) -> Inputs:
         "mu": normal(*rows, case.latents).requires_grad_(),
         "logvar": normal(*rows, case.latents, scale=0.5).requires_grad_(),
     }
+    if case.heads:
+        # As long a text as its speech, in proportion.
+        inputs["text_lengths"] = (lengths * case.symbols // case.frames).clamp(min=1).to(device)
+    for layer, heads in enumerate(case.heads):
+        shape = (case.batch, heads, case.frames, case.symbols)
+        weights = torch.rand(shape, generator=draw) * (2 / case.symbols)
+        inputs[f"attention_{layer}"] = weights.to(device, dtype).requires_grad_()
+    return inputs
+
+
+def layers(inputs: Inputs) -> list[Tensor]:
+    """The attention, (B, H, T, N) each."""
+    return [tensor for name, tensor in inputs.items() if name.startswith("attention_")]
+
+
+def leaves(inputs: Inputs) -> list[Tensor]:
+    """What a model would have produced."""
+    return [tensor for tensor in inputs.values() if tensor.requires_grad]
 
 
 def eager(inputs: Inputs) -> Tensor:
@@ -102,32 +122,52 @@ def eager(inputs: Inputs) -> Tensor:
         inputs["stop_logits"], labels, pos_weight=weight, reduction="none"
     )
     stop = (elements * included).sum() / included.sum()
-    return MEL_WEIGHT * mel + KL_WEIGHT * kl + STOP_WEIGHT * stop
+    total = MEL_WEIGHT * mel + KL_WEIGHT * kl + STOP_WEIGHT * stop
+    attention = layers(inputs)
+    if not attention:
+        return total
+    text_lengths = inputs["text_lengths"]
+    n = torch.arange(attention[0].shape[3], device=prediction.device)
+    column, row = n / text_lengths.unsqueeze(1), t / lengths.unsqueeze(1)
+    away = (column.unsqueeze(1) - row.unsqueeze(2)) / SIGMA
+    penalty = (1 - torch.exp(-0.5 * away.square())) * valid * (n < text_lengths.unsqueeze(1)).unsqueeze(1)
+    guided = sum((layer * penalty.unsqueeze(1)).sum() for layer in attention)
+    heads = sum(layer.shape[1] for layer in attention)
+    return total + ATTENTION_WEIGHT * guided / (lengths.sum() * heads)
 
 
 def backend_variant(name: str, device: torch.device) -> Variant:
     """``TTSLoss`` itself, module call and checks included."""
-    loss = TTSLoss(
-        mel_weight=MEL_WEIGHT,
-        kl_weight=KL_WEIGHT,
-        stop_weight=STOP_WEIGHT,
-        attention_weight=0.0,
-        huber_delta=DELTA,
-        mel_label_smoothing=SMOOTHING,
-        stop_label_smoothing=STOP_SMOOTHING,
-        stop_pos_weight=POS_WEIGHT,
-        stop_tail_frames=TAIL,
-        weighting="fixed",
-        backend=name,
-    ).to(device)
+
+    def make(attention_weight: float) -> TTSLoss:
+        return TTSLoss(
+            mel_weight=MEL_WEIGHT,
+            kl_weight=KL_WEIGHT,
+            stop_weight=STOP_WEIGHT,
+            attention_weight=attention_weight,
+            huber_delta=DELTA,
+            mel_label_smoothing=SMOOTHING,
+            stop_label_smoothing=STOP_SMOOTHING,
+            stop_pos_weight=POS_WEIGHT,
+            stop_tail_frames=TAIL,
+            attention_sigma=SIGMA,
+            weighting="fixed",
+            backend=name,
+        ).to(device)
+
+    without, guided = make(0.0), make(ATTENTION_WEIGHT)
 
     def call(inputs: Inputs) -> Tensor:
-        return loss(
-            inputs["mel_pred"],
-            inputs["mel_target"],
-            inputs["mel_lengths"],
-            stop_logits=inputs["stop_logits"],
-            posterior=(inputs["mu"], inputs["logvar"]),
+        given = inputs["mel_pred"], inputs["mel_target"], inputs["mel_lengths"]
+        stop, posterior = inputs["stop_logits"], (inputs["mu"], inputs["logvar"])
+        if "text_lengths" not in inputs:
+            return without(*given, stop_logits=stop, posterior=posterior).total
+        return guided(
+            *given,
+            stop_logits=stop,
+            posterior=posterior,
+            attention=layers(inputs),
+            text_lengths=inputs["text_lengths"],
         ).total
 
     return call
@@ -151,7 +191,7 @@ class _Floor(torch.autograd.Function):
 def floor(inputs: Inputs) -> Tensor:
     """No loss at all: every leaf copied to its gradient by torch's own copy, through a bare
     ``autograd.Function``. What this takes is left of the time when the arithmetic costs nothing."""
-    result: Tensor = _Floor.apply(*(inputs[name] for name in LEAVES))
+    result: Tensor = _Floor.apply(*leaves(inputs))
     return result
 
 

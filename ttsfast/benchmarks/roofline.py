@@ -44,13 +44,20 @@ class Move:
 
 
 def ledger(
-    shape: Shape, lengths: Sequence[int], *, item: int = 4, tail: int = 8, gradients: bool = True
+    shape: Shape,
+    lengths: Sequence[int],
+    text_lengths: Sequence[int] | None = None,
+    *,
+    item: int = 4,
+    tail: int = 8,
+    gradients: bool = True,
 ) -> list[Move]:
     """Bytes read and written by term and tensor.
 
     Args:
         shape: sizes.
         lengths: valid frames of each utterance, (B,).
+        text_lengths: its valid symbols; all of them when None.
         item: bytes of one element.
         tail: steps after the end that the stop term takes in.
         gradients: whether gradients are written.
@@ -71,8 +78,16 @@ def ledger(
     steps = sum(min(length + tail, shape.frames) for length in lengths)
     moves.append(Move("stop", "logits", steps * item, padded * item))
     if shape.symbols:
-        weights = shape.heads * shape.symbols * item
-        moves.append(Move("attention", "weights", valid * weights, padded * weights))
+        texts = [shape.symbols] * len(lengths) if text_lengths is None else text_lengths
+        read = sum(length * text for length, text in zip(lengths, texts, strict=True))
+        moves.append(
+            Move(
+                "attention",
+                "weights",
+                read * shape.heads * item,
+                padded * shape.heads * shape.symbols * item,
+            )
+        )
     return moves
 
 
