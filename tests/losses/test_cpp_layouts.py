@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cpp_checks import MISSING, WHY_MISSING, assert_accurate, assert_same_bits, run
-from loss_checks import leaves, make_batch
+from loss_checks import leaves, make_batch, make_loss
 from torch import Tensor
 
 from ttsfast import native
@@ -111,6 +111,32 @@ def test_bfloat_as_it_lies_and_through_a_copy_give_the_same_bits(
         batch["posterior"][0].view(-1)[: 8 * 19] = odd.repeat(19)
     batch["mel_target"] = batch["mel_target"].detach().to(target).requires_grad_()
     assert_same_bits(run(batch, "cpp", 3.7), run(laid_out(batch, spread), "cpp", 3.7))
+
+
+@pytest.mark.parametrize("isa", [1, 2, 3])
+def test_gradients_are_rounded_to_bfloat_as_torch_rounds(isa: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.core is not None
+    if not native.core.loss_supports(isa):
+        pytest.skip("this processor does not have these instructions")
+    monkeypatch.setattr(backends._registered["cpp"], "isa", isa)
+    draw = torch.Generator().manual_seed(0)
+    upper = torch.randint(-(2**15), 2**15, (4096,), generator=draw, dtype=torch.int32) << 16
+    # Just below, at and above the middle between two numbers; of NaN, one whose bits a carry would leave.
+    lower = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32).repeat(683)[:4096]
+    target = (upper | lower).view(torch.float32)
+    target[:2] = torch.tensor([0x7FFFFFFF, 0x7F800001], dtype=torch.int32).view(torch.float32)
+    target = torch.where(target.abs() > 1e38, target.sign(), target).view(1, 512, 8)
+    assert target.isnan().sum() > 10
+    prediction = torch.zeros(1, 512, 8, dtype=torch.bfloat16, requires_grad=True)
+    # Weight over elements times the slope of a square is 1.
+    loss = make_loss(
+        mel_weight=0.5 * 4096, kl_weight=0, stop_weight=0, attention_weight=0, mel_loss="mse",
+        mel_smoothing="none", backend="cpp",
+    )  # fmt: skip
+    (found,) = torch.autograd.grad(loss(prediction, target, torch.tensor([512])).total, prediction)
+    expected = (-target).bfloat16()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.nan_to_num().view(torch.int16), expected.nan_to_num().view(torch.int16))
 
 
 def test_a_transposed_input_gets_a_transposed_gradient() -> None:

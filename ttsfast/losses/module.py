@@ -270,7 +270,7 @@ class TTSLoss(nn.Module):
 
     def _step_state(self) -> StepState:
         """For a backend that moves the state on in its own launch."""
-        # From the dictionaries: looking ten buffers up through __getattr__ would cost more than all checks of the call.
+        # From the dictionaries: ten look-ups through __getattr__ would cost more than all checks of the call.
         own: dict[str, Any] = self._buffers
         weights: Any = self._modules["adaptive"]
         adaptive: dict[str, Any] = weights._buffers
