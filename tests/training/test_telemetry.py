@@ -12,6 +12,7 @@ import torch
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError
+from ttsfast.evaluation.plots import alignment_figure
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.clock import PHASES, StepClock, device_load
 from ttsfast.training.ratios import ModuleRatios
@@ -34,10 +35,19 @@ def test_a_missing_wandb_is_one_line_with_the_command(
         trainer.fit()
 
 
+def _as_picture(pixels: Any) -> str:
+    """W&B draws a figure by pyplot, which need not be imported: it is to be given pixels."""
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert len(np.unique(pixels)) > 10
+    return "image"
+
+
 class FakeWandb:
     """What of the package is used."""
 
-    Image = staticmethod(lambda figure: ("image", figure))
+    Image = staticmethod(_as_picture)
     Audio = staticmethod(lambda wave, sample_rate: ("audio", sample_rate))
 
     def __init__(self) -> None:
@@ -79,7 +89,9 @@ def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     with Telemetry(tmp_path, 0, 1, wandb="offline") as telemetry:
         telemetry.scalars("train", 1, {"mel": 0.5})
+        telemetry.figure("alignment", alignment_figure(np.eye(5, dtype=np.float32)), 1)
         telemetry.audio("spoken", np.zeros(100, dtype=np.float32), 22050, 1)
+    assert list((tmp_path / "wandb").glob("offline-run-*/files/media/images/*.png"))
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     assert list(run.glob("*.wandb"))
 

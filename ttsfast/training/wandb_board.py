@@ -44,7 +44,12 @@ class WandbBoard:
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
         """A matplotlib figure as a picture."""
-        self.log(step, {name: self._wandb.Image(figure)})
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        # Drawn here: W&B's own drawing of figures needs pyplot, which nothing else here imports.
+        self.log(step, {name: self._wandb.Image(np.asarray(canvas.buffer_rgba())[..., :3])})
 
     def audio(self, step: int, name: str, wave: np.ndarray, sample_rate: int) -> None:
         """A waveform (samples,) within [-1, 1]."""
