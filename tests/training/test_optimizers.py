@@ -40,14 +40,14 @@ class Small(nn.Module):
         return out
 
 
-def make(kind: str) -> tuple[Small, Optimizers]:
+def make(kind: str, **changes: float) -> tuple[Small, Optimizers]:
     if kind == "schedule_free":
         pytest.importorskip("schedulefree", reason="the extra schedulefree is not installed")
     if kind == "muon" and not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     torch.manual_seed(0)
     model = Small()
-    values: dict[str, Any] = {"optimizer": kind, "learning_rate": 1e-2, "weight_decay": 0.1}
+    values: dict[str, Any] = {"optimizer": kind, "learning_rate": 1e-2, "weight_decay": 0.1, **changes}
     if kind == "schedule_free":
         values["scheduler"] = "constant"
     return model, Optimizers(config_from_dict({"training": values}).training, model, 80)
@@ -119,6 +119,36 @@ def test_another_optimisers_state_is_refused(kept: str, asked: str) -> None:
     (_, optimizers), (_, other) = make(kept), make(asked)
     with pytest.raises(InputError, match=r"training\.optimizer differs"):
         other.unpack(*optimizers.pack())
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon", "schedule_free"])
+def test_a_resumed_run_takes_the_settings_of_its_own_configuration(kind: str) -> None:
+    _, kept = make(kind)
+    model, other = make(kind, weight_decay=0.3, beta1=0.5, beta2=0.7, eps=1e-3)
+    fresh = [[dict(group, params=None) for group in part.param_groups] for part in other.parts]
+    take_step(model, other)
+    tensors, rest = kept.pack()
+    other.unpack(tensors, json.loads(json.dumps(rest)))
+    for part, groups in zip(other.parts, fresh, strict=True):
+        for group, wanted in zip(part.param_groups, groups, strict=True):
+            for name in ("betas", "eps", "weight_decay"):
+                assert group.get(name) == wanted.get(name)
+
+
+def test_adam_resumed_from_adamw_couples_its_decay() -> None:
+    _, kept = make("adamw")
+    _, other = make("adam")
+    other.unpack(*kept.pack())
+    assert not any(group.get("decoupled_weight_decay") for group in other.parts[0].param_groups)
+
+
+def test_moments_of_other_shapes_are_refused() -> None:
+    model, optimizers = make("adamw")
+    take_step(model, optimizers)
+    tensors, rest = optimizers.pack()
+    tensors["optimizer.0.1.exp_avg"] = torch.zeros(3, 7)
+    with pytest.raises(InputError, match="other weights' shapes"):
+        optimizers.unpack(tensors, rest)
 
 
 def test_muon_takes_the_hidden_matrices_and_kernels() -> None:

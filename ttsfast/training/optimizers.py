@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from ttsfast.config import TrainingConfig
 from ttsfast.errors import InputError
 
+_SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay")
+"""What torch keeps beside the state and the configuration decides, that of a resumed run too."""
+
 
 class Optimizers:
     """What a run steps with; every part follows one learning rate.
@@ -149,7 +152,13 @@ class Optimizers:
                 _, place, index, name = key.split(".", 3)
                 states[int(place)].setdefault(int(index), {})[name] = value
         for part, state, groups in zip(self.parts, states, rest, strict=True):
+            settings = [{key: g[key] for key in _SETTINGS if key in g} for g in part.param_groups]
             part.load_state_dict({"state": state, "param_groups": list(groups)})
+            for group, ours in zip(part.param_groups, settings, strict=True):
+                group.update(ours)
+            for parameter, entries in part.state.items():
+                if any(entry.dim() and entry.shape != parameter.shape for entry in entries.values()):
+                    raise InputError("the optimiser's state in the checkpoint is of other weights' shapes")
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         for part in self.parts:
