@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -67,6 +68,12 @@ FAST_CONVERGENCE = {
 ALL_KEYS = [f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)]
 
 
+# Ten billion elements, where it is written out.
+ALIAS_BOMB = "&a [x]"
+for _name, _inner in zip("bcdefghijk", "abcdefghij", strict=True):
+    ALIAS_BOMB = f"&{_name} [{ALIAS_BOMB}{f', *{_inner}' * 9}]"
+
+
 def value_of(config: Config, key: str) -> object:
     section, name = key.split(".")
     return getattr(getattr(config, section), name)
@@ -111,6 +118,13 @@ def test_a_rendered_file_reads_back_as_it_was_and_comments_every_key(preset: str
         ("training:\n  learning_rate: 1" + "0" * 400 + "\n", ["training.learning_rate", "finite"]),
         ('training:\n  run_folder: "a\\0b"\n', ["training.run_folder", "expected text"]),
         ("data:\n  pad_to_multiple: 100000000000\n", ["data.pad_to_multiple", "greatest"]),
+        ("data:\n  batch_size: 4294967296\n", ["data.batch_size", "greatest value 65536"]),
+        ("training:\n  seed: 0x" + "f" * 5000 + "\n", ["training.seed", "more than 30 digits"]),
+        ("training:\n  seed: " + "x" * 10_000 + "\n", ["training.seed", "xxx..."]),
+        ("training:\n  seed: " + ALIAS_BOMB + "\n", ["training.seed", "found a list"]),
+        ("training: {<<: {seed: 1}}\n", ["'<<' is not supported", "line 1"]),
+        ('training: {"a\\nb\\e[31m": 1}\n', [r"training.'a\nb\x1b[31m'", "ttsfast config"]),
+        ('training: {run_folder: "a\\nb"}\n', ["training.run_folder", "on one line"]),
     ],
 )
 def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[str], tmp_path) -> None:
@@ -120,10 +134,29 @@ def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[s
         load_config(path)
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) < 300
     for word in words:
         assert word in message
     if "min_learning_rate" not in message:
         assert "bad.yaml" in message
+
+
+def test_whole_numbers_stay_below_what_floats_and_memory_hold() -> None:
+    whole = [
+        f"{section}.{f.name}"
+        for section, cls in SECTIONS.items()
+        for f in dataclasses.fields(cls)
+        if f.type in (int, "int")
+    ]
+    assert len(whole) > 20
+    for key in whole:
+        with pytest.raises(InputError, match=f"{key}.*greatest value"):
+            load_config(overrides=[f"{key}={10**12}"])
+
+
+def test_a_key_without_a_value_is_told_from_a_file() -> None:
+    with pytest.raises(InputError, match=r"to set a key write training\.seed=VALUE"):
+        load_config(Path("training.seed"))
 
 
 def test_all_weights_zero_would_teach_nothing() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ import yaml
 from ttsfast.errors import InputError
 
 DEFAULT_PRESET = "fast_convergence"
+LARGEST_WHOLE = 10**9
+"""Where an option says nothing lower: beyond it numbers stop being exact as floats, or fill the memory."""
 
 
 def option(
@@ -33,7 +36,10 @@ def option(
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """A field with its documentation and range: ``low <= value <= high``, ``value > above``."""
+    """A field with its documentation and range: ``low <= value <= high``, ``value > above``.
+
+    Whole numbers have :data:`LARGEST_WHOLE` above them in any case.
+    """
     limits = {"low": low, "high": high, "above": above, "choices": choices}
     return field(default=default, metadata={"help": help, **limits})
 
@@ -132,7 +138,7 @@ class TrainingConfig:
     lr_reduction_patience: int = option(15, "validations without improvement before it", low=1)
     gradient_clip_norm: float = option(0.8, "clip the gradient to this norm", above=0.0)
     gradient_norm_threshold: float = option(2.5, "warn about and count norms above this", above=0.0)
-    gradient_accumulation_steps: int = option(2, "micro-batches per optimiser step", low=1)
+    gradient_accumulation_steps: int = option(2, "micro-batches per optimiser step", low=1, high=10_000)
     amp_dtype: str = option(
         "auto",
         "precision under data.mixed_precision; auto: bf16 where the GPU has it, else fp16; fp32 on a CPU",
@@ -157,7 +163,7 @@ class TrainingConfig:
     monitor: str = option(
         "mel_l1", "held-out metric to watch; never a weighted total", choices=("mel_l1", "duration_error")
     )
-    convergence_window: int = option(200, "steps over which convergence is judged", low=4)
+    convergence_window: int = option(200, "steps over which convergence is judged", low=4, high=1_000_000)
     convergence_threshold: float = option(
         0.95, "second half of the window over first half below this: improving", above=0.0, high=1.0
     )
@@ -179,7 +185,7 @@ class DataConfig:
     """The feature store and how batches are made from it."""
 
     store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address")
-    batch_size: int = option(48, "utterances per micro-batch", low=1)
+    batch_size: int = option(48, "utterances per micro-batch", low=1, high=65_536)
     frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
     speaker_balance: float = option(
         0.0,
@@ -276,7 +282,9 @@ def load_config(
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as a configuration ({error})") from error
+            is_key = str(path).partition(".")[0] in SECTIONS
+            hint = f"; to set a key write {path}=VALUE" if is_key else ""
+            raise InputError(f"{path}: cannot be read as a configuration ({error}){hint}") from error
         _merge(values, _parse(text, str(path)), str(path))
     for override in overrides:
         name, equals, value = override.partition("=")
@@ -301,6 +309,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "'<<' is not supported here, write the keys out", key_node.start_mark
+                )
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -326,7 +338,7 @@ def _merge(values: dict[str, Any], new: Any, where: str) -> None:
         raise InputError(f"{where}: expected the sections {', '.join(SECTIONS)}, found {type(new).__name__}")
     for section, entries in new.items():
         if section not in SECTIONS:
-            raise InputError(f"{where}: unknown section {section!r}{_nearest(section, SECTIONS)}")
+            raise InputError(f"{where}: unknown section {_shown(section)}{_nearest(section, SECTIONS)}")
         if entries is None:
             continue
         if not isinstance(entries, Mapping):
@@ -335,31 +347,53 @@ def _merge(values: dict[str, Any], new: Any, where: str) -> None:
         kinds = typing.get_type_hints(SECTIONS[section])
         for key, value in entries.items():
             if key not in options:
-                raise InputError(f"{where}: unknown key {section}.{key}{_nearest(str(key), options)}")
+                name = key if str(key).isprintable() and len(str(key)) <= 80 else _shown(key)
+                raise InputError(f"{where}: unknown key {section}.{name}{_nearest(key, options)}")
             name = f"{where}: {section}.{key}"
             values.setdefault(section, {})[key] = _checked(name, value, kinds[key], options[key].metadata)
 
 
 def _nearest(name: object, valid: Iterable[str]) -> str:
-    match = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else f"; valid are {', '.join(sorted(valid))}"
+    names = sorted(valid)
+    match = difflib.get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
+    if match:
+        return f"; did you mean {match[0]}?"
+    return (
+        f"; valid are {', '.join(names)}" if len(names) <= 12 else "; `ttsfast config` lists the valid ones"
+    )
+
+
+def _shown(value: object) -> str:
+    """A value in a message, which stays one short line: what YAML's aliases nest can be beyond all memory."""
+    if isinstance(value, (list, dict, set, tuple)):
+        return f"a {type(value).__name__}"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a whole number of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
     """``value`` as ``kind`` and within its limits, or an InputError that names the key."""
     converted = _converted(value, kind)
     if converted is None:
-        wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
-        raise InputError(f"{name}: expected {wanted}, found {value!r}")
+        wanted = {
+            bool: "true or false",
+            int: "a whole number",
+            float: "a finite number",
+            str: "text on one line",
+        }[kind]
+        raise InputError(f"{name}: expected {wanted}, found {_shown(value)}")
     if limits["choices"] and converted not in limits["choices"]:
         hint = _nearest(converted, limits["choices"])
-        raise InputError(f"{name}: {converted!r} is not one of {', '.join(limits['choices'])}{hint}")
+        raise InputError(f"{name}: {_shown(converted)} is not one of {', '.join(limits['choices'])}{hint}")
+    high = LARGEST_WHOLE if limits["high"] is None and kind is int else limits["high"]
     if limits["low"] is not None and converted < limits["low"]:
-        raise InputError(f"{name}: {converted} is below the least value {limits['low']:g}")
+        raise InputError(f"{name}: {_shown(converted)} is below the least value {limits['low']:g}")
     if limits["above"] is not None and converted <= limits["above"]:
-        raise InputError(f"{name}: {converted} must be above {limits['above']:g}")
-    if limits["high"] is not None and converted > limits["high"]:
-        raise InputError(f"{name}: {converted} is above the greatest value {limits['high']:g}")
+        raise InputError(f"{name}: {_shown(converted)} must be above {limits['above']:g}")
+    if high is not None and converted > high:
+        raise InputError(f"{name}: {_shown(converted)} is above the greatest value {high:.10g}")
     return converted
 
 
@@ -376,7 +410,8 @@ def _converted(value: Any, kind: type) -> Any:
         except (ValueError, OverflowError):
             return None
         return number if math.isfinite(number) else None
-    return value if isinstance(value, str) and value and "\0" not in value else None
+    # A line break in a name would break every message and log line that holds it.
+    return value if isinstance(value, str) and value and not re.search(r"[\x00-\x1f\x7f]", value) else None
 
 
 def render(config: Config, *, title: str) -> str:
