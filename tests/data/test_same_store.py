@@ -1,8 +1,8 @@
-"""What computed the features is not part of the fingerprint: stores are the same but for rounding, and one means
-may begin what another ends, and append to it.
+"""What computed the features is not part of the fingerprint: stores are the same but for rounding, and one
+means may begin what another ends, and append to it.
 
-Mutants that these tests were seen to kill: the engine among the options that shape a store; log-mels of a device
-to another base.
+Mutants that these tests were seen to kill: the engine among the options that shape a store; log-mels of a
+device to another base.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ttsfast.data.append import append
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
 
-pytestmark = pytest.mark.usefixtures(small_pieces.__name__)
+__all__ = ["small_pieces"]
+
+pytestmark = pytest.mark.usefixtures("small_pieces")
 
 Compute = Callable[..., int]
 # Torch on the processor: all that a GPU does but for the bits of its arithmetic. "cpu" alone would be the
