@@ -19,8 +19,8 @@ _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim"
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint; of these,
-    ``device`` may still change the last bits of stored numbers.
+    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint; of
+    these, ``device`` may still change the last bits of stored numbers.
     """
 
     frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
