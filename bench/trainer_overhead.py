@@ -23,7 +23,7 @@ from ttsfast.benchmarks.machine import describe
 from ttsfast.benchmarks.training import write_corpus
 from ttsfast.config import load_config
 from ttsfast.data.prepare import PrepareOptions, prepare
-from ttsfast.training import gradients, trainer
+from ttsfast.training import gradients, trainer, update
 from ttsfast.training.clock import PHASES
 from ttsfast.training.telemetry import read_log
 
@@ -47,7 +47,7 @@ def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> di
     config = load_config(overrides=[f"{key}={value}" for key, value in overrides.items()], preset="demo")
     clipping = Stopwatch()
     for name in ("norm_of", "clip_"):
-        setattr(trainer, name, clipping.over(getattr(gradients, name)))
+        setattr(update, name, clipping.over(getattr(gradients, name)))
     with trainer.Trainer(config) as running:
         began = time.perf_counter()
         running.fit()

@@ -145,6 +145,12 @@ class TrainingConfig:
         choices=("auto", "bf16", "fp16"),
     )
 
+    compile: bool = option(
+        False, "torch.compile the model: the first step takes minutes, the others less time"
+    )
+    cuda_graphs: bool = option(
+        False, "record a step's kernels once per bucket of shapes and replay them (one GPU only)"
+    )
     tf32: bool = option(True, "let what stays in float32 be multiplied in TF32 (GPU only)")
     deterministic: bool = option(
         False, "only operations that give the same bits each time; slower (GPU: exact resume)"

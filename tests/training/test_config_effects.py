@@ -90,6 +90,7 @@ RUN: dict[str, Change] = {
     "training.gradient_accumulation_steps": Change(2),
     "training.amp_dtype": Change("bf16"),
     "training.deterministic": Change(True),
+    "training.cuda_graphs": Change(True),
     "training.ema_decay": Change(0.9),
     "training.early_stopping": Change(
         False,
@@ -150,7 +151,7 @@ ON_GPU: dict[str, Change] = {
 
 def test_every_key_is_here() -> None:
     keys = {f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)}
-    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32", "training.rank_timeout"}
+    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32", "training.compile", "training.rank_timeout"}
 
 
 def test_tf32_is_set_on_a_gpu(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +163,19 @@ def test_tf32_is_set_on_a_gpu(make_config: Callable[..., Config], monkeypatch: p
         assert torch.backends.cudnn.allow_tf32 is tf32
     torch.backends.cudnn.allow_tf32 = True
     assert asked == ["high", "highest"]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_compile_is_asked_of_torch(
+    wanted: bool,
+    make_config: Callable[..., Config],
+    make_model: Callable[[], torch.nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda model, **_: asked.append(model) or model)
+    with Trainer(make_config(training__compile=wanted), model=make_model()) as trainer:
+        assert asked == [trainer.model][: int(wanted)]
 
 
 def changed(config: Config, values: dict[str, Any]) -> Config:

@@ -134,6 +134,7 @@ def test_the_scale_changes_no_gradient(make_config: MakeConfig, make_model: Make
             # Full precision inside, so that no fp16 rounding depends on the scale.
             trainer.objective.precision = trainer.precision = type(trainer.precision)(CPU, torch.float32, "")
             trainer.scaler = LossScaler(CPU, enabled=True, initial=scale)
+            trainer.passes.scaler = trainer.update.scaler = trainer.scaler
             trainer.fit()
             weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
     assert weights[0].isfinite().all()

@@ -9,7 +9,8 @@ from contextlib import suppress
 import torch
 
 PHASES = ("data", "forward", "loss", "backward", "optimizer", "trainer")
-"""``trainer`` is everything that is none of the others: weights, guards, records, reports."""
+"""``trainer`` is everything that is none of the others: weights, guards, records, reports. What a recorded
+graph does of forward, loss and backward is one phase more, ``replay``."""
 
 
 class StepClock:
@@ -34,10 +35,12 @@ class StepClock:
     def lap(self, phase: str) -> None:
         """What happened since the last lap was ``phase``."""
         if self._on_gpu:
-            self._events.append((phase, self._event()))
+            # In a recording an event would stand for every replay; who replays takes the lap.
+            if not torch.cuda.is_current_stream_capturing():
+                self._events.append((phase, self._event()))
             return
         now = time.perf_counter()
-        self._seconds[phase] += now - self._last
+        self._add(phase, now - self._last)
         self._last = now
 
     def read(self) -> dict[str, float]:
@@ -46,13 +49,16 @@ class StepClock:
         if self._on_gpu:
             self._events[-1][1].synchronize()
             for (_, before), (phase, after) in zip(self._events, self._events[1:], strict=False):
-                self._seconds[phase] += before.elapsed_time(after) / 1000
+                self._add(phase, before.elapsed_time(after) / 1000)
         self.lap("trainer")
         total = max(1e-9, sum(self._seconds.values()))
         shares = {f"percent_{phase}": 100 * seconds / total for phase, seconds in self._seconds.items()}
         figures = {"frames_per_second": self.frames / wall, **shares}
         self.start()
         return figures
+
+    def _add(self, phase: str, seconds: float) -> None:
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds
 
     @staticmethod
     def _event() -> torch.cuda.Event:

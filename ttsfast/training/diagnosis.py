@@ -79,6 +79,8 @@ def _look(trainer: Trainer, batches: list[Batch]) -> str:
         if place := _where(f"the weights {name}", parameter, ()):
             return place
     trainer.objective.train()
+    # Hooks do not reach into a compiled call.
+    trainer.objective.forward = trainer.model
     normalizer = trainer.objective.counts(batches)
     for batch in batches:
         with _watched(trainer.model, batch.ids) as found:

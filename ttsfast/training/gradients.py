@@ -18,12 +18,12 @@ from ttsfast.training.objective import Objective
 from ttsfast.training.ranks import Ranks, Unreachable
 
 
-def norm_of(gradients: Sequence[Tensor], scale: float) -> Tensor:
+def norm_of(gradients: Sequence[Tensor], scale: Tensor) -> Tensor:
     """() norm of all gradients together, as it is without the loss scaler's ``scale``."""
     return torch.nn.utils.get_total_norm(gradients) / scale
 
 
-def clip_(gradients: Sequence[Tensor], norm: Tensor, limit: float, scale: float, damping: Tensor) -> None:
+def clip_(gradients: Sequence[Tensor], norm: Tensor, limit: float, scale: Tensor, damping: Tensor) -> None:
     """Clip to ``limit``, then damp and take the loss scaler's ``scale`` off, in place.
 
     Not-finite gradients are left as bad as they are: they are for the caller to see, never to clean.

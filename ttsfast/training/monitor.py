@@ -39,9 +39,10 @@ class SpikeGuard:
         scale = torch.where(spiked, ceiling / loss, torch.ones_like(loss))
         known = torch.isfinite(loss)
         taken = torch.where(spiked, ceiling, loss)
-        self.sum = torch.where(known, (1 - self.factor) * self.sum + self.factor * taken, self.sum)
-        self.weight = torch.where(known, (1 - self.factor) * self.weight + self.factor, self.weight)
-        self.spikes = self.spikes + spiked
+        # In place: a recorded step finds them where they were.
+        self.sum.copy_(torch.where(known, (1 - self.factor) * self.sum + self.factor * taken, self.sum))
+        self.weight.copy_(torch.where(known, (1 - self.factor) * self.weight + self.factor, self.weight))
+        self.spikes.add_(spiked)
         return scale
 
     @property
@@ -55,9 +56,8 @@ class SpikeGuard:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.sum = state["sum"].to(self.sum.device)
-        self.weight = state["weight"].to(self.weight.device)
-        self.spikes = state["spikes"].to(self.spikes.device)
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
 
 @dataclass

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ttsfast.data.batch import Batch
 from ttsfast.losses.counts import Counts, sum_counts
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.training.clock import StepClock
 from ttsfast.training.precision import Precision
@@ -32,6 +32,10 @@ class Objective:
         self, model: nn.Module, loss: TTSLoss, precision: Precision, reduction_factor: int, clock: StepClock
     ) -> None:
         self.model, self.loss, self.precision, self.clock = model, loss, precision, clock
+        self.forward: Callable[..., Any] = model
+        """The model's call, or its compiled one."""
+        self.explained: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Around both passes: says in the user's words what may fail in them."""
         self.reduction_factor = reduction_factor
 
     def train(self) -> None:
@@ -52,7 +56,7 @@ class Objective:
         """
         with self.precision.autocast():
             output = AcousticOutput.of(
-                self.model(
+                self.forward(
                     batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker
                 )
             )
@@ -91,15 +95,3 @@ class Objective:
                     f"frames, and its reduction_factor says {self.reduction_factor} frames per step: "
                     "give the model an attribute reduction_factor that holds"
                 )
-
-
-def figures_of(outputs: Sequence[LossOutput]) -> Tensor:
-    """(9,) total, values and floors over micro-batches: what one small message sums over ranks."""
-    rows = [torch.cat([out.total.detach()[None], out.values, out.floor_values]) for out in outputs]
-    return torch.stack(rows).sum(dim=0)
-
-
-def split_figures(figures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """() total, (4,) values and (4,) floors of :func:`figures_of`."""
-    total, values, floors = figures.split((1, len(TERMS), len(TERMS)))
-    return total[0], values, floors

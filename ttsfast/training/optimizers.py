@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttsfast.config import TrainingConfig
 from ttsfast.errors import InputError
 
-_SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay")
+_SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay", "capturable")
 """What torch keeps beside the state and the configuration decides, that of a resumed run too."""
 
 
@@ -32,6 +32,9 @@ class Optimizers:
 
     def __init__(self, config: TrainingConfig, model: nn.Module, n_mels: int) -> None:
         self._views: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._rate: Tensor | None = None
+        self.keep_gradients = False
+        """Whether gradients stay in their place and are set to 0, instead of being dropped."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         if config.optimizer == "muon":
             hidden = hidden_matrices(model, n_mels)
@@ -78,8 +81,25 @@ class Optimizers:
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next step."""
+        if self._rate is not None:
+            self._rate.fill_(rate)
+            return
         for group in self._groups():
             group["lr"] = rate
+
+    def make_recordable(self) -> bool:
+        """Keep the rate in a tensor, so that a step that is recorded as a CUDA graph follows it; False where
+        not every part is fused and so cannot be recorded."""
+        if not self.skips_on_device:
+            return False
+        group = self.parts[0].param_groups[0]
+        self._rate = torch.full((), group["lr"], dtype=torch.float32, device=group["params"][0].device)
+        self._share_rate()
+        return True
+
+    def _share_rate(self) -> None:
+        for group in self._groups():
+            group["lr"], group["capturable"] = self._rate, True
 
     def step(self, skip: Tensor) -> None:
         """Move the weights, unless ``skip``, a () float32 tensor, is 1: then neither they nor the state move.
@@ -98,9 +118,12 @@ class Optimizers:
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.zero_grad(set_to_none=not self.keep_gradients)
         for parameter, _ in self._views:
-            parameter.grad = None
+            if not self.keep_gradients:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
 
     @property
     def averages(self) -> bool:
@@ -128,7 +151,7 @@ class Optimizers:
             for index, entries in state["state"].items():
                 for name, value in entries.items():
                     tensors[f"optimizer.{place}.{index}.{name}"] = torch.as_tensor(value)
-            rest.append(state["param_groups"])
+            rest.append([{**group, "lr": float(group["lr"])} for group in state["param_groups"]])
         return tensors, rest
 
     def unpack(self, tensors: Mapping[str, Tensor], rest: list[Any]) -> None:
@@ -159,6 +182,8 @@ class Optimizers:
             for parameter, entries in part.state.items():
                 if any(entry.dim() and entry.shape != parameter.shape for entry in entries.values()):
                     raise InputError("the optimiser's state in the checkpoint is of other weights' shapes")
+        if self._rate is not None:
+            self._share_rate()
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         for part in self.parts:

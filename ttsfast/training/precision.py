@@ -93,12 +93,13 @@ class LossScaler:
         self.scale = initial if enabled else 1.0
         self.good_steps = 0
         self.skipped = 0
-        self._tensor = torch.full((), self.scale, device=device)
+        self.tensor = torch.full((), self.scale, device=device)
+        """() the scale on the device, 1 where nothing is scaled"""
 
     @property
     def factor(self) -> Tensor | None:
         """The scale as a () tensor on the device; None where nothing is scaled."""
-        return self._tensor if self.enabled else None
+        return self.tensor if self.enabled else None
 
     def grow(self) -> None:
         """After a good step."""
@@ -130,7 +131,7 @@ class LossScaler:
 
     def _set(self, scale: float) -> None:
         self.scale = scale
-        self._tensor.fill_(scale)
+        self.tensor.fill_(scale)
 
 
 def find_device(name: str) -> torch.device:

@@ -19,6 +19,8 @@ def greet(trainer: Trainer) -> None:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     precision = f"{str(trainer.precision.dtype).removeprefix('torch.')} ({trainer.precision.reason})"
     say(f"{parameters:,} parameters on {trainer.device.type}, {precision}")
+    if trainer.config.training.compile:
+        say("the model is compiled at its first step, which may take minutes")
     lost = trainer.telemetry.lost_steps
     if trainer.resume and not trainer.resumed:
         say(
@@ -40,6 +42,7 @@ def report(trainer: Trainer, rows: list[dict[str, float]]) -> None:
         "skipped_updates": trainer.scaler.skipped,
         "loss_scale": trainer.scaler.scale,
         "convergence": trainer.watch.window.verdict(),
+        **trainer.passes.counters(),
         **trainer.clock.read(),
         **device_load(trainer.device),
     }

@@ -30,10 +30,13 @@ from ttsfast.training.checkpoint import (
     record_best,
 )
 from ttsfast.training.clock import StepClock
-from ttsfast.training.gradients import SummedObjective, clip_, norm_of
+from ttsfast.training.compiled import compile_model
+from ttsfast.training.gradients import SummedObjective
+from ttsfast.training.graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
 from ttsfast.training.monitor import EarlyStopping
-from ttsfast.training.objective import Objective, figures_of, split_figures
+from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
+from ttsfast.training.passes import Passes
 from ttsfast.training.precision import LossScaler, choose_precision, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
 from ttsfast.training.randomness import seed_everything, seed_rank
@@ -44,6 +47,7 @@ from ttsfast.training.schedule import PlateauReduction, learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, open_loaders, open_store
 from ttsfast.training.state import restore_run, save_run
 from ttsfast.training.telemetry import NoTelemetry, Telemetry
+from ttsfast.training.update import Update
 from ttsfast.training.validation import ValidationInterrupted, validate_run
 from ttsfast.training.watch import Watch
 
@@ -97,6 +101,7 @@ class Trainer:
         seed_everything(training.seed)
         self.precision = choose_precision(config, self.ranks.local_rank if self.ranks.size > 1 else None)
         self.device = self.precision.device
+        refuse_cuda_graphs(config, self.device, self.ranks)
         set_up_arithmetic(training, self.device)
         self.store = open_store(config)
         self.voice = VoiceInfo.of_store(self.store)
@@ -126,11 +131,17 @@ class Trainer:
         )
         self.ratios = ModuleRatios(self.model, training.log_step)
         self.ratio_figures: dict[str, Tensor] = {}
+        self.passes = Passes(self.objective, self.summed, self.scaler, self.ranks)
+        self.update = Update(self)
         self.step = 0
         self.rate = 0.0
         self.preemption = Preemption()
         check_run_folder(self.run_folder, self.ranks)
         self.resumed = restore_run(self) if resume else False
+        if training.compile:
+            compile_model(self.objective)
+        if training.cuda_graphs:
+            replay_steps(self, CudaRecorder(self.device))
 
     def fit(self) -> TrainingResult:
         """Train to the end and leave a checkpoint there.
@@ -193,41 +204,22 @@ class Trainer:
         frames = sum(batch.frames for batch in batches) if normalizer is None else int(normalizer.frames)
         if normalizer is None:
             normalizer = self.objective.counts(batches)
-        outputs = []
         self.clock.lap("trainer")
-        for place, batch in enumerate(batches, start=1):
-            last = place == len(batches)
-            out = self.summed(batch, normalizer, self.scaler.factor, last=last)
-            outputs.append(out)
-            if last:
-                figures = self.ranks.sum_later(figures_of(outputs))
-            self.summed.backward(out.total, self.scaler.factor)
-            self.clock.lap("backward")
 
-        total, values, floors = split_figures(figures())
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = norm_of(gradients, self.scaler.scale)
-        finite = total.isfinite() & norm.isfinite()
-        if self.scaler.enabled and not finite:
-            self.watch.overflowed(self, total)
+        figures, last = self.passes(batches, normalizer)
+        judged = self.update.judge(figures)
+        if self.scaler.enabled and not judged.finite:
+            self.watch.overflowed(self, judged.total)
             self.optimizers.zero_grad()
             return False
-        self.loss.update_weights(values, floors)
-        damping = self.watch.guard.update(total)
-        clip_(gradients, norm, training.gradient_clip_norm, self.scaler.scale, damping)
         look_closely = self.ratios.due(self.step + 1)
-        if look_closely:
-            self.ratios.before_update()
-        self.clock.lap("trainer")
-        self.optimizers.step(skip=self.watch.freeze_unless(finite))
-        self.optimizers.zero_grad()
-        self.clock.lap("optimizer")
+        self.update(judged, look_closely=look_closely)
         self.scaler.grow()
         self.average.update()
         if look_closely:
             self.ratio_figures = self.ratios.after_update()
         self.step += 1
-        self.watch.record(total, values, norm, outputs[-1])
+        self.watch.record(judged, last)
         self.clock.frames += frames
         self.clock.lap("trainer")
         return True

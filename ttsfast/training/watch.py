@@ -12,14 +12,15 @@ from torch import Tensor
 from ttsfast.config import TrainingConfig
 from ttsfast.data.batch import Batch
 from ttsfast.errors import TrainingError
-from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS
 from ttsfast.training.checkpoint import checkpoints
 from ttsfast.training.diagnosis import NOWHERE, StepInputs, first_non_finite
 from ttsfast.training.monitor import ConvergenceWindow, SpikeGuard, StepRecords
 
 if TYPE_CHECKING:
+    from ttsfast.training.passes import PassFigures
     from ttsfast.training.trainer import Trainer
+    from ttsfast.training.update import Judged
 
 
 class Watch:
@@ -47,15 +48,14 @@ class Watch:
 
     def freeze_unless(self, finite: Tensor) -> Tensor:
         """Take in whether a step is finite; return whether to skip it, as a () float32 tensor."""
-        self.frozen = torch.maximum(self.frozen, (~finite).float())
-        return self.frozen
+        return self.frozen.copy_(torch.maximum(self.frozen, (~finite).float()))
 
-    def record(self, total: Tensor, values: Tensor, norm: Tensor, last: LossOutput) -> None:
-        """Keep a step's figures: the total, the terms (4,) summed over micro-batches, the gradient norm."""
-        row = {"total": total, "gradient_norm": norm}
+    def record(self, judged: Judged, last: PassFigures) -> None:
+        """Keep a step's figures, and the weights that its last micro-batch was under."""
+        row = {"total": judged.total, "gradient_norm": judged.norm}
         for index, name in enumerate(TERMS):
             if last.present[index]:
-                row |= {name: values[index], f"weight_{name}": last.weight_values[index]}
+                row |= {name: judged.values[index], f"weight_{name}": last.weights[index]}
         self.records.add(row)
 
     def read(self, trainer: Trainer) -> None:

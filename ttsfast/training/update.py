@@ -1,0 +1,68 @@
+"""What a step's figures change: adaptive weights, spike guard, and the weights by the optimiser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from ttsfast.losses.spec import TERMS
+from ttsfast.training.gradients import clip_, norm_of
+
+if TYPE_CHECKING:
+    from ttsfast.training.trainer import Trainer
+
+
+class Judged(NamedTuple):
+    """A step's figures over all micro-batches and ranks, on the device."""
+
+    total: Tensor
+    """()"""
+    values: Tensor
+    """(4,)"""
+    floors: Tensor
+    """(4,)"""
+    norm: Tensor
+    """() of the gradient, before clipping and without the loss scaler's scale"""
+    finite: Tensor
+    """() bool"""
+
+
+class Update:
+    """Reads and writes device tensors only, so that no step waits for the device."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.scaler = trainer.scaler
+        self._limit = trainer.config.training.gradient_clip_norm
+        self._loss, self._watch, self._ratios = trainer.loss, trainer.watch, trainer.ratios
+        self._parameters, self._optimizers, self._clock = (
+            trainer.parameters,
+            trainer.optimizers,
+            trainer.clock,
+        )
+
+    def judge(self, figures: Tensor) -> Judged:
+        """Measure the gradient; ``figures`` (9,) are total, values and floors."""
+        total, values, floors = figures.split((1, len(TERMS), len(TERMS)))
+        norm = norm_of(self._gradients(), self.scaler.tensor)
+        return Judged(total[0], values, floors, norm, total[0].isfinite() & norm.isfinite())
+
+    def __call__(self, judged: Judged, *, look_closely: bool) -> None:
+        """Take the step, and forget the gradients.
+
+        Args:
+            judged: from :meth:`judge`.
+            look_closely: whether the ratios of gradients and weights are due.
+        """
+        self._loss.update_weights(judged.values, judged.floors)
+        damping = self._watch.guard.update(judged.total)
+        clip_(self._gradients(), judged.norm, self._limit, self.scaler.tensor, damping)
+        if look_closely:
+            self._ratios.before_update()
+        self._clock.lap("trainer")
+        self._optimizers.step(skip=self._watch.freeze_unless(judged.finite))
+        self._optimizers.zero_grad()
+        self._clock.lap("optimizer")
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self._parameters if p.grad is not None]
