@@ -94,7 +94,7 @@ class LossInputs(NamedTuple):
     @property
     def present(self) -> tuple[bool, bool, bool, bool]:
         """Which terms have inputs, in the order of :data:`TERMS`."""
-        return True, self.posterior is not None, self.stop_logits is not None, bool(self.attention)
+        return True, self.posterior is not None, self.stop_logits is not None, len(self.attention) > 0
 
     def values(self) -> list[Tensor]:
         """Every tensor of real numbers."""
