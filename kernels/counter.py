@@ -15,6 +15,7 @@ class _Bank:
 
     def __init__(self, device: torch.device) -> None:
         self.words = torch.zeros((WORDS, SPACING), dtype=torch.int32, device=device)
+        self.zeroed = torch.cuda.current_stream(device).record_event()
         self.taken = 0
         self.by_stream: dict[int, Tensor] = {}
 
@@ -28,7 +29,8 @@ _banks: dict[int, _Bank] = {}
 
 
 def counter(device: torch.device) -> Tensor:
-    """() int32 zero for one launch on the current stream of ``device``, which must leave it at 0.
+    """() int32 zero for one launch on the current stream of ``device``, the current one, which must leave it
+    at 0.
 
     Launches of one stream follow each other and share a word. A captured launch gets one for good: its graph
     may replay beside other work of the stream. Neither costs a fill, unless the very first launch on a device
@@ -47,5 +49,7 @@ def counter(device: torch.device) -> Tensor:
         return torch.zeros((), dtype=torch.int32, device=device)
     word = bank.take()
     if not capturing:
+        # A capture must not wait for what it does not hold, and begins with a synchronisation.
+        torch.cuda.current_stream(device).wait_event(bank.zeroed)
         bank.by_stream[stream] = word
     return word

@@ -2,12 +2,14 @@
 
 Triton works out anew at each launch what to compile for; at a hundred arguments that takes longer than the
 kernel itself. Everything that decides it goes into the key of a table here, and a launch whose key is known
-hands addresses to the compiled kernel.
+hands addresses to the compiled kernel. What varies from launch to launch travels as one list: the terms'
+tensors, then what else the pass is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from ttsfast.kernels.arguments import Attention, Latents, Lengths, Mel, Results,
 from ttsfast.kernels.counter import counter
 from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Gradients, Layout, differentiable, flatten, lay_out
+from ttsfast.kernels.starter import Slot, Starter, stream_of
 
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.spec import LossInputs, LossSpec, StepState
@@ -53,17 +56,16 @@ class Call(NamedTuple):
 
 
 class _Plan:
-    """One layout and the kernels compiled for it."""
+    """One layout, and the kernels compiled for it."""
 
-    __slots__ = ("backward", "kernels", "layout", "spec")
+    __slots__ = ("layout", "spec", "starters")
 
     def __init__(self, spec: LossSpec, layout: Layout) -> None:
         # Kept alive: the key of the table holds its identity.
         self.spec = spec
         self.layout = layout
-        options = layout.options._replace(BACKWARD=True, METHOD="fixed", ADVANCE=False)
-        self.backward = {in_place: options._replace(IN_PLACE=in_place) for in_place in (False, True)}
-        self.kernels: dict[Any, Any] = {}
+        self.starters: dict[str | bool, Starter] = {}
+        """``"forward"``, and the backward passes by whether they are in place."""
 
 
 _plans: dict[tuple[Any, ...], _Plan] = {}
@@ -82,7 +84,7 @@ def forward(
 
     Args:
         spec, inputs, normalizer, grad_scale, step: as a loss backend gets them.
-        gradients: where to write the gradients, every element of them.
+        gradients: where to write the gradients, every element of them, laid out as ``torch.empty_like`` does.
         weights: (4,), or the state that they follow from and that the launch moves on.
     """
     device = inputs.target.device
@@ -91,21 +93,24 @@ def forward(
     counts = [_scalar(part, device) for part in parts]
     scale = 1.0 if grad_scale is None else _scalar(grad_scale, device)
     state = weights if isinstance(weights, StepState) else None
-    held = [weights] if state is None else state[1:8]
 
-    terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(gradients)]
-    others = [*held, step, *(part for part in (*counts, scale) if isinstance(part, Tensor))]
+    read = [*_vectors(inputs), inputs.target, *differentiable(inputs)]
+    written = flatten(gradients)
+    terms = [*read, *written]
+    others = [*([weights] if state is None else state[1:8]), step, *counts, scale]
     addresses = [None if tensor is None else tensor.data_ptr() for tensor in terms]
+    held = [t.data_ptr() if isinstance(t, Tensor) else t for t in others]
     key = (
         id(spec),
         device,
         None if state is None else (state.method, state.advance),
-        *[None if t is None else (t.dtype, t.shape, t.stride()) for t in terms],
-        *[t.dtype for t in others],
-        *[isinstance(part, Tensor) for part in (*counts, scale)],
+        *[None if t is None else (t.dtype, t.shape, t.stride()) for t in read],
+        # The rest of their layout follows from that of the inputs.
+        *[None if t is None else t.dtype for t in written],
+        *[t.dtype if isinstance(t, Tensor) else None for t in others],
         # The compiler is told which addresses are multiples of 16.
         *[address and address & 15 for address in addresses],
-        *[t.data_ptr() & 15 for t in others],
+        *[value & 15 if isinstance(value, int) else None for value in held],
     )
     plan = _plans.get(key)
     if plan is None:
@@ -117,19 +122,15 @@ def forward(
     total = torch.empty((), dtype=dtype, device=device)
     table = torch.empty((report.ROWS, 4), dtype=dtype, device=device)
     integers = torch.empty(3, dtype=torch.int64, device=device)
-    results = [total, table, integers, torch.empty(plan.layout.grid[0], dtype=dtype, device=device)]
-    results.append(counter(device))
+    partials = torch.empty(plan.layout.grid[0], dtype=dtype, device=device)
+    starter = plan.starters.get("forward")
+    with _current(device):
+        results = [total, table, integers, partials, counter(device)]
+        if starter is None:
+            _compile(plan, "forward", [*terms, *others, *results])
+        else:
+            starter([*addresses, *held, *[tensor.data_ptr() for tensor in results]], stream_of(device))
     call = Call(plan, inputs, gradients, table, integers, addresses)
-    kernel = plan.kernels.get("forward")
-    if kernel is not None:
-        terms = addresses
-        results, counts = [tensor.data_ptr() for tensor in results], list(map(_address, counts))
-        held, step, scale = [tensor.data_ptr() for tensor in held], step.data_ptr(), _address(scale)
-    if state is None:
-        weighting = Weighting(held[0], None, None, step, tuple(counts), scale)
-    else:
-        weighting = Weighting(spec.base_weights, held[6], tuple(held[:6]), step, tuple(counts), scale)
-    _launch("forward", call, terms, weighting, Results(*results), None, plan.layout.options)
     return Launched(total, table, integers, call)
 
 
@@ -138,60 +139,67 @@ def backward(call: Call, outputs: Gradients, incoming: Tensor) -> None:
 
     Where they are those of the forward pass, nothing is read or written if it had expected that factor.
     """
-    plan = call.plan
+    plan, inputs = call.plan, call.inputs
     in_place = outputs is call.gradients
-    terms: Sequence[Any] = call.addresses
-    pointers: Sequence[Any] = (call.report, call.integers, incoming)
-    if plan.kernels.get(in_place) is None or not in_place:
-        inputs = call.inputs
-        terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(outputs)]
-    if plan.kernels.get(in_place) is not None:
-        terms = terms if in_place else [None if tensor is None else tensor.data_ptr() for tensor in terms]
-        pointers = [tensor.data_ptr() for tensor in pointers]
-    results = Results(None, pointers[0], pointers[1], None, None)
-    _launch(in_place, call, terms, None, results, pointers[2], plan.backward[in_place])
+    others = [call.report, call.integers, incoming]
+    device = incoming.device
+    starter = plan.starters.get(in_place)
+    with _current(device):
+        if starter is None:
+            terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(outputs)]
+            _compile(plan, in_place, [*terms, *others])
+            return
+        addresses = call.addresses
+        if not in_place:
+            written = [None if tensor is None else tensor.data_ptr() for tensor in flatten(outputs)]
+            addresses = [*addresses[: -len(written)], *written]
+        starter([*addresses, *[tensor.data_ptr() for tensor in others]], stream_of(device))
 
 
-def _launch(
-    kind: str | bool,
-    call: Call,
-    terms: Sequence[Any],
-    weighting: Weighting | None,
-    results: Results,
-    incoming: Any,
-    options: Any,
-) -> None:
-    """With tensors where there is no compiled kernel of this kind yet, with addresses where there is."""
-    layout, kernels = call.plan.layout, call.plan.kernels
-    arguments = (
-        *_groups(terms, layout),
-        weighting,
-        results,
-        incoming,
-        layout.numbers,
-        *layout.sizes,
-        options,
-    )
-    device = call.inputs.target.device
-    if device.type == "cuda" and device.index != torch.cuda.current_device():
-        # Triton launches on the current device.
-        with torch.cuda.device(device):
-            _start(kernels, kind, layout.grid, arguments)
-    else:
-        _start(kernels, kind, layout.grid, arguments)
+def _compile(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> None:
+    """Launch through Triton, and keep what it compiled.
 
-
-def _start(
-    kernels: dict[Any, Any], kind: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]
-) -> None:
-    kernel = kernels.get(kind)
-    if kernel is not None:
-        kernel[grid](*arguments)
-        return
-    compiled = fused_loss[grid](*arguments, **settings.SETTINGS.options)
+    Raises RuntimeError where its cache cannot be written.
+    """
+    grid = plan.layout.grid
+    try:
+        kernel = fused_loss[grid](*_arguments(plan, kind, values), **settings.SETTINGS.options)
+    except OSError as error:
+        raise RuntimeError(
+            f"Triton cannot keep the kernels it compiles ({error}): set TRITON_CACHE_DIR to a folder that "
+            "can be written"
+        ) from error
     # The interpreter compiles nothing.
-    if compiled is not None:
-        kernels[kind] = compiled
+    if kernel is not None:
+        slots = [None if value is None else Slot(place) for place, value in enumerate(values)]
+        plan.starters[kind] = Starter(kernel, grid, _arguments(plan, kind, slots))
+
+
+def _arguments(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> tuple[Any, ...]:
+    """The kernel's arguments from all that varies, tensors or slots."""
+    layout, spec = plan.layout, plan.spec
+    options = layout.options
+    weighting = incoming = None
+    if kind == "forward":
+        state = _STATE if options.STATE else 1
+        counts = len(options.NORMALIZER_ON_DEVICE)
+        *terms, total, table, integers, partials, word = values
+        terms, others = terms[: -state - counts - 2], terms[-state - counts - 2 :]
+        held, (step, *normalizer, scale) = others[:state], others[state:]
+        if options.STATE:
+            weighting = Weighting(spec.base_weights, held[6], tuple(held[:6]), step, tuple(normalizer), scale)
+        else:
+            weighting = Weighting(held[0], None, None, step, tuple(normalizer), scale)
+        results = Results(total, table, integers, partials, word)
+    else:
+        *terms, table, integers, incoming = values
+        results = Results(None, table, integers, None, None)
+        options = options._replace(BACKWARD=True, METHOD="fixed", ADVANCE=False, IN_PLACE=bool(kind))
+    return (*_groups(terms, layout), weighting, results, incoming, layout.numbers, *layout.sizes, options)
+
+
+_STATE = StepState._fields.index("noise_step") - 1
+"""Buffers of the state that the kernel reads and moves on."""
 
 
 def _vectors(inputs: LossInputs) -> tuple[Tensor | None, ...]:
@@ -206,7 +214,7 @@ def _vectors(inputs: LossInputs) -> tuple[Tensor | None, ...]:
 
 
 def _groups(terms: Sequence[Any], layout: Layout) -> tuple[Any, ...]:
-    """The kernel's arguments that both passes share, from tensors or their addresses in one list."""
+    """The kernel's arguments that both passes share."""
     lengths, steps, text, truncated, mean, std, target, y0, y1, *rest = terms
     layers = (len(rest) - 12) // 2
     stop, attention = rest[4], tuple(rest[5 : 5 + layers])
@@ -233,10 +241,6 @@ def _groups(terms: Sequence[Any], layout: Layout) -> tuple[Any, ...]:
     )
 
 
-def _address(value: Any) -> Any:
-    return value.data_ptr() if isinstance(value, Tensor) else value
-
-
 def _without_gaps(inputs: LossInputs) -> LossInputs:
     """With every vector contiguous."""
     if all(vector is None or vector.is_contiguous() for vector in _vectors(inputs)):
@@ -253,3 +257,13 @@ def _scalar(value: Tensor | float, device: torch.device) -> Tensor | float:
     if value.device == device:
         return value
     return float(value) if value.device.type == "cpu" else value.to(device)
+
+
+def _current(device: torch.device) -> Any:
+    """A context in which Triton, which launches on the current device, launches on this one."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return _NOTHING
+    return torch.cuda.device(device)
+
+
+_NOTHING = nullcontext()

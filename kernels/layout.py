@@ -167,13 +167,13 @@ def _mel(
         tile: tuple[int, ...] = (settings.mel_elements(frames * bins),)
         tiles = -(-frames * bins // tile[0])
         spread = [t.stride(0) for t in tensors if t is not None and batch > 1]
-        align = settings.alignment(frames * bins, *spread)
+        align = settings.alignment(tensors, frames * bins, *spread)
         strides = _strides(tensors, 1)
     else:
         rows = settings.one_access(tensors) // settings.MEL_STRIDED_BINS
         tile = (rows, settings.MEL_STRIDED_BINS)
         tiles = -(-frames // rows)
-        align = settings.alignment(frames)
+        align = settings.alignment(tensors, frames)
         strides = _strides(tensors, 3)
     # At least one program in all: the last one to finish writes the report.
     return tile, align, strides, ranges.take(max(batch, 1), max(tiles, 1))

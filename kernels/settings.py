@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -59,12 +58,16 @@ def mel_elements(size: int) -> int:
 
 def one_access(tensors: Iterable[Tensor | None]) -> int:
     """Elements of a tile that gives each thread 16 bytes of the narrowest tensor."""
-    return SETTINGS.threads * VECTOR_BYTES // min(t.element_size() for t in tensors if t is not None)
+    return SETTINGS.threads * _vector(tensors)
 
 
-def alignment(*sizes: int) -> int:
-    """The largest power of two up to 8, the elements of a 16-byte vector of bf16, that divides all sizes."""
-    return math.gcd(8, *sizes)
+def alignment(tensors: Iterable[Tensor | None], *sizes: int) -> int:
+    """Elements of 16 bytes of the narrowest tensor where that divides all sizes, 1 otherwise.
+
+    What lies between would be narrower vectors, at the price of a kernel for each in the midst of training.
+    """
+    vector = _vector(tensors)
+    return vector if all(size % vector == 0 for size in sizes) else 1
 
 
 def common_alignment(size: int, tensors: Sequence[Tensor | None]) -> int:
@@ -73,4 +76,9 @@ def common_alignment(size: int, tensors: Sequence[Tensor | None]) -> int:
     if any(tensor.stride(-1) != 1 for tensor in present):
         return 1
     strides = [t.stride(axis) for t in present for axis in range(t.dim() - 1) if t.shape[axis] > 1]
-    return alignment(size, *strides)
+    return alignment(present, size, *strides)
+
+
+def _vector(tensors: Iterable[Tensor | None]) -> int:
+    """Elements of 16 bytes of the narrowest tensor."""
+    return VECTOR_BYTES // min(t.element_size() for t in tensors if t is not None)

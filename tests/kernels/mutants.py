@@ -199,14 +199,14 @@ MUTANTS = (
     ),
     Mutant(
         "a kept gradient given away",
-        "ttsfast/losses/triton.py",
+        "ttsfast/losses/triton_call.py",
         "if graph_is_kept():",
         "if False:",
         f"{BACKWARD} kept",
     ),
     Mutant(
         "inputs changed in between not noticed",
-        "ttsfast/losses/triton.py",
+        "ttsfast/losses/triton_call.py",
         "if _versions(call.inputs) != ctx.versions:",
         "if False:",
         f"{BACKWARD} changed_in_place",

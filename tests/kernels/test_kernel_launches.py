@@ -4,7 +4,7 @@ driver notes each launch in place of making it."""
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,13 +16,15 @@ from kernel_files import INTERPRETED
 if INTERPRETED:
     pytest.skip("the interpreter launches nothing", allow_module_level=True)
 
+import triton
 from kernel_compile import BF16, SPEC, TARGETS, launching_for, tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from ttsfast.kernels import counter as counters
 from ttsfast.kernels import launch, layout
+from ttsfast.kernels.starter import Slot, binder
 
-from ttsfast.losses import triton as backend
+from ttsfast.losses import triton_call
 from ttsfast.losses.spec import LossInputs
 
 WEIGHTS = torch.ones(4)
@@ -50,7 +52,7 @@ def leaves(inputs: LossInputs) -> list[Tensor]:
 
 def step(inputs: LossInputs, scale: Any, one: Tensor, kept: bool = False) -> None:
     wanted = leaves(inputs)
-    total = backend._run(SPEC, inputs, WEIGHTS, None, scale, STEP)[0].total
+    total = triton_call.run(SPEC, inputs, WEIGHTS, None, scale, STEP)[0].total
     torch.autograd.grad(total, wanted, one, retain_graph=kept)
 
 
@@ -121,11 +123,75 @@ def test_another_layout_is_compiled_anew(change: str) -> None:
         assert len(launch._plans) == 2
 
 
+def test_profilers_hear_of_launches_from_the_table() -> None:
+    inputs = tensors(terms="mel")
+    none = layout.arrange([None] * len(layout.differentiable(inputs)))
+    heard: list[str] = []
+
+    def listen(metadata: Any) -> None:
+        heard.append(metadata.get()["name"])
+
+    with launching_for(TARGETS["sm_90"]) as launched:
+        hook = triton.knobs.runtime.launch_enter_hook
+        given: list[Any] = []
+        driver = triton.runtime.driver._active
+        plain = driver.launcher_cls
+        driver.launcher_cls = lambda *source: (
+            lambda *passed: (given.append(passed[6:9]), plain(*source)(*passed))
+        )
+        for listening in (False, False, True, False):
+            if listening:
+                hook.add(listen)
+            try:
+                launch.forward(SPEC, inputs, none, WEIGHTS, None, None, STEP)
+            finally:
+                hook.remove(listen)
+    assert len(launched) == 4
+    # The third launch alone describes itself; the first one is Triton's own, which always does.
+    assert [metadata is not None for metadata, _, _ in given] == [True, False, True, False]
+    metadata, enter, _ = given[2]
+    hook.add(listen)
+    try:
+        enter(metadata)
+    finally:
+        hook.remove(listen)
+    assert heard == ["loss_forward"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        def __getitem__(self, grid: Any) -> Any:
+            def launching(*arguments: Any, **options: Any) -> None:
+                raise PermissionError(13, "Permission denied", "/root/.triton")
+
+            return launching
+
+    inputs = tensors(terms="mel")
+    none = layout.arrange([None] * len(layout.differentiable(inputs)))
+    with launching_for(TARGETS["sm_90"]):
+        monkeypatch.setattr(launch, "fused_loss", Refusing())
+        with pytest.raises(RuntimeError, match=r"'/root/.triton'.*TRITON_CACHE_DIR"):
+            launch.forward(SPEC, inputs, none, WEIGHTS, None, None, STEP)
+
+
+def test_arguments_are_laid_down_once() -> None:
+    class Pair(NamedTuple):
+        first: Any
+        second: Any
+
+    nested = (Pair(Slot(1), (2, "x")), None, 7, (Slot(0), Pair(None, Slot(1))), (3, 4), True)
+    bound = binder(nested)
+    assert bound([10, 20]) == ((20, (2, "x")), None, 7, (10, (None, 20)), (3, 4), True)
+    assert bound([None, 1.5]) == ((1.5, (2, "x")), None, 7, (None, (None, 1.5)), (3, 4), True)
+    assert binder(())([]) == ()
+
+
 class _Device:
     """What the counter asks torch for, as a device with streams answers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stream, self.capturing, self.fills = 0, False, 0
+        self.waited: list[int] = []
         zeros = torch.zeros
 
         def filled(*shape: Any, dtype: torch.dtype, device: Any) -> Tensor:
@@ -137,8 +203,16 @@ class _Device:
         monkeypatch.setattr(
             counters.torch._C, "_cuda_getCurrentRawStream", lambda i: self.stream, raising=False
         )
+        monkeypatch.setattr(counters.torch.cuda, "current_stream", lambda device: self)
         monkeypatch.setattr(counters, "_banks", {})
         self.device = torch.device("cuda", 0)
+
+    def record_event(self) -> str:
+        return "zeroed"
+
+    def wait_event(self, event: str) -> None:
+        assert event == "zeroed"
+        self.waited.append(self.stream)
 
     def take(self, stream: int = 0, capturing: bool = False) -> Tensor:
         self.stream, self.capturing = stream, capturing
@@ -151,6 +225,8 @@ def test_counters_cost_one_fill_for_all_launches(monkeypatch: pytest.MonkeyPatch
     words = [gpu.take(), gpu.take(stream=7), *(gpu.take(stream=9, capturing=True) for _ in range(3))]
     assert gpu.fills == 1
     assert words[0].data_ptr() == first.data_ptr()
+    # Another stream must not find what was there before the fill.
+    assert gpu.waited == [0, 7]
     # A word each for another stream and for every captured launch, none of them in the line of another.
     addresses = sorted(word.data_ptr() for word in words)
     assert all(b - a >= 64 for a, b in pairwise(addresses))

@@ -1,0 +1,103 @@
+"""Starting a compiled kernel again: all arguments but some addresses are as before, and laid out already.
+
+Triton's own way builds a description of each launch for profilers that may listen, and asks twice for device
+and stream; with a hundred arguments, putting them together costs as much again. Here the arguments that stay
+are laid down once, in a function that only fills in the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+
+_DIRECT = triton.__version__.startswith(("3.6.", "3.7."))
+"""Versions whose compiled kernels are known to be launched the way :class:`Starter` does."""
+
+
+class Slot(int):
+    """Stands, among arguments, for the value of that number."""
+
+
+class Starter:
+    """A compiled kernel of one layout."""
+
+    __slots__ = ("_bind", "_grid", "_kernel")
+
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
+        """
+        Args:
+            kernel: as launched once, on the device that it will be launched on.
+            arguments: nested as the kernel takes them, a :class:`Slot` in the place of each that varies.
+        """
+        self._kernel, self._grid = kernel, grid
+        self._bind = binder(arguments)
+
+    def __call__(self, values: Sequence[Any], stream: int) -> None:
+        """Launch on the current device.
+
+        Args:
+            values: addresses and numbers, for the slots of these numbers.
+            stream: its handle, of the current device.
+        """
+        arguments = self._bind(values)
+        kernel = self._kernel
+        if not _DIRECT or _listeners():
+            kernel[self._grid](*arguments)
+            return
+        # Without hooks nobody reads the description of the launch.
+        kernel.run(*self._grid, stream, kernel.function, kernel.packed_metadata, None, None, None, *arguments)
+
+
+def stream_of(device: torch.device) -> int:
+    """Handle of the current stream; 0 where there are none."""
+    return torch._C._cuda_getCurrentRawStream(device.index) if device.type == "cuda" else 0
+
+
+def binder(arguments: tuple[Any, ...]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """A function from values to ``arguments`` with each slot filled, as plain tuples.
+
+    It is written out and compiled, which fills a hundred places in the time that a loop fills ten.
+    """
+    constants: list[tuple[Any, ...]] = []
+
+    def spell(parts: tuple[Any, ...]) -> str:
+        pieces: list[str] = []
+        kept: list[Any] = []
+
+        def keep() -> None:
+            if kept:
+                constants.append(tuple(kept))
+                pieces.append(f"*c[{len(constants) - 1}],")
+                kept.clear()
+
+        for part in parts:
+            if isinstance(part, Slot):
+                keep()
+                pieces.append(f"v[{int(part)}],")
+            elif isinstance(part, tuple) and _has_slot(part):
+                keep()
+                pieces.append(spell(part) + ",")
+            else:
+                kept.append(part)
+        keep()
+        return f"({''.join(pieces)})"
+
+    bound: Callable[[Sequence[Any]], tuple[Any, ...]] = eval(
+        f"lambda v: {spell(arguments)}", {"c": constants}
+    )
+    return bound
+
+
+def _has_slot(part: Any) -> bool:
+    return any(map(_has_slot, part)) if isinstance(part, tuple) else isinstance(part, Slot)
+
+
+def _listeners() -> bool:
+    """Whether a profiler wants to hear of launches; an unknown kind of hook may."""
+    hooks = triton.knobs.runtime
+    return bool(
+        getattr(hooks.launch_enter_hook, "calls", True) or getattr(hooks.launch_exit_hook, "calls", True)
+    )
