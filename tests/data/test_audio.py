@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ttsfast.data import audio
 from ttsfast.data.audio import read_audio, resample_audio, trim_silence, write_wav
 from ttsfast.errors import InputError
 
@@ -88,6 +89,42 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, name: str, kept: floa
     with pytest.raises(InputError, match=rf"{path.name}: (is cut short|cannot be read as)") as caught:
         read_audio(path, RATE)
     assert "\n" not in str(caught.value)
+
+
+def test_a_coder_that_cannot_seek_is_read_to_its_end(tmp_path: Path) -> None:
+    wave = tone()
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="GSM610")
+    back = read_audio(tmp_path / "a.wav", RATE)
+    # Whole blocks of 320 samples.
+    assert 0 <= len(back) - len(wave) < 640
+    assert np.abs(back[: len(wave)] - wave)[2000:-2000].max() < 0.1
+
+
+def test_more_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = np.stack([tone(), tone(frequency=300.0)], axis=1)
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+    for block in (999, 2 * len(wave), 2 * len(wave) + 2):
+        monkeypatch.setattr(audio, "_BLOCK", block)
+        assert np.array_equal(read_audio(tmp_path / "a.wav", RATE, mixdown=True), wave.mean(axis=1))
+
+
+def test_what_a_header_announces_takes_no_memory(tmp_path: Path) -> None:
+    path = write_format(tmp_path, "mp3", noisy())
+    content = bytearray(path.read_bytes())
+    frames = max(content.find(b"Xing"), content.find(b"Info")) + 8
+    content[frames : frames + 4] = b"\x7f\xff\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.mp3: is cut short or damaged: .* are not there"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("container", ["AIFF", "AU", "CAF", "W64"])
+def test_a_format_that_does_not_tell_its_end_is_refused_whatever_its_name(
+    tmp_path: Path, container: str
+) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, format=container)
+    with pytest.raises(InputError, match=r"a\.wav: is .*; convert it to wav or FLAC$"):
+        read_audio(tmp_path / "a.wav", RATE)
 
 
 @pytest.mark.parametrize("name", ["flac", "ogg vorbis", "mp3"])

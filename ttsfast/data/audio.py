@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,16 @@ from ttsfast.data.whole import cut_short
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
+if TYPE_CHECKING:
+    import soundfile
+
 # Floating-point files may pass full scale by some; samples beyond this are in another unit, or damaged, and
 # one such recording would outweigh a corpus in its statistics.
 LOUDEST = 16.0
+# Those of libsndfile's containers of which ``cut_short``, or libsndfile itself, tells whether they are whole.
+_CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+# Samples read at a time: a damaged header can announce more than there is memory for.
+_BLOCK = 1 << 24
 
 
 def read_audio(
@@ -31,9 +39,9 @@ def read_audio(
     ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
     cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
     remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
-    the option that allows it, that ends before its format says it does, that holds NaN or Inf, that lies
-    far beyond full scale (any sample above ``LOUDEST``), or that is silent throughout when it is to be
-    trimmed.
+    the option that allows it, that ends before its format says it does or is of a format that does not tell,
+    that holds NaN or Inf, that lies far beyond full scale (any sample above ``LOUDEST``), or that is silent
+    throughout when it is to be trimmed.
     """
     import soundfile
 
@@ -42,7 +50,12 @@ def read_audio(
         raise InputError(f"{path}: no such file; check the corpus listing")
     try:
         with soundfile.SoundFile(path) as file:
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            if file.format not in _CONTAINERS:
+                raise InputError(
+                    f"{path}: is {file.format_info}, a format that does not tell whether a file is whole; "
+                    "convert it to wav or FLAC"
+                )
+            samples, rate = _samples(file), file.samplerate
             cut = cut_short(path, file.format, file.frames, len(samples))
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise InputError(
@@ -78,6 +91,15 @@ def read_audio(
         if wave.size == 0:
             raise InputError(f"{path}: is silent throughout; replace or remove it")
     return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _samples(file: soundfile.SoundFile) -> np.ndarray:
+    """All samples (samples, channels) float32 of an open file: as many as there are, whatever is announced."""
+    size = max(1, _BLOCK // file.channels)
+    blocks = [file.read(size, dtype="float32", always_2d=True)]
+    while len(blocks[-1]) == size:
+        blocks.append(file.read(size, dtype="float32", always_2d=True))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def resample_audio(wave: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
