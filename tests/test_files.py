@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, inside, output_folder
+from ttsfast.files import atomic_write, check_output_file, inside, output_folder
 
 
 def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
@@ -42,6 +42,17 @@ def test_paths_stay_inside(relative: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"metadata\.csv"):
         inside(root, relative, "metadata.csv")
     assert inside(root, "a/../b.wav", "metadata.csv") == root / "a/../b.wav"
+
+
+def test_an_output_file_is_looked_at_before_the_work(tmp_path: Path) -> None:
+    check_output_file(tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "old").write_text("")
+    check_output_file(tmp_path / "old")
+    for path in (tmp_path, tmp_path / "old" / "x", tmp_path / "none" / "x", tmp_path / ("a" * 300)):
+        with pytest.raises(InputError, match=r"give another file|is a folder; give a file's name") as error:
+            check_output_file(path)
+        assert str(error.value).startswith(f"{path}: ")
 
 
 def test_an_output_folder_is_made_or_refused(tmp_path: Path) -> None:

@@ -168,7 +168,10 @@ def inspect(
 
     from ttsfast.data.inspection import inspect as run
     from ttsfast.data.store import Store
+    from ttsfast.files import check_output_file
 
+    if output is not None:
+        check_output_file(output)
     opened = Store.open(store)
     inspection = run(opened)
     if output is not None:

@@ -13,6 +13,14 @@ from typing import IO
 from ttsfast.errors import InputError
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False too for what the system cannot look for, such as too long a name."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -56,6 +64,22 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written to ({error.strerror}); choose another folder") from error
     return path
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse, before the work that fills it, a file that cannot be written; makes nothing.
+
+    Raises InputError when it is a folder, or when files cannot be made beside it.
+    """
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file's name")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+        # A name can be too long where the folder is right.
+        path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another file") from error
 
 
 def inside(root: Path, relative: str, what: str) -> Path:

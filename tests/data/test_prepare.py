@@ -22,6 +22,7 @@ from small_corpus import (
 )
 
 from ttsfast.data import features, prepare
+from ttsfast.data.append import append
 from ttsfast.data.manifest import read_manifest
 from ttsfast.data.prepare import PrepareOptions
 from ttsfast.data.store import STD_FLOOR, Store
@@ -207,6 +208,17 @@ def test_statistics_survive_a_mean_far_from_zero() -> None:
             mean, std = features.combine(moments, np.array(chosen))
             np.testing.assert_allclose(mean, together.mean(axis=0), rtol=1e-12)
             np.testing.assert_allclose(std, together.std(axis=0), rtol=1e-9)
+
+
+def test_what_no_manifest_can_say_is_refused() -> None:
+    for value in (float("inf"), float("nan"), 0.0):
+        with pytest.raises(InputError, match="max_duration is"):
+            PrepareOptions(max_duration=value)
+    for jobs in (0, -2, 100_000):
+        with pytest.raises(InputError, match=r"jobs is .*, must be from 1 to 1024, or -1"):
+            PrepareOptions(jobs=jobs)
+        with pytest.raises(InputError, match="jobs is"):
+            append("corpus", "store", jobs=jobs)
 
 
 def test_bad_options() -> None:

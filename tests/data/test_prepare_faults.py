@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from small_corpus import (
 )
 
 from ttsfast.data import prepare
+from ttsfast.data.folder import writing
 from ttsfast.data.prepare import CorpusFaults
 from ttsfast.data.store import Store
 from ttsfast.data.text import Symbols
@@ -156,6 +158,44 @@ def test_writes_only_into_a_folder_of_its_own(corpus: Path, tmp_path: Path) -> N
         prepare_small(corpus, tmp_path / "file")
     prepare_small(corpus, tmp_path / "deep" / "in" / "folders")
     assert Store.open(tmp_path / "deep" / "in" / "folders")
+
+
+@pytest.mark.parametrize("output", ["dangling", "loop", "dangling/x", "a" * 300, "/proc/x", "/sys/x"])
+def test_an_output_that_cannot_be_made_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the corpus was looked at")
+
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setattr(prepare, "read_corpus", never)
+    with pytest.raises(InputError, match=r"give another folder|give a folder") as error:
+        prepare_small(tmp_path, tmp_path / output)
+    assert str(error.value).startswith(f"{tmp_path / output}: cannot be ")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "loop"]
+
+
+def test_a_folder_that_is_removed_meanwhile_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="was removed meanwhile"), writing(tmp_path / "gone"):
+        (tmp_path / "gone" / "file").write_bytes(b"")
+    # Another file that is missing is no fault of the folder.
+    with pytest.raises(FileNotFoundError), writing(tmp_path):
+        (tmp_path / "file").read_bytes()
+
+
+def test_a_corpus_whose_name_is_not_utf8_is_refused(tiny: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(tiny, tmp_path / os.fsdecode(b"caf\xe9")))
+    with pytest.raises(InputError, match=r"caf\\udce9: its name is not UTF-8; rename it"):
+        prepare_small(mine, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    # A link with another name will do, and so will a store with such a name.
+    (tmp_path / "corpus").symlink_to(mine)
+    assert prepare_small(tmp_path / "corpus", tmp_path / os.fsdecode(b"st\xe9")).utterances == 8
+    (mine / "metadata.jsonl").rename(mine / os.fsdecode(b"l\xe9.jsonl"))
+    with pytest.raises(InputError, match=r"l\\udce9\.jsonl: its name is not UTF-8"):
+        prepare_small(tmp_path / "corpus", tmp_path / "store")
 
 
 @pytest.mark.parametrize("output", ["metadata.jsonl", "metadata.jsonl/x", "metadata.jsonl/x/y"])

@@ -60,7 +60,7 @@ def append(
             utterance of the store is gone from the corpus or has another text, speaker or recording; or
             another preparation is at work; or the folder cannot be written to, or the disk is full.
     """
-    check_means(engine, device)
+    check_means(engine, device, jobs)
     folder, root = Path(store_folder), Path(corpus_folder).absolute()
     manifest = read_manifest(folder)
     with writing(folder), locked(folder):

@@ -94,7 +94,7 @@ def read_audio(
 
 
 def _samples(file: soundfile.SoundFile) -> np.ndarray:
-    """All samples (samples, channels) float32 of an open file: as many as there are, whatever is announced."""
+    """All samples (samples, channels) float32 of an open file, whatever its header announces."""
     size = max(1, _BLOCK // file.channels)
     blocks = [file.read(size, dtype="float32", always_2d=True)]
     while len(blocks[-1]) == size:

@@ -27,7 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ttsfast.errors import InputError
-from ttsfast.files import inside
+from ttsfast.files import inside, is_folder
 
 LAYOUTS = ("ljspeech", "multispeaker", "jsonl")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -100,14 +100,17 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
     A line that cannot be used (not UTF-8, wrong columns or keys, no text, no recording, a path that leaves
     the folder, an id that was there before) becomes an exclusion and the rest goes on, even when nothing is
     left: the caller can then show every fault. Blank lines mean nothing. Raises InputError for a missing
-    folder, a missing or empty listing, an unknown layout, and a listing of which no line is UTF-8.
+    folder, a missing or empty listing, an unknown layout, a listing of which no line is UTF-8, and a folder
+    or listing whose name is not.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(f"{root}: no such corpus folder; give the folder that holds the listing")
+    _check_name(root)
     if layout not in ("auto", *LAYOUTS):
         raise InputError(f"unknown corpus layout {layout!r}; use auto, {', '.join(LAYOUTS)}")
     listing = _find_listing(root, layout)
+    _check_name(listing)
     lines, exclusions = _read_lines(listing)
     if not lines:
         raise InputError(f"{listing}: the listing is empty; write a line for each recording")
@@ -132,6 +135,15 @@ def read_corpus(root: Path | str, layout: str = "auto") -> Corpus:
             exclusions.append(Exclusion(_printable(name), reason, f"{where}: {detail}"))
     exclusions += _hold_out(root, items, names, {exclusion.id for exclusion in exclusions})
     return Corpus(root, layout, tuple(items.values()), tuple(exclusions))
+
+
+def _check_name(path: Path) -> None:
+    # A store says where it came from, in JSON; and libsndfile cannot open what has no such name.
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise InputError(f"{shown}: its name is not UTF-8; rename it, or give a link to it") from error
 
 
 def count_exclusions(exclusions: list[Exclusion] | tuple[Exclusion, ...]) -> dict[str, int]:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ _DONE = ".ttsfast-work-done"
 _LEFTOVER = re.compile(rf"\.({SHARD_NAME.pattern}|manifest\.json)\..*\.tmp")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PLACE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
 
 
 def check_folder(folder: Path) -> None:
@@ -29,6 +31,12 @@ def check_folder(folder: Path) -> None:
     with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file; give a folder for the store")
+        for path in (folder, *folder.parents):
+            if path.is_symlink() and not path.exists():
+                raise InputError(
+                    f"{folder}: cannot be made, the link {path} leads nowhere; give another folder for "
+                    "the store"
+                )
         for parent in folder.parents:
             if parent.exists() and not parent.is_dir():
                 raise InputError(
@@ -45,6 +53,22 @@ def check_folder(folder: Path) -> None:
         if not (folder / NAME).exists() and not os.access(nearest, os.W_OK | os.X_OK, effective_ids=True):
             code = errno.EROFS if os.statvfs(nearest).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(code, os.strerror(code), str(nearest))
+        if not (folder / NAME).exists():
+            _try_to_write(folder, nearest)
+
+
+def _try_to_write(folder: Path, nearest: Path) -> None:
+    """What permissions do not tell: that the system makes no files there, or lets nobody, root included."""
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        if error.errno in _FULL | _FORBIDDEN:
+            raise OSError(error.errno, error.strerror, str(nearest)) from error
+        why = (error.strerror or str(error)).lower()
+        raise InputError(
+            f"{folder}: cannot be made, {why} ({nearest}); give another folder for the store"
+        ) from error
 
 
 def _ours(name: str) -> bool:
@@ -68,6 +92,13 @@ def writing(folder: Path) -> Iterator[None]:
         if error.errno in _FORBIDDEN:
             raise InputError(
                 f"{folder}: cannot be written, {_one_line(error)}: give a folder that this user may write to"
+            ) from error
+        if error.errno in _NO_PLACE:
+            raise InputError(f"{folder}: cannot be made, {_one_line(error)}: give another folder") from error
+        if error.errno == errno.ENOENT and not folder.is_dir():
+            raise InputError(
+                f"{folder}: cannot be made, or was removed meanwhile, {_one_line(error)}: give another "
+                "folder, or run it again"
             ) from error
         raise
 

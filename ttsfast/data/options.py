@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from ttsfast.data.store import STD_FLOOR
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.errors import InputError
 
+# More than machines have cores; far beyond it the system gives no threads, and engines fail each in its way.
+_MOST_JOBS = 1024
 _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim", "max_duration")
 
 
@@ -53,11 +56,13 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}, must be from 0 to below 1")
-        if self.max_duration is not None and not self.max_duration > 0:
-            raise InputError(f"max_duration is {self.max_duration}, must be above 0 seconds")
-        if self.jobs < 1 and self.jobs != -1:
-            raise InputError(f"jobs is {self.jobs}, must be 1 or more, or -1 for every core")
-        check_means(self.engine, self.device)
+        # JSON has no infinity, so no manifest could say it.
+        if self.max_duration is not None and not 0 < self.max_duration < math.inf:
+            raise InputError(
+                f"max_duration is {self.max_duration}, must be a number of seconds above 0; leave it out for "
+                "no limit"
+            )
+        check_means(self.engine, self.device, self.jobs)
 
     @property
     def features(self) -> FeatureOptions:
@@ -106,8 +111,12 @@ class PrepareOptions:
         return options
 
 
-def check_means(engine: str, device: str) -> None:
-    """Raise InputError for an engine or a device that is unknown, or not there."""
+def check_means(engine: str, device: str, jobs: int) -> None:
+    """Raise InputError for an engine or a device that is unknown, or not there, or a number of processes
+    that none has.
+    """
+    if jobs != -1 and not 1 <= jobs <= _MOST_JOBS:
+        raise InputError(f"jobs is {jobs}, must be from 1 to {_MOST_JOBS}, or -1 for every core")
     check_engine(engine)
     if device != "cpu":
         from ttsfast.training.precision import find_device

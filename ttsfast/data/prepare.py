@@ -32,6 +32,7 @@ from ttsfast.data.text import Symbols, normalize_text
 from ttsfast.data.verify import verify
 from ttsfast.data.writer import Item, statistics, track_statistics, write_shards
 from ttsfast.errors import InputError
+from ttsfast.files import is_folder
 
 __all__ = [
     "CorpusFaults",
@@ -128,7 +129,7 @@ def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
     Raises InputError as :func:`prepare` does, and when a part is missing (the message says which).
     """
     folder = Path(store_folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give the one that the parts were prepared into")
     with writing(folder), locked(folder):
         if (folder / NAME).exists() and not (folder / WORK).is_dir() and not force:

@@ -32,6 +32,7 @@ from ttsfast.data.shard import (
 )
 from ttsfast.data.store import Store, open_all
 from ttsfast.errors import InputError
+from ttsfast.files import is_folder
 from ttsfast.progress import track
 
 _REMEDY = "restore this file from a copy, or prepare the store again with `ttsfast prepare --force`"
@@ -53,7 +54,7 @@ def rebuild(store_folder: Path | str) -> PrepareReport:
     lie in the folder, and as :func:`ttsfast.data.prepare.prepare` does for the folder itself.
     """
     folder = Path(store_folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give the one that holds the shards")
     with writing(folder), locked(folder):
         names = sorted(path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name))
