@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from ttsfast import __version__
 from ttsfast.cli import app
+from ttsfast.errors import InputError
 
 COMMANDS = (
     *("config", "env", "prepare", "finalize", "append", "verify", "inspect"),
@@ -68,6 +70,43 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], tmp_p
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("ttsfast: ")]
     assert len(line) > 20
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def failure(*arguments: str) -> str:
+    """What a command says that ends in bad input, in this process."""
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, InputError)
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_an_append_in_parts_is_refused(tmp_path: Path) -> None:
+    said = failure("append", str(tmp_path), str(tmp_path), "--shard", "1/2")
+    assert said.startswith("--shard 1/2: an append is one process's work")
+
+
+def test_verify_does_not_advise_to_prepare_what_cannot_be_reached(tmp_path: Path) -> None:
+    assert failure("verify", f"file://{tmp_path}/none") == (
+        f"file://{tmp_path}/none: 1 problem, listed above with what to do about it"
+    )
+
+
+def test_a_store_to_evaluate_on_may_be_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def never(_: Path, **options: Any) -> None:
+        given.update(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr("ttsfast.evaluation.run.evaluate_run", never)
+    assert failure("evaluate", "run", "--store", "memory://bucket/store") == "enough"
+    # As a Path it would have lost a slash.
+    assert str(given["store"]) == "memory://bucket/store"
+
+
+def test_the_page_is_refused_before_the_store_is_read(tmp_path: Path) -> None:
+    said = failure("inspect", str(tmp_path / "store"), "--output", str(tmp_path / "none" / "page.html"))
+    assert said.startswith(f"{tmp_path}/none/page.html: cannot be written")
 
 
 def test_env_is_readable_by_programs() -> None:

@@ -175,7 +175,9 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
     output: Annotated[Path | None, typer.Option(help="Where to write; the run folder.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Feature store; the run's own.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store, a folder or an address; the run's own.")
+    ] = None,
     corpus: Annotated[Path | None, typer.Option(help="Recordings, to play in the report.")] = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

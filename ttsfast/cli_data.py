@@ -118,6 +118,7 @@ def append(
     jobs: Jobs = -1,
     engine: Engine = "joblib",
     device: Device = "cpu",
+    shard: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
@@ -126,6 +127,11 @@ def append(
     """
     from ttsfast.data.append import append as run
 
+    if shard is not None:
+        raise InputError(
+            f"--shard {shard}: an append is one process's work and cannot be shared out; leave --shard away, "
+            "or spread it with --engine ray or dask"
+        )
     with _faults_listed():
         _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
 
@@ -150,7 +156,11 @@ def verify(
         for problem in report.problems:
             print(f"  {problem}", file=sys.stderr)
     if not report.ok:
-        raise InputError(f"{store}: {len(report.problems)} problems; prepare it again")
+        count = len(report.problems)
+        raise InputError(
+            f"{store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
+            f"{'them' if count > 1 else 'it'}"
+        )
 
 
 def inspect(

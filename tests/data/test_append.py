@@ -156,8 +156,12 @@ def replace_recording(corpus: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: edit(c, lambda e: e.pop(3)), "1 utterances of the store are gone.*'u003'"),
-        (remove_recording, "1 utterances of the store are gone.*'u003'"),
+        (lambda c: edit(c, lambda e: e.pop(3)), "1 utterances of the store are gone.*'u003'; put"),
+        (remove_recording, r"1 utterances of the store are gone.*'u003' \(.*no recording 'u003\.wav'"),
+        (
+            lambda c: edit(c, lambda e: e[3].update(text=5)),
+            r"'u003' \(metadata\.jsonl:4: 'text' must",
+        ),
         (replace_recording, r"u003\.wav: is not the recording that the store has"),
         (lambda c: edit(c, lambda e: e[3].update(text="other")), "the text of 'u003' was 'four.*'other'"),
         (lambda c: edit(c, lambda e: e[3].update(speaker="eve")), "the speaker of 'u003' was 'bob'"),

@@ -6,9 +6,10 @@ import gc
 import os
 import shutil
 import threading
-from contextlib import suppress
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,10 +181,13 @@ def test_leaving_the_loop_loses_nothing(store: Store) -> None:
         {"epoch": True, "position": 0},
         {"epoch": 0, "position": "0"},
         {"epoch": 0, "position": 0, "more": 1},
+        {"epoch": 2**64, "position": 0},
+        None,
+        [0, 0],
         {"epoch": 0, "position": 10**6},
     ],
 )
-def test_a_foreign_state_is_refused(store: Store, state: dict) -> None:
+def test_a_foreign_state_is_refused(store: Store, state: Any) -> None:
     with MelLoader(store, plan_of(store)) as loader, pytest.raises(InputError, match="loader state"):
         loader.load_state_dict(state)
 

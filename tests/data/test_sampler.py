@@ -317,3 +317,12 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(ValueError):
             BatchPlan(frames, **({"indices": np.arange(3), "batch_size": 2, "seed": 0} | arguments))
+
+
+@pytest.mark.timeout(20)
+def test_a_batch_far_larger_than_the_corpus_is_planned_at_once() -> None:
+    frames = np.arange(1, 20)
+    for budget in (None, 10**12):
+        plan = BatchPlan(frames, np.arange(19), batch_size=10**10, seed=0, frame_budget=budget, world_size=2)
+        (batch,) = plan.global_epoch(0)
+        assert sorted(batch) == list(range(19))

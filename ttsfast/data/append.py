@@ -95,9 +95,12 @@ def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> 
     entries = manifest.entries
     gone = [name for name in entries.id if name not in listed]
     if gone:
+        # A faulty line may have no id to be found by.
+        details = {exclusion.id: exclusion.detail for exclusion in reversed(corpus.exclusions)}
+        reason = details.get(gone[0]) or (corpus.exclusions[0].detail if corpus.exclusions else "")
         raise InputError(
             f"{corpus.root}: {len(gone)} utterances of the store are gone, or can no longer be used, the "
-            f"first {gone[0]!r}; put them back, {_ANEW}"
+            f"first {gone[0]!r}{f' ({reason})' if reason else ''}; put them back, {_ANEW}"
         )
     items = [listed[name] for name in entries.id]
     for index, (item, text) in enumerate(

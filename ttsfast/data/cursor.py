@@ -14,6 +14,10 @@ Place = tuple[int, int]
 """Epoch, and batch within it."""
 
 
+def _counts(number: object) -> bool:
+    return type(number) is int and 0 <= number < 2**62
+
+
 class Cursor:
     """Where the next batch lies; epochs are planned when they are first asked for."""
 
@@ -41,9 +45,9 @@ class Cursor:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seek. Raises InputError for a state that is not of this plan."""
-        place = (state.get("epoch"), state.get("position"))
-        if set(state) != {"epoch", "position"} or any(type(n) is not int or n < 0 for n in place):
-            raise InputError(f"loader state {dict(state)!r}: expected whole numbers epoch and position")
+        place = tuple(state.values()) if isinstance(state, Mapping) else ()
+        if not place or set(state) != {"epoch", "position"} or not all(map(_counts, place)):
+            raise InputError(f"loader state {state!r}: expected whole numbers epoch and position")
         epoch, position = int(state["epoch"]), int(state["position"])
         count = len(self.batches(epoch))
         if position > count:

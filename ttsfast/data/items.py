@@ -79,6 +79,8 @@ def as_utterance(item: Item, place: int) -> Utterance:
     text, mel = _array(values["text"], "text", name), _array(values["mel"], "mel", name)
     if text.size and text.dtype.kind not in "iu":
         raise InputError(f"utterance {name!r}: text holds {text.dtype}, expected symbol ids; encode it first")
+    if text.dtype.kind == "u" and text.size and text.max() > np.iinfo(np.int64).max:
+        raise InputError(f"utterance {name!r}: text holds {text.max()}, no symbol id; encode it first")
     if mel.dtype.kind != "f":
         raise InputError(f"utterance {name!r}: mel holds {mel.dtype}, expected floating-point features")
     tracks = {key: _array(values[key], key, name) for key in NAMES if values.get(key) is not None}

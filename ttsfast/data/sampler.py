@@ -96,7 +96,7 @@ class BatchPlan:
             )
         self._batch_size, self._seed, self._budget = batch_size, seed, frame_budget
         self._rank, self._world_size, self._noise = rank, world_size, length_noise
-        self._sizes = _whole_sizes(batch_size * world_size, world_size)
+        self._sizes = _whole_sizes(batch_size * world_size, world_size, self._indices.size)
         self._rotation = None
         if speaker_balance:
             if speakers is None or not 0 <= speaker_balance <= 1:
@@ -177,15 +177,17 @@ class BatchPlan:
         return batch[places[places < len(batch)]]
 
 
-def _whole_sizes(most: int, world_size: int) -> np.ndarray:
-    """Sizes that a global batch under a frame budget may have, ascending: any number of ranks from
-    ``world_size`` down by halves divides each of them that has an utterance for every rank.
+def _whole_sizes(most: int, world_size: int, utterances: int) -> np.ndarray:
+    """Sizes that a global batch of ``utterances`` in all may have under a frame budget, ascending: any number
+    of ranks from ``world_size`` down by halves divides each of them that has an utterance for every rank.
     """
     odd = world_size // (world_size & -world_size)
     whole = max(8 * odd, world_size)
     small = [odd << k for k in range(whole.bit_length()) if odd << k < whole]
-    sizes = np.array([1, *small, *range(whole, most + 1, whole), most], dtype=np.int64)
-    return np.unique(sizes[sizes <= most])
+    # One beyond all utterances is looked at, where they do not fill it; larger ones never are.
+    largest = min(most, utterances + whole)
+    sizes = np.array([1, *small, *range(whole, largest + 1, whole), most], dtype=np.int64)
+    return np.unique(sizes[sizes <= largest])
 
 
 def _generator(seed: int, stream: int) -> np.random.Philox:

@@ -21,7 +21,7 @@ def evaluate_run(
     run_folder: Path,
     *,
     output: Path | None = None,
-    store: Path | None = None,
+    store: Path | str | None = None,
     corpus: Path | None = None,
     split: str = "validation",
     device: str = "cpu",
@@ -32,7 +32,7 @@ def evaluate_run(
     Args:
         run_folder: a run, or one of its checkpoint folders.
         output: where to write; the run folder when None.
-        store: features to measure on; the run's own when None.
+        store: features to measure on, in a folder or at an address; the run's own when None.
         corpus: the recordings, to play them in the report.
         split: ``"validation"`` or ``"train"``.
         device: where to compute.
