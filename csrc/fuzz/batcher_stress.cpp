@@ -87,7 +87,7 @@ void one_round(std::uint64_t seed, int descriptor) {
   format.element = Element::f16;
   format.targets = seed % 3 == 0;
   format.silence.assign(kBins, 0.0f);
-  Batcher batcher(table, format, 1 + random() % 4, 1 + random() % 4);
+  Batcher batcher(table, format, 1 + random() % 4, 1 + random() % 4, (random() % 2) << 18);
   std::deque<std::vector<std::int64_t>> pushed;
   std::deque<Held> held;
   std::vector<std::thread> releasers;
