@@ -8,6 +8,7 @@ values change the next ones.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,30 @@ FACTOR_BOUNDS = (0.5, 2.0)
 UNCERTAINTY_RATE = 0.01
 """Step size of the log-variances' own gradient descent."""
 ORIGIN_BOUNDS = (0.7, 1.3)
+
+
+def refuse_other_dtypes(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: dict[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Before ``load_state_dict(assign=True)``, which would put tensors of any dtype in the places of buffers
+    that are read as what they were; without ``assign`` it converts them."""
+    if not local_metadata.get("assign_to_params_buffers", False):
+        return
+    for name, buffer in module.named_buffers(recurse=False):
+        given = state_dict.get(prefix + name)
+        if isinstance(given, Tensor) and given.dtype != buffer.dtype:
+            # At once: what torch collects, it reports after it has put the tensors in place.
+            raise RuntimeError(
+                f"{prefix + name} is {given.dtype}, the loss keeps it in {buffer.dtype}: load without "
+                "assign=True, which converts it"
+            )
 
 
 class AdaptiveWeights(nn.Module):
@@ -49,6 +74,7 @@ class AdaptiveWeights(nn.Module):
 
     def __init__(self, method: str, active: tuple[bool, ...]) -> None:
         super().__init__()
+        self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.method = method
         self.register_buffer("factors", torch.ones(len(TERMS), dtype=torch.float32))
         self.register_buffer("fast", torch.zeros(len(TERMS), dtype=torch.float32))

@@ -204,6 +204,10 @@ def _gaussian(name: str, pair: object, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_kind(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one: call .to_padded_tensor(0.0), and pass lengths"
+        )
     if tensor.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {tensor.layout}; call .to_dense()")
     # A DTensor, without importing what defines it.

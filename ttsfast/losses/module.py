@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ttsfast.losses import backend as backends
 from ttsfast.losses import reference
-from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
+from ttsfast.losses.adaptive import METHODS, AdaptiveWeights, refuse_other_dtypes
 from ttsfast.losses.checks import check_inputs, in_range, one_of, whole
 from ttsfast.losses.counts import Counts, count
 from ttsfast.losses.cpp import CppBackend
@@ -110,7 +110,7 @@ class TTSLoss(nn.Module):
         self.register_buffer("mel_mean", _statistic("mel_mean", mel_mean), persistent=False)
         self.register_buffer("mel_std", _statistic("mel_std", mel_std), persistent=False)
 
-        std = torch.ones(1) if self.mel_std is None else self.mel_std.cpu()
+        std = torch.ones(1, device="cpu") if self.mel_std is None else self.mel_std.cpu()
         noise = mel_label_smoothing * std.double()
         floor = (
             reference.mel_noise_floor(mel_loss, huber_delta, noise).mean()
@@ -145,6 +145,7 @@ class TTSLoss(nn.Module):
         self.update_in_forward = True
         """Whether a training call updates the adaptive weights; False leaves it to :meth:`update_weights`."""
         self.adaptive = AdaptiveWeights(weighting, self._training_spec.active)
+        self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
         self.register_buffer("base_weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
@@ -364,6 +365,10 @@ def _check_scalars(normalizer: object, grad_scale: object) -> None:
     if isinstance(normalizer, tuple):
         if len(normalizer) != len(Counts._fields):
             raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
+        for field, part in zip(Counts._fields, normalizer, strict=True):
+            if part is None:
+                raise TypeError(f"normalizer's {field} must be a number or a scalar tensor, got None")
+            _scalar(f"normalizer's {field}", part)
     else:
         _scalar("normalizer", normalizer)
     _scalar("grad_scale", grad_scale)
@@ -373,6 +378,8 @@ def _scalar(name: str, value: object) -> None:
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
+        if value.is_complex():
+            raise TypeError(f"{name} must be a real number, got {value.dtype}")
     elif value is not None and not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a scalar tensor, got {type(value).__name__}")
 
@@ -383,6 +390,11 @@ def _statistic(name: str, values: Tensor | Sequence[float] | None) -> Tensor | N
     statistic = torch.as_tensor(values).detach().clone()
     if statistic.dim() != 1 or not statistic.is_floating_point():
         raise ValueError(f"{name} must hold real numbers of shape (C,), got {tuple(statistic.shape)}")
+    if statistic.is_meta:
+        raise ValueError(
+            f"{name} holds values, which the meta device does not keep: make the loss outside of "
+            "torch.device('meta')"
+        )
     if not bool(statistic.isfinite().all()) or (name == "mel_std" and bool((statistic < 0).any())):
         raise ValueError(f"{name} must be finite{' and at least 0' if name == 'mel_std' else ''}")
     return statistic
