@@ -6,13 +6,18 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError
+from ttsfast.models.voice import VoiceInfo
 from ttsfast.training.checkpoint import (
+    PAYLOAD,
+    _fingerprint,
     _seal,
     best_checkpoint,
     checkpoint_folder,
@@ -239,3 +244,87 @@ def test_a_broken_pointer_is_an_input_error(text: str, tmp_path: Path) -> None:
 def test_no_checkpoint_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint"):
         find_checkpoint(tmp_path, prefer_best=True)
+
+
+def test_a_linked_checkpoint_is_unlinked_and_its_target_left_alone(tmp_path: Path) -> None:
+    elsewhere = write(tmp_path / "other", 1)
+    for step in (2, 3):
+        write(tmp_path / "run", step)
+    folder = tmp_path / "run" / "checkpoints"
+    for name in ("step-00000001", ".step-00000007.old"):
+        (folder / name).symlink_to(elsewhere)
+    prune(tmp_path / "run", 1)
+    assert [p.name for p in folder.iterdir()] == ["step-00000003"]
+    assert load_checkpoint(elsewhere).step == 1
+
+
+def reseal(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As a program would write it that means harm, or another state."""
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    del state["seal"]
+    state["files"] = {name: _fingerprint(path / name) for name in PAYLOAD}
+    change(state)
+    (path / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}), encoding="utf-8")
+
+
+def test_sealed_nonsense_is_one_line(
+    make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module], tmp_path: Path
+) -> None:
+    config = make_config(training__max_steps=1, training__val_step=2)
+    with Trainer(config, model=make_model()) as trainer:
+        trainer.fit()
+        run = trainer.run_folder
+    (path,) = checkpoints(run)
+    whole = tmp_path / "whole"
+    shutil.copytree(path, whole)
+
+    def refused() -> None:
+        with pytest.raises(InputError, match=r"step-00000001|training\.optimizer differs") as caught:
+            Trainer(config, model=make_model(), resume=True)
+        assert "\n" not in str(caught.value)
+
+    nonsense = {"files": "x", "step": None, "config": {}, "optimizer": None, "loader": "x", "early": -1}
+    for key, value in nonsense.items():
+        shutil.copytree(whole, path, dirs_exist_ok=True)
+        reseal(path, lambda state, key=key, value=value: state.update({key: value}))
+        refused()
+    tensors = load_file(whole / "training.safetensors")
+    for name in ("guard.sum", "loss.adaptive.fast"):
+        shutil.copytree(whole, path, dirs_exist_ok=True)
+        save_file({k: v for k, v in tensors.items() if k != name}, path / "training.safetensors")
+        reseal(path, lambda state: None)
+        refused()
+    for name in ("voice.json", "state.json"):
+        shutil.copytree(whole, path, dirs_exist_ok=True)
+        (path / name).write_text("[" * 100_000)
+        if name == "voice.json":
+            reseal(path, lambda state: None)
+        refused()
+    shutil.copytree(whole, path, dirs_exist_ok=True)
+    Trainer(config, model=make_model(), resume=True).close()
+
+
+def test_another_store_is_told_by_what_differs(
+    make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module]
+) -> None:
+    config = make_config(training__max_steps=1, training__val_step=2)
+    with Trainer(config, model=make_model()) as trainer:
+        trainer.fit()
+    path = checkpoints(trainer.run_folder)[0]
+    voice = json.loads((path / "voice.json").read_text(encoding="utf-8"))
+    voice["contract"]["fmax"] = 7000.0
+    voice["speakers"] = ["anna", "ben"]
+    (path / "voice.json").write_text(json.dumps(voice), encoding="utf-8")
+    reseal(path, lambda state: state.update(store_fingerprint="0"))
+    with pytest.raises(InputError, match=r"contract\.fmax 7000\.0 there.*speakers \(2 there, 1 here\)"):
+        Trainer(config, model=make_model(), resume=True)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"max_frames": -1}, {"max_frames": 1e999}, {"stop_threshold": float("nan")}, {"speakers": "ab"}]
+)
+def test_a_voice_of_impossible_values_is_refused(bad: dict[str, Any]) -> None:
+    voice = json.loads((FORMAT_1 / "voice.json").read_text(encoding="utf-8"))
+    VoiceInfo.from_dict(voice, "here")
+    with pytest.raises(InputError, match="here: "):
+        VoiceInfo.from_dict({**voice, **bad}, "here")

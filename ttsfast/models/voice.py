@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from ttsfast.data.store import Store
 
 
+LONGEST = 10_000_000
+"""frames that a voice may speak without an end: more than a day"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VoiceInfo:
     """What a voice needs beside its weights; saved in every checkpoint as ``voice.json``."""
@@ -84,8 +88,15 @@ class VoiceInfo:
                 stop_threshold=float(values["stop_threshold"]),
                 **arrays,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{where}: not a voice ({error!r}); use another checkpoint") from error
+        if not 1 <= info.max_frames <= LONGEST or not 0.0 <= info.stop_threshold <= 1.0:
+            raise InputError(
+                f"{where}: max_frames is {info.max_frames} and stop_threshold {info.stop_threshold}, "
+                f"expected 1 to {LONGEST} and 0 to 1; use another checkpoint"
+            )
+        if not isinstance(values["speakers"], (list, tuple)) or not info.speakers:
+            raise InputError(f"{where}: speakers are not a list of names; use another checkpoint")
         if any(a.shape != (contract.n_mels,) or not np.isfinite(a).all() for a in arrays.values()):
             raise InputError(f"{where}: statistics are not {contract.n_mels} finite numbers")
         return info
@@ -132,7 +143,7 @@ class Voice(VoiceInfo):
         checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
         if model is None:
-            model = build_model(config_from_dict(checkpoint.state["config"]).model, info)
+            model = build_model(config_from_dict(checkpoint.state.get("config") or {}).model, info)
         try:
             model.load_state_dict(checkpoint.weights)
         except RuntimeError as error:

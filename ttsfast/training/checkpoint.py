@@ -71,7 +71,7 @@ def save_checkpoint(
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    _delete(temporary)
     temporary.mkdir()
     try:
         for name, tensors in (("weights", weights), ("training", training)):
@@ -104,7 +104,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         found = state.get("format"), state.pop("seal")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path / 'state.json'}: not readable ({error!r}); {remedy}") from error
     if type(found[0]) is not int or not 1 <= found[0] <= FORMAT:
         raise InputError(
@@ -112,15 +112,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     if found[1] != _seal(state):
         raise InputError(f"{path / 'state.json'}: damaged; {remedy}")
+    files = state.get("files")
     for name in PAYLOAD:
-        if not (path / name).is_file() or _fingerprint(path / name) != state["files"][name]:
+        sealed = files.get(name) if isinstance(files, dict) else None
+        if not (path / name).is_file() or _fingerprint(path / name) != sealed:
             raise InputError(f"{path / name}: missing or damaged; {remedy}")
     try:
         weights, training = (load_file(path / f"{name}.safetensors") for name in ("weights", "training"))
         voice = json.loads((path / "voice.json").read_text(encoding="utf-8"))
-    except (SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a readable checkpoint ({error}); {remedy}") from error
-    migrate(state, training)
+        migrate(state, training)
+        int(state["step"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable checkpoint ({error!r}); {remedy}") from error
     return Checkpoint(path, weights, training, voice, state)
 
 
@@ -164,15 +167,23 @@ def prune(run_folder: Path, keep: int) -> None:
         if path != best:
             _retire(path)
     for leftover in (run_folder / "checkpoints").glob(".step-*"):
-        shutil.rmtree(leftover)
+        _delete(leftover)
 
 
 def _retire(path: Path) -> None:
     """Delete a checkpoint; a half-deleted folder never looks like one."""
     doomed = path.with_name(f".{path.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _delete(doomed)
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    _delete(doomed)
+
+
+def _delete(path: Path) -> None:
+    """A folder with what is in it, or a link, whose target is somebody else's."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
 
 
 def find_checkpoint(path: Path, *, prefer_best: bool) -> Path:

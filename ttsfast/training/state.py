@@ -74,6 +74,21 @@ def restore_run(trainer: Trainer) -> bool:
     if not found:
         return False
     checkpoint = load_checkpoint(found[0])
+    try:
+        _restore(trainer, checkpoint)
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        # Sealed, so written like this: by another program, or by hand.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{checkpoint.path}: its state is not one of this format ({reason}); "
+            f"move {checkpoint.path.name} away to use the checkpoint before it"
+        ) from error
+    return True
+
+
+def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     state, tensors = checkpoint.state, checkpoint.training
     _same_run(trainer, checkpoint)
     _same_batches(trainer, checkpoint)
@@ -107,7 +122,6 @@ def restore_run(trainer: Trainer) -> bool:
         set_all_streams(own, trainer.device)
     else:
         seed_rank(trainer.config.training.seed, rank, trainer.step)
-    return True
 
 
 def _point_at_best(trainer: Trainer, metric: str) -> None:
@@ -138,12 +152,34 @@ def _same_run(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"{here.get(name, 'none')} here"
         )
     if checkpoint.state["store_fingerprint"] != trainer.store.fingerprint:
-        differing.append(f"the store {trainer.config.data.store} holds other features")
+        differing.append(f"the store {trainer.config.data.store} {_of_store(trainer, checkpoint)}")
     if differing:
         raise InputError(
             f"{checkpoint.path} does not fit this run: {'; '.join(differing)}; "
             "use another training.run_folder"
         )
+
+
+def _of_store(trainer: Trainer, checkpoint: Checkpoint) -> str:
+    """In what the store differs from the checkpoint's, as far as a voice tells."""
+    ours = trainer.voice.to_dict()
+    unlike = []
+    for key, theirs in checkpoint.voice.items():
+        if key in ("stop_threshold", "max_frames") or theirs == ours.get(key):
+            continue
+        values = ours.get(key)
+        if isinstance(theirs, dict) and isinstance(values, dict):
+            names = sorted(theirs.keys() | values.keys())
+            unlike += [
+                f"{key}.{name} {theirs.get(name)!r} there, {values.get(name)!r} here"
+                for name in names
+                if theirs.get(name) != values.get(name)
+            ]
+        elif key in ("symbols", "speakers"):
+            unlike.append(f"{key} ({len(theirs)} there, {len(ours[key])} here)")
+        else:
+            unlike.append(key)
+    return f"differs in {', '.join(unlike)}" if unlike else "holds other utterances or features"
 
 
 def _same_batches(trainer: Trainer, checkpoint: Checkpoint) -> None:
