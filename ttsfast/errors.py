@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Bad input from outside: a file, a key, an utterance.
@@ -9,6 +12,19 @@ class InputError(ValueError):
     The message is one line that names the culprit and says what to do. The command line prints it
     and exits with code 2; nothing else is caught there.
     """
+
+
+def in_their_code(error: BaseException) -> str:
+    """One line on an error raised in code of the user's: what it says, and the place it was raised at."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, SyntaxError):
+        return text[:240]
+    frames = traceback.extract_tb(error.__traceback__)
+    # The last place that is in no installed package and not in this one: where they can look.
+    foreign = ("site-packages", "<frozen", str(Path(__file__).parent))
+    own = [frame for frame in frames if not any(part in frame.filename for part in foreign)]
+    place = (own or frames)[-1]
+    return f"{text[:240]}, at {place.filename}:{place.lineno}"
 
 
 class TrainingError(RuntimeError):

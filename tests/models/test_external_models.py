@@ -167,6 +167,8 @@ WRONG = [
     (answer(posterior=(torch.zeros(2, 4), torch.zeros(4, 4))), r"posterior logvar has shape \(4, 4\)"),
     (answer(auxiliary=torch.zeros(2)), r"auxiliary has shape \(2,\), expected \(\), that is one number"),
     (answer(loss=torch.zeros(())), r"returned a dict with the keys mel, loss; return an AcousticOutput"),
+    (answer(mel=torch.zeros(2, 8, BINS).long()), "mel holds torch.int64; return floats"),
+    (answer(attention=torch.full((2, 8, 5), -1.0)), "attention holds values from -1 .* after the softmax"),
     (lambda *a, speaker: torch.zeros(1), "the model returned Tensor; return an AcousticOutput, or a dict"),
     (lambda text, mel: None, r"forward\(text, mel\) cannot be called as forward\(text, text_lengths"),
 ]
@@ -182,7 +184,7 @@ def test_wrong_outputs_are_named_with_what_is_expected(forward: Callable[..., An
 
 
 def spoken(**changes: Any) -> Callable[..., Any]:
-    values = {"mel": torch.zeros(2, 8, BINS), "mel_lengths": torch.ones(2), "attention": None}
+    values = {"mel": torch.zeros(2, 8, BINS), "mel_lengths": torch.tensor([8, 5]), "attention": None}
     values |= {"stopped": torch.ones(2, dtype=torch.bool), **changes}
     return lambda *args, **named: FreeRunning(**values)
 
@@ -198,7 +200,15 @@ def spoken(**changes: Any) -> Callable[..., Any]:
             r"synthesize's mel has shape \(2, 80, 8\), expected \(2, 80, 80\)",
         ),
         (spoken(stopped=torch.ones(1)), r"synthesize's stopped has shape \(1,\), expected \(2,\)"),
-        (spoken(attention=torch.ones(1, 2, 3)), r"synthesize's attention has shape \(1, 2, 3\)"),
+        (spoken(attention=torch.ones(1, 2, 3)), r"synthesize's attention is of shape \(1, 2, 3\)"),
+        (spoken(attention=5), "synthesize's attention is of type int"),
+        (spoken(attention=torch.ones(2, 8, 5)), r"synthesize's attention holds .* rows that sum to 5"),
+        (
+            spoken(mel_lengths=torch.tensor([0, 8])),
+            r"mel_lengths are \[0, 8\] .* from 1 to its mel's 8",
+        ),
+        (spoken(mel_lengths=torch.tensor([8, 9])), r"mel_lengths are \[8, 9\]"),
+        (spoken(mel_lengths=torch.tensor([8.0, 5.0])), r"mel_lengths are .* of torch.float32"),
     ],
 )
 def test_a_synthesize_that_does_not_fit_is_named(synthesize: Any, message: str) -> None:
@@ -208,7 +218,68 @@ def test_a_synthesize_that_does_not_fit_is_named(synthesize: Any, message: str) 
         check_model(model, INFO, no_terms())
 
 
-@pytest.mark.parametrize("r", [0, 1.5])
+def test_what_their_code_raises_is_one_line_with_its_place(write_module: Callable[[str], None]) -> None:
+    for source, message in (
+        ("def build(", "SyntaxError"),
+        ("raise SystemExit(7)", r"SystemExit: 7, at .*my_voice\.py:1"),
+        (
+            "def build(voice, options):\n    return options.width",
+            r"attribute 'width', at .*my_voice\.py:2",
+        ),
+        ("def build(voice, options):\n    raise OSError('a\\nb')", r"OSError: a b, at .*my_voice\.py:2"),
+    ):
+        write_module(source)
+        with pytest.raises(InputError, match=rf"model.architecture=my_voice:build: .*{message}") as caught:
+            build_model(ModelConfig(architecture="my_voice:build"), INFO)
+        assert "\n" not in str(caught.value)
+
+
+class Failing(Plain):
+    """Wrong in one way or another."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        if fault == "frozen":
+            self.requires_grad_(False)
+        if fault == "lazy":
+            self.lazy = nn.LazyLinear(3)
+        if fault == "sparse":
+            self.symbols.sparse = True
+
+    def forward(self, text: Tensor, text_lengths: Tensor, mel: Tensor, *rest: Any, **named: Any) -> Any:
+        if self.fault == "raises":
+            raise ZeroDivisionError("of mine\nand yours")
+        if self.fault == "in place":
+            mel[:, 0] = 0
+        if self.fault == "text in place":
+            text.zero_()
+        output = super().forward(text, text_lengths, mel, *rest, **named)
+        return {"mel": output["mel"].detach()} if self.fault == "detached" else output
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("frozen", "no parameter to train"),
+        ("lazy", r"lazy\.weight has no shape yet"),
+        ("sparse", r"symbols \(Embedding\) makes sparse gradients"),
+        (
+            "raises",
+            r"forward failed on a small batch: ZeroDivisionError: of mine and yours, at .*py:",
+        ),
+        ("in place", r"forward changes its argument mel in place.*mel\.clone\(\)"),
+        ("text in place", "forward changes its argument text in place"),
+        ("detached", r"mel sends no gradient back, so training\.mel_loss_weight=22"),
+    ],
+)
+def test_what_would_fail_or_learn_nothing_later_is_said_before(fault: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        check_model(Failing(fault), INFO, no_terms())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("r", [0, 1.5, True])
 def test_an_impossible_reduction_factor_is_named(r: Any) -> None:
     model = Plain()
     model.reduction_factor = r  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ttsfast.config import ModelConfig
-from ttsfast.errors import InputError
+from ttsfast.errors import InputError, in_their_code
 from ttsfast.models.convtts import ConvTTS
 
 if TYPE_CHECKING:
@@ -54,7 +54,13 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
             f"({error}); give it these two arguments, and defaults for the rest"
         ) from error
     options = _WatchedOptions(**asdict(config))
-    model = factory(info, options)
+    try:
+        model = factory(info, options)
+    except InputError:
+        raise
+    except Exception as error:
+        # Whatever it is, it comes from their code, and the command line has one line for it.
+        raise InputError(f"{name}: it failed ({in_their_code(error)})") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{name}: it returned {type(model).__name__}; return a torch.nn.Module")
     defaults = ModelConfig()
@@ -91,6 +97,8 @@ def _find_factory(architecture: str) -> Callable[..., Any]:
             f"{where}: no module {missing} in {here} or among the installed packages; "
             "start ttsfast in the folder that holds it, or install it"
         ) from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{where}: importing {module_name} failed ({in_their_code(error)})") from error
     if not hasattr(module, attribute):
         callables = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         own = [n for n in callables if getattr(module, n).__module__ == module_name] or callables

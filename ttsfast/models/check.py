@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ttsfast.config import Config
-from ttsfast.errors import InputError
+from ttsfast.errors import InputError, in_their_code
 from ttsfast.evaluation.passes import undisturbed
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 
@@ -34,8 +35,9 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     Raises:
         InputError: a method or output is missing, or has another shape; both are said.
     """
+    _check_parameters(model)
     r = getattr(model, "reduction_factor", 1)
-    if not isinstance(r, int) or r < 1:
+    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
         raise InputError(f"the model's reduction_factor is {r!r}; it must be a whole number from 1 up")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     text = (torch.arange(10, device=device) % max(1, len(info.symbols) - 1) + 1).view(2, 5) % len(
@@ -48,12 +50,52 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), {"speaker": speaker})
     limits = {"max_frames": 4 * r, "stop_threshold": 0.5}
     _check_signature(model, "synthesize", (text, text_lengths, speaker), limits)
+    given = {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths}
+    kept = {name: tensor.clone() for name, tensor in given.items()}
     with undisturbed(model, device):
-        output = AcousticOutput.of(model(text, text_lengths, mel, mel_lengths, speaker=speaker))
-        _check_output(output, (2, STEPS * r, mel.shape[2]), (STEPS, 5), -(-mel_lengths // r), r)
-        spoken = model.synthesize(text, text_lengths, speaker, **limits)  # type: ignore[operator]
+        # Inference tensors know nothing of gradients, and whether there will be any is to be seen.
+        with torch.inference_mode(mode=False), torch.enable_grad(), _their_code("forward"):
+            output = AcousticOutput.of(model(*given.values(), speaker=speaker))
+        _check_output(output, (2, STEPS * r, mel.shape[2]), (STEPS, 5), -(-kept["mel_lengths"] // r), r)
+        _check_unchanged("forward", given, kept)
+        with _their_code("synthesize"):
+            spoken = model.synthesize(text, text_lengths, speaker, **limits)  # type: ignore[operator]
+        _check_unchanged("synthesize", given, kept)
+        _check_spoken(spoken, mel.shape[2], text_lengths)
     _check_needed(output, config)
-    _check_spoken(spoken, mel.shape[2])
+
+
+@contextmanager
+def _their_code(method: str) -> Iterator[None]:
+    """Within the block what is raised becomes one line that names the model's method and the place."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the model's {method} failed on a small batch: {in_their_code(error)}") from error
+
+
+def _check_parameters(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise InputError(f"the model's {name} has no shape yet; call the lazy module once in the factory")
+    for name, module in model.named_modules():
+        if getattr(module, "sparse", False) is True:
+            raise InputError(
+                f"the model's {name} ({type(module).__name__}) makes sparse gradients; use sparse=False"
+            )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError("the model has no parameter to train; give it some, with requires_grad")
+
+
+def _check_unchanged(method: str, given: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+    for name, tensor in given.items():
+        if not torch.equal(tensor, kept[name]):
+            raise InputError(
+                f"the model's {method} changes its argument {name} in place, which the loss still needs; "
+                f"change a copy, {name}.clone()"
+            )
 
 
 def _check_signature(
@@ -91,6 +133,7 @@ def _check_output(
         heads = output.attention.shape[1] if isinstance(output.attention, Tensor) else 1
         shapes = [(batch, n_steps, n_text), (batch, heads, n_steps, n_text)]
         _require("attention", output.attention, shapes, f"(B, S, N) or (B, H, S, N), {per_step}")
+        _require_attention("attention", output.attention, torch.tensor([n_text]))
     if (
         output.step_lengths is None
         and r > 1
@@ -119,12 +162,19 @@ def _check_output(
 def _check_needed(output: AcousticOutput, config: Config) -> None:
     training = config.training
     for name, key in (
+        ("mel", "mel_loss_weight"),
         ("stop_logits", "stop_loss_weight"),
         ("attention", "attention_loss_weight"),
         ("posterior", "kl_loss_weight"),
     ):
         weight = getattr(training, key)
         wanted = weight > 0 and (name != "posterior" or config.model.posterior)
+        learns = [x.requires_grad for x in _tensors(getattr(output, name))]
+        if wanted and learns and not any(learns):
+            raise InputError(
+                f"the model's {name} sends no gradient back, so training.{key}={weight:g} teaches nothing; "
+                "do not detach it"
+            )
         if wanted and getattr(output, name) is None:
             raise InputError(
                 f"the model gives no {name}, which training.{key}={weight:g} needs; return it, "
@@ -132,7 +182,7 @@ def _check_needed(output: AcousticOutput, config: Config) -> None:
             )
 
 
-def _check_spoken(spoken: object, bins: int) -> None:
+def _check_spoken(spoken: object, bins: int, text_lengths: Tensor) -> None:
     if not isinstance(spoken, FreeRunning):
         raise InputError(
             f"the model's synthesize returned {type(spoken).__name__}; return a "
@@ -142,15 +192,44 @@ def _check_spoken(spoken: object, bins: int) -> None:
     _require("synthesize's mel", spoken.mel, [(2, frames, bins)], "(B, T, C)")
     for name in ("mel_lengths", "stopped"):
         _require(f"synthesize's {name}", getattr(spoken, name), [(2,)], "(B,)")
-    if spoken.attention is not None and spoken.attention.shape[0] != 2:
+    lengths = spoken.mel_lengths
+    if lengths.is_floating_point() or int(lengths.min()) < 1 or int(lengths.max()) > frames:
         raise InputError(
-            f"the model: synthesize's attention has shape {tuple(spoken.attention.shape)}, expected (B, S, N)"
+            f"the model: synthesize's mel_lengths are {lengths.tolist()} of {lengths.dtype}, expected whole "
+            f"numbers from 1 to its mel's {frames} frames"
         )
+    if spoken.attention is not None:
+        _require_attention("synthesize's attention", spoken.attention, text_lengths)
+
+
+def _require_attention(name: str, value: object, text_lengths: Tensor) -> None:
+    """Weights (B, S, N) or (B, H, S, N) that are distributions over the valid text."""
+    symbols = int(text_lengths.max())
+    if not isinstance(value, Tensor) or value.dim() not in (3, 4) or value.shape[0] != 2:
+        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+        raise InputError(f"the model's {name} is of {found}, expected (B, S, N) or (B, H, S, N)")
+    weights = value.detach().float()
+    if not weights.isfinite().all():
+        return  # the trainer names the first module whose output is not finite
+    total = weights[..., :symbols].sum(-1)
+    if weights.min() < -1e-4 or total.max() > 1.001:
+        raise InputError(
+            f"the model's {name} holds values from {float(weights.min()):.3g} and rows that sum to "
+            f"{float(total.max()):.3g}; return weights, after the softmax over the text"
+        )
+
+
+def _tensors(value: object) -> list[Tensor]:
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return [part for part in parts if isinstance(part, Tensor)]
 
 
 def _require(name: str, value: object, shapes: list[tuple[int, ...]], meaning: str) -> None:
     if not isinstance(value, Tensor):
         raise InputError(f"the model's {name} is of type {type(value).__name__}; return a tensor {meaning}")
+    whole = name in ("step_lengths", "synthesize's mel_lengths", "synthesize's stopped")
+    if not (whole or value.is_floating_point()):
+        raise InputError(f"the model's {name} holds {value.dtype}; return floats {meaning}")
     if tuple(value.shape) not in shapes:
         raise InputError(
             f"the model's {name} has shape {tuple(value.shape)}, expected "
