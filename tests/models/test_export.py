@@ -42,8 +42,10 @@ def exported(voice: Voice, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "voice.onnx"
     report = export_voice(voice, path)
     assert report.bytes == path.stat().st_size
-    assert report.frames > 100
+    assert report.frames == 3 * 33
+    assert report.free_running_frames > 100
     assert 0.0 < report.max_difference < 1e-4
+    assert 0.0 < report.free_running_difference < 1e-4
     return path
 
 
@@ -184,6 +186,26 @@ def test_a_file_that_differs_from_the_model_is_not_written(
     with pytest.raises(ExportError, match=r"differ from PyTorch's by .* nothing was written"):
         export.export_voice(voice, tmp_path / "v.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def test_every_frame_is_compared_and_a_fault_of_a_single_step_is_seen(voice: Voice, exported: Path) -> None:
+    from ttsfast.export_check import compare_steps
+
+    content = exported.read_bytes()
+    frames, difference = compare_steps(onnx, content, exported, voice, TEXTS)
+    assert frames == 4 * 33
+    assert 0.0 < difference < 1e-4
+    for name, change in (("first_cache", "Exp"), ("next_cache", "Neg"), ("keys", "Neg")):
+        other = onnx.load_from_string(content)
+        (loop,) = (node for node in other.graph.node if node.op_type == "Loop")
+        (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
+        graph = body if name.startswith("next") else other.graph
+        (maker,) = (node for node in graph.node if name in node.output)
+        maker.output[list(maker.output).index(name)] = "before"
+        fault = onnx.helper.make_node(change, ["before"], [name], name="start/fault")
+        graph.node.insert(list(graph.node).index(maker) + 1, fault)
+        _, difference = compare_steps(onnx, other.SerializeToString(), exported, voice, TEXTS)
+        assert difference > 1e-3
 
 
 def test_what_cannot_be_exported_is_said(
