@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build, GPU tests, benches and compute-sanitizer on the CUDA device of this machine, within 10 minutes.
-#   bench/gpu.sh [--dry-run] FOLDER     writes log.txt, summary.txt, gpu-loss.json and gpu-loss.txt there
+#   bench/gpu.sh [--dry-run] FOLDER     writes log.txt, summary.txt, gpu-loss.* and train-features.* there
 # Needs python3 with torch, triton and pytest, and fetches nothing; PYTHON names another interpreter. Each part
 # has a time limit of its own and runs whether or not the one before succeeded; SECONDS_IN_ALL (570) bounds
 # their sum. The exit code is that of the first that failed. --dry-run takes the same steps without a GPU, as
@@ -101,6 +101,13 @@ part tests 190 "$python" -m pytest -m gpu tests/kernels "${options[@]}" --maxfai
 
 part bench 230 "$python" bench/gpu_loss.py $dry --seconds 200 "$out"
 [ -f "$out/gpu-loss.txt" ] && cat "$out/gpu-loss.txt"
+
+# It makes a store of sounds first.
+if "$python" -c 'import numpy, soundfile' 2>/dev/null; then
+    part train 120 "$python" bench/gpu_train.py $dry --seconds 80 "$out"
+else
+    say "train: skipped, no soundfile"
+fi
 
 others=$(grep -rlE 'mark\.gpu' tests --include='*.py' | grep -v '^tests/kernels/' | tr '\n' ' ')
 if [ -n "$others" ]; then

@@ -125,17 +125,44 @@ def data(
 def train(
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each loop.")] = 8,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Instead, time the trainer with each of these on and off, comma-separated; or all.",
+            show_default=False,
+        ),
+    ] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda, with --features.")] = "cpu",
+    size: Annotated[str, typer.Option(help="Of ConvTTS, with --features.")] = "nano",
+    batch_size: Annotated[int, typer.Option(min=1, help="Utterances, with --features.")] = 16,
     output: Output = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the trainer beside a plain PyTorch loop with the same model, data and optimiser, on a CPU.
+    """Time the trainer beside a plain PyTorch loop with the same model, data and optimiser, on a CPU; or with
+    each of its features on and off.
 
     Example: ttsfast bench train --threads 2
+    Example: ttsfast bench train --features loss,loader
     """
-    from ttsfast.benchmarks import training as measured
+    from ttsfast.benchmarks import training as loops
+    from ttsfast.benchmarks import training_features as switches
     from ttsfast.progress import console
+    from ttsfast.training.precision import find_device
 
-    result = measured.run(
-        rounds=rounds, threads=threads, progress=lambda line: console.print(line, markup=False)
+    def progress(line: str) -> None:
+        console.print(line, markup=False)
+
+    if not features:
+        result = loops.run(rounds=rounds, threads=threads, progress=progress)
+        _report(result, loops.table(result), output, as_json)
+        return
+    result = switches.run(
+        switches.NAMES if features == "all" else [name.strip() for name in features.split(",")],
+        device=find_device(device),
+        size=size,
+        batch_size=batch_size,
+        rounds=rounds,
+        threads=threads,
+        progress=progress,
     )
-    _report(result, measured.table(result), output, as_json)
+    _report(result, switches.table(result), output, as_json)

@@ -159,6 +159,44 @@ def test_padding_up_to_the_bucket_changes_no_number(
         torch.testing.assert_close(seen[1][name], value, rtol=1e-6, atol=1e-9, msg=name)
 
 
+@pytest.mark.parametrize("weighting", ["dwa", "uncertainty", "origin"])
+def test_what_a_recorded_step_reads_and_moves_stays_in_its_place(
+    weighting: str, make_config: MakeConfig, make_model: MakeModel, short_buckets: None
+) -> None:
+    """A recording knows addresses, which a stand-in for it on a CPU would not miss."""
+    config = make_config(training__adaptive_weighting=weighting, training__attention_fade_steps=9)
+    with Trainer(config, model=make_model()) as trainer:
+        replay_steps(trainer, FakeRecorder())
+        passes: Any = trainer.passes
+
+        def places() -> dict[str, int]:
+            parts = trainer.optimizers.parts
+            held = {
+                **{f"model {name}": value for name, value in trainer.model.state_dict().items()},
+                **{f"loss {name}": value for name, value in trainer.loss.named_buffers()},
+                **{f"gradient {n}": p.grad for n, p in trainer.model.named_parameters()},
+                **{f"guard {name}": value for name, value in trainer.watch.guard.state_dict().items()},
+                **{
+                    f"optimizer {place} {name}": value
+                    for place, state in enumerate(parts[0].state.values())
+                    for name, value in state.items()
+                },
+                **{f"rate {place}": group["lr"] for place, group in enumerate(parts[0].param_groups)},
+                "frozen": trainer.watch.frozen,
+                "scale": trainer.scaler.tensor,
+                "normalizer": passes.normalizer,
+                "figures": passes.figures.row,
+            }
+            return {name: value.data_ptr() for name, value in held.items()}
+
+        take(trainer, 3)
+        before, moved = places(), bits(trainer)
+        take(trainer, 9)
+        assert places() == before
+        still = {name for name, value in bits(trainer).items() if torch.equal(value, moved[name])}
+    assert not {"model write.weight", "loss adaptive.slow", "guard sum"} & still
+
+
 def test_a_key_runs_plainly_then_is_recorded_then_replayed_and_the_rest_stays_plain() -> None:
     done: list[tuple[str, int]] = []
 
