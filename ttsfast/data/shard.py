@@ -357,11 +357,12 @@ def parse_header(header: bytes, size: int) -> tuple[dict[str, tuple[tuple[int, .
 def _split_header(header: bytes) -> tuple[bytes, bytes]:
     """The metadata, a JSON text in a JSON text, and the JSON object of the arrays.
 
-    As :func:`write_shard` leaves them without reading the first, which is a hundred times as long. Within a
-    text a quote follows a backslash, so the first that follows the end of an object ends the text.
+    As :func:`write_shard` leaves them without reading the first, which is a hundred times as long: its end is
+    the last quote that follows a brace, since the arrays have none. Were it another, what is cut off here
+    would be no JSON to :func:`parse_metadata`.
     """
     begin = b'{"__metadata__":{"ttsfast":'
-    end = header.find(b'}"},', len(begin))
+    end = header.rfind(b'}"},', len(begin))
     if header.startswith(begin) and end > 0:
         return header[len(begin) : end + 2], b"{" + header[end + 4 :]
     entries = json.loads(header)
