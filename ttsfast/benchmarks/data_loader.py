@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ttsfast.benchmarks import machine
-from ttsfast.config import load_config
 from ttsfast.benchmarks.data_corpus import tile_store
+from ttsfast.config import load_config
 from ttsfast.data.batch import TEXT_MULTIPLE, Batch, collate, padded_length
 from ttsfast.data.device_corpus import DeviceCorpus
 from ttsfast.data.device_loader import DeviceLoader
