@@ -52,8 +52,8 @@ MUTANTS = (
     Mutant(
         "a gradient without its scale",
         "kernels/mel.py",
-        "store(mel.gradients[k] + base + at, slope * scale, stored)",
-        "store(mel.gradients[k] + base + at, slope, stored)",
+        "tl.where(at < valid, slope * scale, 0.0), stored)",
+        "tl.where(at < valid, slope, 0.0), stored)",
         f"{FORWARD} test_mel",
     ),
     Mutant(
@@ -81,8 +81,8 @@ MUTANTS = (
     Mutant(
         "padded gradients left unwritten",
         "kernels/stop.py",
-        "slope * scale, t < rounded_up(size, ALIGN))",
-        "slope * scale, inside)",
+        "store(at, slope, t < rounded_up(size, ALIGN))",
+        "store(at, slope, inside)",
         f"{FORWARD} test_stop",
     ),
     Mutant(
@@ -217,6 +217,14 @@ MUTANTS = (
         "*[address and address & 15 for address in addresses],",
         "",
         f"{LAUNCHES} another_layout",
+        False,
+    ),
+    Mutant(
+        "words that another stream is still filling",
+        "kernels/counter.py",
+        "torch.cuda.current_stream(device).wait_event(bank.zeroed)",
+        "pass",
+        f"{LAUNCHES} counters",
         False,
     ),
     Mutant(
