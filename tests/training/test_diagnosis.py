@@ -73,6 +73,15 @@ def test_a_term_of_finite_outputs_is_named(make_config: MakeConfig, make_model: 
         assert first_non_finite(trainer, batch_of(trainer)) == "the kl term of the loss, of finite outputs"
 
 
+def test_a_norm_that_overflows_is_told_from_its_gradients(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    with Trainer(make_config(training__stop_loss_weight=1e30), model=make_model()) as trainer:
+        place = first_non_finite(trainer, batch_of(trainer))
+    assert place.startswith("the norm of gradients that are each finite, the largest ")
+    assert "stop.bias" in place or "stop.weight" in place
+
+
 def test_a_gradient_is_named_where_it_breaks_first(make_config: MakeConfig, make_model: MakeModel) -> None:
     class Root(torch.autograd.Function):
         """Finite forward; its backward divides by zero."""

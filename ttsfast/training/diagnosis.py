@@ -93,6 +93,14 @@ def _look(trainer: Trainer, batches: list[Batch]) -> str:
             out.total.backward(trainer.scaler.factor)
             if found:
                 return _first(found)
+    gradients = {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+    if not torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
+        largest = {name: float(gradient.abs().max()) for name, gradient in gradients.items()}
+        name = max(largest, key=lambda name: largest[name])
+        return (
+            f"the norm of gradients that are each finite, the largest {largest[name]:.1e} in {name}: "
+            "float32 cannot hold their squares, so the loss weights are too large"
+        )
     return f"{NOWHERE}: an operation that is not deterministic, or faulty memory"
 
 
