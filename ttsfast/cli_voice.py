@@ -138,6 +138,8 @@ def _check_choices(
         raise InputError("--assume-contract is for a vocoder: add --vocoder FILE")
     if streaming and as_json:
         raise InputError("--json and --output - both want stdout: choose one")
+    if streaming and sys.stdout is None:
+        raise InputError("--output - writes to stdout, which is closed: pipe it into a player or a file")
     if streaming and sys.stdout.isatty():
         raise InputError("--output - would write samples to the terminal: pipe it into a player or a file")
 

@@ -19,6 +19,8 @@ from ttsfast.vocoder import Vocoder
 
 BATCH = 16
 _NAME = re.compile(r"\w[\w.-]*")
+_LONGEST_NAME = 200
+"""bytes: file systems take 255, some of them for the ending and for the temporary file's"""
 _UNKNOWN_LENGTH = 0xFFFFFFFF
 
 
@@ -56,6 +58,11 @@ def read_lines(handle: Iterable[str], source: str) -> Iterator[Line]:
             name, bar, text = (part.strip() for part in line.partition("|"))
             if not bar:
                 name, text = f"{number:04d}", name
+            elif len(name.encode()) > _LONGEST_NAME:
+                raise InputError(
+                    f"{where}: the name {name[:20]}... has {len(name.encode())} bytes, more than the "
+                    f"{_LONGEST_NAME} that a file's may have; use a shorter id"
+                )
             elif not _NAME.fullmatch(name):
                 raise InputError(
                     f"{where}: {name!r} cannot name a file; use letters, digits, '_', '-' and '.', or no '|'"

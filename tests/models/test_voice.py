@@ -53,6 +53,7 @@ def test_lines_are_named_by_their_id_or_their_number() -> None:
         ("../a|x\n", r"f\.txt:1: '\.\./a' cannot name a file"),
         (".a|x\n", r"f\.txt:1: '\.a' cannot name a file"),
         ("|x\n", r"f\.txt:1: '' cannot name a file"),
+        ("a|x\n" + "ص" * 101 + "|y\n", r"f\.txt:2: the name صصص.* has 202 bytes"),
     ],
 )
 def test_a_name_that_no_file_can_have_is_refused_with_its_place(content: str, message: str) -> None:

@@ -51,7 +51,15 @@ def test_a_curve_that_only_rises_is_bad_input() -> None:
         suggest([1e-7] * 3, [math.nan, math.nan, 1.0])
 
 
-@pytest.mark.parametrize(("picture", "steps", "message"), [("x.svg", 50, "PNG"), ("x.png", 3, "20 steps")])
+@pytest.mark.parametrize(
+    ("picture", "steps", "message"),
+    [
+        ("x.svg", 50, "PNG"),
+        ("x.png", 3, "20 steps"),
+        # Before two hundred steps are taken for nothing.
+        ("/dev/null/x.png", 50, r"/dev/null: cannot be written to"),
+    ],
+)
 def test_bad_arguments_are_one_line(
     picture: str, steps: int, message: str, make_config: MakeConfig, tmp_path: Path
 ) -> None:

@@ -108,6 +108,17 @@ def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("train/mel")] == [(3, 0.5), (6, 0.25)]
 
 
+def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
+    def fill() -> None:
+        with Telemetry(tmp_path, 0, 1) as telemetry:
+            telemetry._log.close()
+            telemetry._log = open("/dev/full", "a")  # noqa: SIM115
+            telemetry.scalars("train", 1, {"mel": 0.5})
+
+    with pytest.raises(OSError, match=r"/dev/full: cannot be written \(No space left on device\); make room"):
+        fill()
+
+
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
     with Telemetry(tmp_path, 0, 9) as telemetry:
         for step in (1, 2, 3, 4):

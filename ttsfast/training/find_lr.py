@@ -13,6 +13,7 @@ import numpy as np
 from ttsfast.config import Config
 from ttsfast.errors import InputError
 from ttsfast.evaluation.plots import save
+from ttsfast.files import output_folder
 from ttsfast.training.telemetry import Telemetry
 from ttsfast.training.trainer import Trainer, forever
 
@@ -48,12 +49,13 @@ def find_learning_rate(config: Config, picture: Path, *, steps: int = 200) -> Ra
         steps: at least 20; fewer are taken when the loss runs away.
 
     Raises:
-        InputError: too few steps, a picture that is no PNG, or a loss that never falls.
+        InputError: too few steps, a picture that is no PNG or cannot be written, or a loss that never falls.
     """
     if steps < LEAST_STEPS:
         raise InputError(f"--find-lr-steps {steps}: a range test needs {LEAST_STEPS} steps or more")
     if picture.suffix.lower() != ".png":
         raise InputError(f"{picture}: the range test draws a PNG; name a file that ends in .png")
+    output_folder(picture.parent)
     rates = np.geomspace(LOWEST, HIGHEST, steps).tolist()
     losses: list[float] = []
     smoothed: list[float] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,9 @@ class Telemetry:
         self._board.close()
         if self._wandb is not None:
             self._wandb.close(failed=kind is not None)
-        self._log.close()
+        # On a full disk what is buffered still cannot be written; that was raised where it came up.
+        with suppress(OSError) if kind is not None else nullcontext():
+            self._log.close()
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -71,8 +74,14 @@ class Telemetry:
 
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
-        self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._log.flush()
+        try:
+            self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._log.flush()
+        except OSError as error:
+            raise OSError(
+                f"{self._log.name}: cannot be written ({error.strerror}); make room, and --resume from the "
+                "last checkpoint"
+            ) from error
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))
         }
