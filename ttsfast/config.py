@@ -181,6 +181,11 @@ class TrainingConfig:
     rank_timeout: int = option(
         600, "seconds without a word from another rank that end a run of several", low=1, high=86_400
     )
+    sharding: str = option(
+        "none",
+        "under torchrun; full: each rank keeps a part of the weights and the optimiser's state (FSDP2)",
+        choices=("none", "full"),
+    )
     wandb: str = option(
         "off", "report to Weights & Biases too (an extra)", choices=("off", "offline", "online")
     )

@@ -151,7 +151,8 @@ ON_GPU: dict[str, Change] = {
 
 def test_every_key_is_here() -> None:
     keys = {f"{name}.{f.name}" for name, section in SECTIONS.items() for f in dataclasses.fields(section)}
-    assert keys == {*RUN, *BUILD, *ON_GPU, "training.tf32", "training.compile", "training.rank_timeout"}
+    apart = {"training.tf32", "training.compile", "training.rank_timeout", "training.sharding"}
+    assert keys == {*RUN, *BUILD, *ON_GPU, *apart}
 
 
 def test_tf32_is_set_on_a_gpu(make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +209,22 @@ def test_the_rank_timeout_is_that_of_the_process_group(
     with pytest.raises(RankLost, match=r"gone or silent.*nobody there"), ranks.join_ranks(config.training):
         pass
     assert seen == [7.0]
+
+
+def test_sharding_wants_several_processes_and_an_optimiser_of_single_weights(
+    make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module]
+) -> None:
+    class Two(ranks.Ranks):
+        size = 2
+
+        def gather(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    with pytest.raises(InputError, match="parts a model among processes, and there is one"):
+        Trainer(make_config(training__sharding="full"), model=make_model())
+    config = make_config(training__sharding="full", training__optimizer="muon")
+    with pytest.raises(InputError, match=r"does not go with training\.optimizer=muon"):
+        Trainer(config, model=make_model(), ranks=Two())
 
 
 class Witness:

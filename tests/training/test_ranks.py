@@ -105,7 +105,8 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
         },
     }
     jobs = [
-        job(name, config(f"{name}2", 3, **more), moving=name == "moving") for name, more in settings.items()
+        job(name, config(f"{name}2", 3, **more), model="MovingModel" if name == "moving" else "TinyModel")
+        for name, more in settings.items()
     ]
     jobs[0]["other_weights"] = True
     random = {"training__max_steps": 6, "training__val_step": 3, "training__save_step": 2}

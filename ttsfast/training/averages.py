@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.training.optimizers import Optimizers
+from ttsfast.training.parts import parted_like
 
 
 class WeightAverage:
@@ -46,7 +47,7 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from :meth:`state_dict`; a run that kept no average starts one from its weights."""
         for name, average in self._averages.items():
-            average.copy_(state.get(name, self._parameters[name].detach()))
+            average.copy_(parted_like(state.get(name, self._parameters[name].detach()), average))
         self.updates = int(state["updates"]) if "updates" in state else 0
 
 
@@ -75,4 +76,4 @@ def deployed_weights(
 def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights by name into the model."""
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
+        parameter.copy_(parted_like(weights[name], parameter))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from ttsfast.data.batch import Batch
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.output import LossOutput
 from ttsfast.training.objective import Objective
+from ttsfast.training.parts import total_norm
 from ttsfast.training.ranks import Ranks, Unreachable
 
 
 def norm_of(gradients: Sequence[Tensor], scale: Tensor) -> Tensor:
     """() norm of all gradients together, as it is without the loss scaler's ``scale``."""
-    return torch.nn.utils.get_total_norm(gradients) / scale
+    return total_norm(gradients) / scale
 
 
 def clip_(gradients: Sequence[Tensor], norm: Tensor, limit: float, scale: Tensor, damping: Tensor) -> None:
@@ -48,6 +49,8 @@ class SummedObjective:
 
     def __init__(self, objective: Objective, ranks: Ranks) -> None:
         self._objective = objective
+        self.trained = objective.model
+        """What the optimiser moves: the model itself, but where it is sharded."""
         self._whole: _Whole | None = None
         if ranks.size > 1:
             self._whole = _Whole(objective)
@@ -82,6 +85,13 @@ class SummedObjective:
             if self._lost:
                 raise Unreachable(str(error)) from error
             raise
+
+    @contextmanager
+    def gathered(self, *, everywhere: bool = False) -> Iterator[None]:
+        """In the block the model holds the weights that are trained, at least on the first rank; all ranks
+        enter it together.
+        """
+        yield
 
     # Without annotations, whose text DDP would compare.
     def _sum(self, state, bucket):  # type: ignore[no-untyped-def]

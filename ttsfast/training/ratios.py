@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ttsfast.training.parts import total_norm
+
 LEAST_STEPS = 50
 """Between two measurements: more often, they would take a noticeable part of a small model's step."""
 
@@ -32,8 +34,8 @@ class ModuleRatios:
         """Keep the weights, and measure the gradients as they are applied."""
         for name, parameters in self._parts.items():
             gradients = [p.grad for p in parameters if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            size = torch.nn.utils.get_total_norm(parameters).clamp(min=1e-12)
+            norm = total_norm(gradients)
+            size = total_norm(parameters).clamp(min=1e-12)
             self._before[name] = ([p.detach().clone() for p in parameters], norm, size)
 
     @torch.no_grad()
@@ -43,6 +45,6 @@ class ModuleRatios:
         for name, (weights, norm, size) in self._before.items():
             moved = torch._foreach_sub([p.detach() for p in self._parts[name]], weights)
             figures[f"gradient_ratio.{name}"] = norm / size
-            figures[f"update_ratio.{name}"] = torch.nn.utils.get_total_norm(moved) / size
+            figures[f"update_ratio.{name}"] = total_norm(moved) / size
         self._before.clear()
         return figures

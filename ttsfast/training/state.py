@@ -22,6 +22,7 @@ from ttsfast.training.checkpoint import (
     record_best,
     save_checkpoint,
 )
+from ttsfast.training.parts import load_whole, whole
 from ttsfast.training.randomness import all_streams, seed_rank, set_all_streams
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ _WATCHES = ("plateau", "early")
 def save_run(trainer: Trainer, folder: Path) -> None:
     """Write all of ``trainer`` that a resumed run needs to ``folder``: every rank tells, the first writes."""
     streams = trainer.ranks.gather(all_streams(trainer.device))
-    if not trainer.ranks.first:
-        return
     optimizer_tensors, optimizer_rest = trainer.optimizers.pack()
-    with deployed_weights(trainer.model, trainer.optimizers, trainer.average) as trained:
-        weights = {name: value.detach().clone() for name, value in trainer.model.state_dict().items()}
+    model = trainer.summed.trained
+    with deployed_weights(model, trainer.optimizers, trainer.average) as trained:
+        weights = whole(model.state_dict())
     training: dict[str, Tensor] = {
         **optimizer_tensors,
         **{f"trained.{name}": value for name, value in (trained or {}).items()},
@@ -47,6 +47,9 @@ def save_run(trainer: Trainer, folder: Path) -> None:
         training |= {f"{_stream_prefix(rank)}{name}": value for name, value in own.items()}
     for part, keeper in _tensor_parts(trainer).items():
         training |= {f"{part}.{name}": value for name, value in keeper.state_dict().items()}
+    training = whole(training)
+    if not trainer.ranks.first:
+        return
     state: dict[str, Any] = {
         "config": trainer.config.to_dict(),
         "store_fingerprint": trainer.store.fingerprint,
@@ -93,9 +96,10 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     _same_run(trainer, checkpoint)
     _same_batches(trainer, checkpoint)
     _say_what_changed(trainer, state)
-    trainer.model.load_state_dict(checkpoint.weights)
+    model = trainer.summed.trained
+    load_whole(model, checkpoint.weights)
     if trained := _part(tensors, "trained."):
-        put_back(trainer.model, trained)
+        put_back(model, trained)
     trainer.optimizers.unpack(tensors, state["optimizer"])
     watched = state["config"]["training"]["monitor"]
     same_metric = watched == trainer.config.training.monitor

@@ -31,7 +31,6 @@ from ttsfast.training.checkpoint import (
 )
 from ttsfast.training.clock import StepClock
 from ttsfast.training.compiled import compile_model
-from ttsfast.training.gradients import SummedObjective
 from ttsfast.training.graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
 from ttsfast.training.monitor import EarlyStopping
 from ttsfast.training.objective import Objective
@@ -45,6 +44,7 @@ from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.reports import farewell, greet, report
 from ttsfast.training.schedule import PlateauReduction, learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, open_loaders, open_store
+from ttsfast.training.sharding import summed_objective
 from ttsfast.training.state import restore_run, save_run
 from ttsfast.training.telemetry import NoTelemetry, Telemetry
 from ttsfast.training.update import Update
@@ -113,10 +113,11 @@ class Trainer:
         self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)
         self.clock = StepClock(self.device)
         self.objective = Objective(self.model, self.loss, self.precision, self.reduction_factor, self.clock)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.summed = SummedObjective(self.objective, self.ranks)
-        self.optimizers = Optimizers(training, self.model, self.voice.contract.n_mels)
-        self.average = WeightAverage(self.model, training.ema_decay)
+        self.summed = summed_objective(training, self.objective, self.ranks)
+        trained = self.summed.trained
+        self.parameters = [p for p in trained.parameters() if p.requires_grad]
+        self.optimizers = Optimizers(training, trained, self.voice.contract.n_mels)
+        self.average = WeightAverage(trained, training.ema_decay)
         self.scaler = LossScaler(self.device, enabled=self.precision.scales_loss)
         self.loader, self.validation_loader = open_loaders(
             config, self.store, self.device, self.reduction_factor, self.ranks
@@ -129,7 +130,7 @@ class Trainer:
         self.plateau = PlateauReduction(
             training.lr_reduction_factor, training.lr_reduction_patience, training.early_stopping_min_delta
         )
-        self.ratios = ModuleRatios(self.model, training.log_step)
+        self.ratios = ModuleRatios(trained, training.log_step)
         self.ratio_figures: dict[str, Tensor] = {}
         self.passes = Passes(self.objective, self.summed, self.scaler, self.ranks)
         self.update = Update(self)
@@ -236,7 +237,8 @@ class Trainer:
         self.watch.read(self)
         training = self.config.training
         try:
-            with deployed_weights(self.model, self.optimizers, self.average):
+            deployed = deployed_weights(self.summed.trained, self.optimizers, self.average)
+            with deployed, self.summed.gathered():
                 measured = validate_run(self) if self.ranks.first else None
         except ValidationInterrupted:
             measured = None
