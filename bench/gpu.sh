@@ -91,13 +91,13 @@ part small 90 "$python" bench/gpu_small.py $dry
 # process alone, by name: nothing else interrupts one that waits for a device.
 options=(-q -p no:cacheprovider)
 if "$python" -c 'import pytest_timeout' 2>/dev/null; then
-    options+=(--timeout 90 --timeout-method thread)
+    options+=(--timeout 120 --timeout-method thread)
 fi
 workers=()
 if "$python" -c 'import xdist' 2>/dev/null; then
     workers=(-n "$([ -n "$dry" ] && echo 2 || echo 12)" --dist worksteal)
 fi
-part tests 190 "$python" -m pytest -m gpu tests/kernels "${options[@]}" --maxfail=40 "${workers[@]}"
+part tests 190 env TORCHINDUCTOR_COMPILE_THREADS=1 "$python" -m pytest -m gpu tests/kernels "${options[@]}" --maxfail=40 "${workers[@]}"
 
 part bench 230 "$python" bench/gpu_loss.py $dry --seconds 200 "$out"
 [ -f "$out/gpu-loss.txt" ] && cat "$out/gpu-loss.txt"
