@@ -5,7 +5,7 @@
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of ttsfast; built without torch, optional.";
   // Raised together with INTERFACE in ttsfast/native.py whenever a function here is added or changes.
-  module.attr("INTERFACE") = 7;
+  module.attr("INTERFACE") = 8;
   bind_batcher(module);
   bind_crc32c(module);
   bind_gather(module);

@@ -132,6 +132,17 @@ double run(const FusedLosses& fused, const py::tuple& tuple) {
   return tensors.grad_scale;
 }
 
+void observe_sums(const FusedLosses& fused, const py::object& object, const py::object& values, const py::object& floors) {
+  const State state = read_state(object.ptr());
+  if (!state.given) refuse("state: missing");
+  const auto* const value = static_cast<float*>(numbers(values.ptr(), {kTerms}, static_cast<int>(Type::f32), "values"));
+  const auto* const floor = static_cast<float*>(numbers(floors.ptr(), {kTerms}, static_cast<int>(Type::f32), "floors"));
+  LossValues sums;
+  std::copy_n(value, kTerms, sums.values);
+  std::copy_n(floor, kTerms, sums.floors);
+  state.move_on(fused.options, sums, false);
+}
+
 }  // namespace
 
 ttsfast::FusedLosses::FusedLosses(const py::dict& given) {
@@ -171,6 +182,8 @@ void bind_losses(py::module_& module) {
   fused.def(py::init<const py::dict&>(), py::arg("options"))
       .def("run", &run, py::arg("arguments"),
            "Write values and gradients of one call (ttsfast/losses/sweep.py makes the tuple); the gradient scale used.");
+  fused.def("observe", &observe_sums, py::arg("state"), py::arg("values"), py::arg("floors"),
+            "Move a state (as of run) on by sums of values and floors, each (4,) float32.");
   bind_loss_step(module, fused);
   module.def("read_tensors_of", &read_tensors_of, py::arg("type"), py::arg("exchange"),
              "Read tensors of exactly this type through its DLPack exchange capsule; False where it does not fit.");

@@ -44,6 +44,31 @@ def test_state_moves_as_the_reference_moves_it(weighting: str, dtype: torch.dtyp
     assert ours.adaptive.skipped == (0 if weighting == "fixed" else 1)
 
 
+@pytest.mark.parametrize("weighting", METHODS)
+def test_sums_of_several_calls_move_the_state_as_the_reference_moves_it(
+    weighting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, reference = (TTSLoss(weighting=weighting, backend=backend) for backend in ("cpp", "torch"))
+    generator = torch.Generator().manual_seed(0)
+    for n in range(25):
+        values, floors = torch.rand(4, 3, generator=generator)[:, 1] * 0.9**n, torch.full((4,), 0.05)
+        if n % 2:
+            values = values.contiguous()  # the others are the reference's to take
+        if n == 11:
+            values[2] = torch.nan
+        for loss in (ours, reference):
+            loss.update_weights(values, floors)
+        for name, buffer in reference.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], buffer, rtol=3e-6, atol=1e-9)
+    assert ours.noise_step == 0
+    assert ours.adaptive.skipped == (0 if weighting == "fixed" else 1)
+    before = ours.adaptive.factors.clone()
+    ours.eval().update_weights(torch.ones(4), torch.zeros(4))
+    assert torch.equal(ours.adaptive.factors, before)
+    monkeypatch.setattr(ours.adaptive, "observe", lambda *_: pytest.fail("left to the reference"))
+    ours.train().update_weights(torch.ones(4), torch.zeros(4))
+
+
 def test_a_term_without_weight_keeps_its_factor() -> None:
     loss = TTSLoss(attention_weight=0.0, backend="cpp")
     batch = batch_of(0, torch.float32)

@@ -20,7 +20,7 @@ from ttsfast.losses import sweep as sweeps
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.losses.spec import TERMS, BackendResult, LossInputs, LossSpec, StepState
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
 
 
@@ -101,6 +101,19 @@ class CppBackend:
         if wanted:
             total = _Attach.apply(written, [total], *wanted)
         return LossOutput(total, values, floors, weights, frames, present)
+
+    def observe(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+        """Move ``state`` on by summed values and floors; False, and nothing done, for what is not plain (4,)
+        float32 on the CPU."""
+        if native.core is None or not sweeps.READS_TENSORS:
+            return False
+        for tensor in (values, floors):
+            if type(tensor) is not Tensor or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+                return False
+            if tensor.shape != (len(TERMS),) or not tensor.is_contiguous():
+                return False
+        sweeps.fused(spec).observe(sweeps.packed_state(state), values, floors)
+        return True
 
 
 def _run(sweep: Sweep, grad_scale: Tensor | float | None) -> BackendResult:

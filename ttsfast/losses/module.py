@@ -259,15 +259,20 @@ class TTSLoss(nn.Module):
         grad_scale: Tensor | float | None,
     ) -> LossOutput | None:
         """A usual call on the CPU, which the extension checks and computes by itself; None for any other."""
+        backend = self._native()
+        if backend is None:
+            return None
+        own: dict[str, Any] = self._buffers
+        statistics = own["mel_mean"], own["mel_std"]
+        return backend.step(self.spec, arguments, statistics, self._step_state(), normalizer, grad_scale)
+
+    def _native(self) -> CppBackend | None:
+        """Who may be given unchecked arguments and this loss's state: the extension, on a CPU."""
         own: dict[str, Any] = self._buffers
         # Nothing is read from another device, since that would wait for it: `grad_scale` may lie there.
         if torch.compiler.is_compiling() or not own["noise_step"].is_cpu:
             return None
-        backend = backends.in_one_call(self.backend)
-        if backend is None:
-            return None
-        statistics = own["mel_mean"], own["mel_std"]
-        return backend.step(self.spec, arguments, statistics, self._step_state(), normalizer, grad_scale)
+        return backends.in_one_call(self.backend)
 
     def _step_state(self) -> StepState:
         """For a backend that moves the state on in its own launch."""
@@ -326,8 +331,14 @@ class TTSLoss(nn.Module):
             values, floors: (4,) sums of ``out.values`` and ``out.floor_values`` over the micro-batches and
                 ranks of one optimizer step, so that all of them used, and will use, the same weights.
         """
-        if self.training:
-            self.adaptive.observe(values, floors)
+        if not self.training:
+            return
+        backend = self._native()
+        if backend is not None:
+            state = self._step_state()._replace(method=self.adaptive.method, advance=False)
+            if backend.observe(self.spec, state, values, floors):
+                return
+        self.adaptive.observe(values, floors)
 
     def extra_repr(self) -> str:
         spec = self._training_spec
