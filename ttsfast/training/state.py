@@ -111,7 +111,10 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
         )
     for name in _HOST_PARTS:
         if same_metric or name not in _WATCHES:
-            getattr(trainer, name).load_state_dict(state[name])
+            try:
+                getattr(trainer, name).load_state_dict(state[name])
+            except InputError as error:  # the loader's
+                raise InputError(f"{checkpoint.path}: {error}") from error
     for name, keeper in _tensor_parts(trainer).items():
         keeper.load_state_dict(_part(tensors, f"{name}."))
     trainer.watch.window.losses.extend(state["window"])
