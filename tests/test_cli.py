@@ -80,6 +80,15 @@ def failure(*arguments: str) -> str:
     return str(error)
 
 
+@pytest.mark.parametrize("command", ["evaluate run", "train --find-lr"])
+def test_what_is_for_one_process_says_so_under_torchrun(command: str) -> None:
+    result = CliRunner().invoke(app, command.split(), env={"WORLD_SIZE": "2"})
+    assert isinstance(result.exception, InputError)
+    assert f"ttsfast {command.removesuffix(' run')} is for one process, this is one of 2" in str(
+        result.exception
+    )
+
+
 def test_an_append_in_parts_is_refused(tmp_path: Path) -> None:
     said = failure("append", str(tmp_path), str(tmp_path), "--shard", "1/2")
     assert said.startswith("--shard 1/2: an append is one process's work")

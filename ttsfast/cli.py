@@ -70,6 +70,14 @@ def _run() -> None:
         sys.exit(exit_code(error))
 
 
+def _refuse_several(command: str) -> None:
+    """Raise InputError in each of several processes, which would all write the same files."""
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(
+            f"ttsfast {command} is for one process, this is one of {size}: start it without torchrun"
+        )
+
+
 def _print_json(values: Any) -> None:
     print(json.dumps(values, indent=1, ensure_ascii=False))
 
@@ -143,6 +151,8 @@ def train(
 
     On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train config.yaml --resume
     """
+    if find_lr:
+        _refuse_several("train --find-lr")
     from ttsfast.config import load_config
     from ttsfast.training.find_lr import find_learning_rate
     from ttsfast.training.ranks import join_ranks
@@ -187,6 +197,7 @@ def evaluate(
 
     Example: ttsfast evaluate runs/voice
     """
+    _refuse_several("evaluate")
     from ttsfast.evaluation.run import evaluate_run
     from ttsfast.progress import console
 
