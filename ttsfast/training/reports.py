@@ -21,14 +21,14 @@ def greet(trainer: Trainer) -> None:
     say(f"{parameters:,} parameters on {trainer.device.type}, {precision}")
     if trainer.config.training.compile:
         say("the model is compiled at its first step, which may take minutes")
+    if not trainer.resume:
+        return
     lost = trainer.telemetry.lost_steps
-    if trainer.resume and not trainer.resumed:
-        say(
-            f"{trainer.run_folder}: no checkpoint to resume, starting at step 0; "
-            f"{lost} logged steps are taken again"
-        )
+    again = f"; {lost} logged steps since then are taken again" if lost else ""
     if trainer.resumed:
-        say(f"resuming at step {trainer.step}; {lost} logged steps after that checkpoint are taken again")
+        say(f"resuming at step {trainer.step}{again}")
+    else:
+        say(f"{trainer.run_folder}: no checkpoint to resume, starting at step 0{again}")
 
 
 def report(trainer: Trainer, rows: list[dict[str, float]]) -> None:
