@@ -109,7 +109,9 @@ class Moment:
             if self.what == "hang":
                 signal.pause()
             if self.what == "nan":
-                self.trainer.model.read.register_forward_hook(lambda *_: torch.full_like(_[2], torch.nan))
+                # What is trained is a copy where it is parted.
+                for model in {self.trainer.model, self.trainer.summed.trained}:
+                    model.read.register_forward_hook(lambda *_: torch.full_like(_[2], torch.nan))
         return self.step(*args, **kwargs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from rank_worker import BlocksModel, tiny_model
-from test_ranks import ended, job, start, weights
+from test_ranks import ended, errors_of, job, start, weights
 from torch import nn
 
 from ttsfast.config import Config
@@ -84,6 +84,18 @@ def test_two_parts_are_a_whole_and_go_on_as_one(
         assert shapes[0] == shapes[1]
         assert any("optimizer.0" in name or name == "read.weight" for name in shapes[0])
     shutil.rmtree(tmp_path / "part")
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_both(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    config = make_config(training__device="cpu", training__sharding="full", training__val_step=500)
+    run = job("run", config, model="BlocksModel", happens=(1, "nan"))
+    results = ended(start([run], tmp_path))
+    assert [code for code, _ in results] == [1, 1], results
+    (line,) = [line for _, text in results for line in errors_of(text)]
+    assert "step 3: " in line
+    assert "first in the output of read (" in line
 
 
 def test_blocks_are_the_elements_of_the_outermost_lists() -> None:
