@@ -53,7 +53,7 @@ def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subpr
     ]
 
 
-def ended(ranks: list[subprocess.Popen[str]], seconds: float = 60) -> list[tuple[int, str]]:
+def ended(ranks: list[subprocess.Popen[str]], seconds: float = 180) -> list[tuple[int, str]]:
     """Exit code and stderr of every rank."""
     try:
         texts = [rank.communicate(timeout=seconds)[1] for rank in ranks]
