@@ -98,7 +98,7 @@ void compare(const Case& made, const Table& table, const std::vector<std::int64_
     compare_mel(made, utterance, layout, row, slot);
     // Where nothing is read, nothing need be there.
     const auto part = [&](std::size_t first, std::size_t count) {
-      require(count == 0 || first + count <= content.size());
+      require(count == 0 || (first <= content.size() && count <= content.size() - first));
       return count == 0 ? nullptr : content.data() + first;
     };
     const Shard& shard = made.shards[utterance.shard];
@@ -141,11 +141,13 @@ Case drawn(FuzzedDataProvider& data) {
     std::vector<unsigned char> content(data.ConsumeIntegralInRange<std::size_t>(0, 300));
     const std::vector<unsigned char> pattern = data.ConsumeBytes<unsigned char>(40);
     for (std::size_t i = 0; i < content.size() && !pattern.empty(); ++i) content[i] = pattern[i % pattern.size()];
-    // Texts are whole numbers of a small alphabet, or nothing would ever be accepted.
+    // Texts are whole numbers of a small alphabet, or nothing would ever be accepted. The first comparison, since
+    // an offset near 2^64 would wrap in the second.
+    const std::uint64_t begin = shard.text.offset, size = content.size();
     if (data.ConsumeBool())
-      for (std::size_t i = 0; shard.text.offset + i * 4 + 4 <= content.size() && i < 32; ++i) {
+      for (std::size_t i = 0; begin < size && begin + i * 4 + 4 <= size && i < 32; ++i) {
         const std::int32_t symbol = 1 + static_cast<std::int32_t>(i % 7);
-        std::memcpy(content.data() + shard.text.offset + i * 4, &symbol, 4);
+        std::memcpy(content.data() + begin + i * 4, &symbol, 4);
       }
     made.contents.push_back(std::move(content));
     const auto& kept = made.contents.back();
