@@ -56,7 +56,7 @@ def make(kind: str, **changes: float) -> tuple[Small, Optimizers]:
 def take_step(model: Small, optimizers: Optimizers, skip: float = 0.0) -> None:
     optimizers.set_rate(3e-3)
     model(torch.arange(5)[None]).square().sum().backward()
-    optimizers.step(torch.tensor(skip))
+    optimizers.step(torch.tensor(skip), torch.ones(()))
     optimizers.zero_grad()
 
 
@@ -88,7 +88,7 @@ def test_a_skipped_step_moves_nothing_whatever_the_gradients_hold(kind: str) -> 
     for parameter in model.parameters():
         assert parameter.grad is not None
         parameter.grad.fill_(torch.nan)
-    optimizers.step(torch.tensor(1.0))
+    optimizers.step(torch.tensor(1.0), torch.ones(()))
     optimizers.zero_grad()
     after = bits(model, optimizers)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -178,7 +178,7 @@ def test_muon_sees_a_kernel_as_a_matrix() -> None:
         assert model.kernel.weight.grad is not None
         alone.grad = model.kernel.weight.grad.clone().flatten(1)
         optimizer.step()
-        optimizers.step(torch.tensor(0.0))
+        optimizers.step(torch.tensor(0.0), torch.ones(()))
         optimizers.zero_grad()
     assert torch.equal(model.kernel.weight.flatten(1), alone)
 
@@ -273,3 +273,16 @@ def test_a_run_with_each_optimiser_learns_and_resumes_exactly(
                 trainer.fit()
         weights.append([p.detach().clone() for p in trainer.model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_divided_before_they_move_the_weights(kind: str) -> None:
+    (divided, by_it), (plain, by_one) = make(kind), make(kind)
+    for model, optimizers, factor in ((divided, by_it, 8.0), (plain, by_one, 1.0)):
+        for _ in range(3):
+            optimizers.set_rate(3e-3)
+            (model(torch.arange(5)[None]).square().sum() * factor).backward()
+            optimizers.step(torch.tensor(0.0), torch.tensor(factor))
+            optimizers.zero_grad()
+    for ours, theirs in zip(divided.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

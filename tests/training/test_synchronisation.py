@@ -127,7 +127,7 @@ def test_the_optimisers_are_fused(kind: str, make_config: MakeConfig, make_model
         for parameter in trainer.parameters:
             parameter.grad = torch.ones_like(parameter)
         with Called() as called:
-            trainer.optimizers.step(skip=torch.zeros(()))
+            trainer.optimizers.step(torch.zeros(()), torch.ones(()))
     # Decayed and other parameters are a group each.
     assert [name for name in called.names if "_fused_adam" in name] == [f"aten::_fused_{kind}_"] * 2
 

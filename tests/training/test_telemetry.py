@@ -194,7 +194,7 @@ def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
     for parameter, grad in zip(model.parameters(), (3.0, 0.5), strict=True):
         torch.nn.init.constant_(parameter, 2.0)
         parameter.grad = torch.full_like(parameter, grad)
-    ratios.before_update()
+    ratios.before_update(torch.ones(()))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.sub_(0.1)

@@ -1,4 +1,4 @@
-"""The gradient's sum over ranks, its norm, and the one multiplication that unscales, damps and clips it."""
+"""The gradient's sum over ranks, its norm, and the one division that unscales, damps and clips it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ def norm_of(gradients: Sequence[Tensor], scale: Tensor) -> Tensor:
     return total_norm(gradients) / scale
 
 
-def clip_(gradients: Sequence[Tensor], norm: Tensor, limit: float, scale: Tensor, damping: Tensor) -> None:
-    """Clip to ``limit``, then damp and take the loss scaler's ``scale`` off, in place.
-
-    Not-finite gradients are left as bad as they are: they are for the caller to see, never to clean.
+def divisor_of(norm: Tensor, limit: float, scale: Tensor, damping: Tensor) -> Tensor:
+    """() float32: what to divide gradients by to clip them to ``limit``, damp them and take the loss scaler's
+    ``scale`` off.
     """
-    clip = (limit / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(list(gradients), clip * damping / scale)
+    return (((norm + 1e-6) / limit).clamp(min=1.0) * scale / damping).float()
 
 
 class SummedObjective:

@@ -36,7 +36,7 @@ class Optimizers:
         self._rate: Tensor | None = None
         self.keep_gradients = False
         """Whether gradients stay in their place and are set to 0, instead of being dropped."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = parameters = [p for p in model.parameters() if p.requires_grad]
         if config.optimizer == "muon":
             hidden = hidden_matrices(model, n_mels)
             rest = [p for p in parameters if not any(p is h for h in hidden)]
@@ -102,18 +102,23 @@ class Optimizers:
         for group in self._groups():
             group["lr"], group["capturable"] = self._rate, True
 
-    def step(self, skip: Tensor) -> None:
-        """Move the weights, unless ``skip``, a () float32 tensor, is 1: then neither they nor the state move.
+    def step(self, skip: Tensor, divisor: Tensor) -> None:
+        """Move the weights by the gradients over ``divisor``, both () float32 tensors, unless ``skip`` is 1:
+        then neither they nor the state move.
 
-        Where not every part is fused, the host has to read ``skip``.
+        A fused part divides in the pass that moves the weights. Where not every part is fused, the host has to
+        read ``skip``.
         """
-        if not self.skips_on_device and bool(skip):
-            return
+        if not self.skips_on_device:
+            if bool(skip):
+                return
+            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], divisor)
         for parameter, view in self._views:
             view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
         for part in self.parts:
             # What GradScaler tells a fused optimiser, in the same words.
             part.found_inf = skip  # type: ignore[attr-defined]
+            part.grad_scale = divisor if self.skips_on_device else None  # type: ignore[attr-defined]
             part.step()
 
     def zero_grad(self) -> None:

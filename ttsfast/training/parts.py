@@ -40,6 +40,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     """What ``torch.nn.utils.get_total_norm`` gives, which first sorts tensors by device and type: that takes
     as long as the norm of a small model."""
+    if not tensors:
+        return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 

@@ -30,11 +30,11 @@ class ModuleRatios:
         return step % self._every == 0
 
     @torch.no_grad()
-    def before_update(self) -> None:
-        """Keep the weights, and measure the gradients as they are applied."""
+    def before_update(self, divisor: Tensor) -> None:
+        """Keep the weights, and measure the gradients as they are applied: divided by ``divisor``."""
         for name, parameters in self._parts.items():
             gradients = [p.grad for p in parameters if p.grad is not None]
-            norm = total_norm(gradients)
+            norm = total_norm(gradients) / divisor
             size = total_norm(parameters).clamp(min=1e-12)
             self._before[name] = ([p.detach().clone() for p in parameters], norm, size)
 

@@ -151,10 +151,10 @@ def tail_steps(config: Config, reduction_factor: int) -> int:
 
 
 def count_over_ranks(
-    config: Config, store: Store, plan: BatchPlan, reduction_factor: int, ranks: Ranks
+    config: Config, store: Store, plan: BatchPlan, reduction_factor: int, ranks: Ranks, device: torch.device
 ) -> GlobalCounts | None:
-    """The normaliser over all ranks; None where one has everything and counts its own batches."""
-    if ranks.size == 1:
+    """The normaliser over all ranks; None for a single GPU, which counts its batches beside its other work."""
+    if ranks.size == 1 and device.type != "cpu":
         return None
     return GlobalCounts(plan, store, reduction_factor, tail_steps(config, reduction_factor))
 

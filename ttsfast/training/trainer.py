@@ -123,7 +123,7 @@ class Trainer:
             config, self.store, self.device, self.reduction_factor, self.ranks
         )
         self.global_counts = count_over_ranks(
-            config, self.store, self.loader.plan, self.reduction_factor, self.ranks
+            config, self.store, self.loader.plan, self.reduction_factor, self.ranks, self.device
         )
         self.watch = Watch(training, self.device)
         self.early = EarlyStopping(training.early_stopping_patience, training.early_stopping_min_delta)

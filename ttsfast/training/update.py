@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor
 
 from ttsfast.losses.spec import TERMS
-from ttsfast.training.gradients import clip_, norm_of
+from ttsfast.training.gradients import divisor_of, norm_of
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
@@ -44,7 +44,8 @@ class Update:
     def judge(self, figures: Tensor) -> Judged:
         """Measure the gradient; ``figures`` (9,) are total, values and floors."""
         total, values, floors = figures.split((1, len(TERMS), len(TERMS)))
-        norm = norm_of(self._gradients(), self.scaler.tensor)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = norm_of(gradients, self.scaler.tensor)
         return Judged(total[0], values, floors, norm, total[0].isfinite() & norm.isfinite())
 
     def __call__(self, judged: Judged, *, look_closely: bool) -> None:
@@ -56,13 +57,11 @@ class Update:
         """
         self._loss.update_weights(judged.values, judged.floors)
         damping = self._watch.guard.update(judged.total)
-        clip_(self._gradients(), judged.norm, self._limit, self.scaler.tensor, damping)
+        divisor = divisor_of(judged.norm, self._limit, self.scaler.tensor, damping)
         if look_closely:
-            self._ratios.before_update()
+            self._ratios.before_update(divisor)
+        skip = self._watch.freeze_unless(judged.finite)
         self._clock.lap("trainer")
-        self._optimizers.step(skip=self._watch.freeze_unless(judged.finite))
+        self._optimizers.step(skip, divisor)
         self._optimizers.zero_grad()
         self._clock.lap("optimizer")
-
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters if p.grad is not None]
