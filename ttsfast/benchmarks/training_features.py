@@ -54,8 +54,9 @@ class Looped(Optimizers):
             foreach=False,
         )
 
-    def step(self, skip: Tensor) -> None:
+    def step(self, skip: Tensor, divisor: Tensor) -> None:
         if not bool(skip):
+            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], divisor)
             for part in self.parts:
                 part.step()
 

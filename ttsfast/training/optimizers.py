@@ -106,8 +106,8 @@ class Optimizers:
         """Move the weights by the gradients over ``divisor``, both () float32 tensors, unless ``skip`` is 1:
         then neither they nor the state move.
 
-        A fused part divides in the pass that moves the weights. Where not every part is fused, the host has to
-        read ``skip``.
+        A fused part divides in the pass that moves the weights. Where not every part is fused, the host has
+        to read ``skip``.
         """
         if not self.skips_on_device:
             if bool(skip):

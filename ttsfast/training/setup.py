@@ -153,7 +153,7 @@ def tail_steps(config: Config, reduction_factor: int) -> int:
 def count_over_ranks(
     config: Config, store: Store, plan: BatchPlan, reduction_factor: int, ranks: Ranks, device: torch.device
 ) -> GlobalCounts | None:
-    """The normaliser over all ranks; None for a single GPU, which counts its batches beside its other work."""
+    """The normaliser over all ranks; None for a single GPU, which counts its batches by itself."""
     if ranks.size == 1 and device.type != "cpu":
         return None
     return GlobalCounts(plan, store, reduction_factor, tail_steps(config, reduction_factor))
