@@ -205,6 +205,16 @@ def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
     assert ratios.after_update() == {}
 
 
+def test_a_part_without_gradients_has_a_ratio_of_0() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    model[0](torch.ones(2)).sum().backward()
+    ratios = ModuleRatios(model, 20)
+    ratios.before_update(torch.tensor(2.0))
+    figures = ratios.after_update()
+    assert figures["gradient_ratio.1"] == 0
+    assert figures["gradient_ratio.0"] > 0
+
+
 def test_ratios_and_shares_are_logged_at_log_points(make_config: MakeConfig, make_model: MakeModel) -> None:
     config = make_config(
         training__max_steps=100, training__log_step=25, training__val_step=100, training__save_step=100
