@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     class Refusing:
         def __getitem__(self, grid: Any) -> Any:
             def launching(*arguments: Any, **options: Any) -> None:
-                raise PermissionError(13, "Permission denied", "/root/.triton")
+                raise PermissionError(13, "Permission denied", "/readonly/.triton")
 
             return launching
 
@@ -170,7 +170,7 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
     none = layout.arrange([None] * len(layout.differentiable(inputs)))
     with launching_for(TARGETS["sm_90"]):
         monkeypatch.setattr(launch, "fused_loss", Refusing())
-        with pytest.raises(RuntimeError, match=r"'/root/.triton'.*TRITON_CACHE_DIR"):
+        with pytest.raises(RuntimeError, match=r"'/readonly/.triton'.*TRITON_CACHE_DIR"):
             launch.forward(SPEC, inputs, none, WEIGHTS, None, None, STEP)
 
 

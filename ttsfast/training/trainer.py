@@ -162,9 +162,9 @@ class Trainer:
                 self.clock.lap("trainer")
                 place = self.loader.state_dict()
                 micro_batches = list(islice(batches, training.gradient_accumulation_steps))
+                self.clock.lap("data")
                 counts = self.global_counts
                 normalizer = None if counts is None else counts.of(place, len(micro_batches))
-                self.clock.lap("data")
                 if not self.train_step(micro_batches, normalizer=normalizer):
                     continue
                 self.telemetry.advance(self.step)
