@@ -3,8 +3,8 @@
     python bench/trainer_overhead.py --output bench/results/trainer-overhead.json
 
 The trainer's own clock tells: data, forward, loss, backward and optimiser are what any loop does; ``trainer``
-is everything else: the gradient norm for clipping (any loop has it too), the guards, records, ratios, logs and
-reports. Validation and checkpoints are no part of a step and are left out.
+is everything else: the gradient norm for clipping (any loop has it too), the guards, records, ratios, logs
+and reports. Validation and checkpoints are no part of a step and are left out.
 """
 
 from __future__ import annotations
