@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ttsfast.losses.counts import Counts
 from ttsfast.losses.length_op import check_values, checked
-from ttsfast.losses.spec import LossInputs
+from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -174,6 +175,50 @@ def check_inputs(
         mel_mean=mel_mean,
         mel_std=mel_std,
     )
+
+
+def check_call(spec: LossSpec, inputs: LossInputs, device: torch.device) -> None:
+    """What a loss of these options, on ``device``, needs of the arguments of one call.
+
+    Raises:
+        ValueError: a term that enters the total has no inputs, or the loss lies on another device.
+    """
+    arguments = ("mel_pred", "posterior", "stop_logits", "attention")
+    for i, weight in enumerate(spec.base_weights):
+        if weight != 0 and not inputs.present[i]:
+            raise ValueError(
+                f"{arguments[i]} is missing while {TERMS[i]}_weight is {weight:g}: "
+                f"pass it, or set {TERMS[i]}_weight=0"
+            )
+    if inputs.target.device != device:
+        raise ValueError(
+            f"the loss is on {device}, its inputs on {inputs.target.device}: "
+            f"call .to({str(inputs.target.device)!r}) on the loss"
+        )
+
+
+def check_scalars(normalizer: object, grad_scale: object) -> None:
+    """Raise TypeError or ValueError for what is no number, no scalar tensor and no :class:`Counts`."""
+    if isinstance(normalizer, tuple):
+        if len(normalizer) != len(Counts._fields):
+            raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
+        for field, part in zip(Counts._fields, normalizer, strict=True):
+            if part is None:
+                raise TypeError(f"normalizer's {field} must be a number or a scalar tensor, got None")
+            _scalar(f"normalizer's {field}", part)
+    else:
+        _scalar("normalizer", normalizer)
+    _scalar("grad_scale", grad_scale)
+
+
+def _scalar(name: str, value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
+        if value.is_complex():
+            raise TypeError(f"{name} must be a real number, got {value.dtype}")
+    elif value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a scalar tensor, got {type(value).__name__}")
 
 
 def _layers(attention: Tensor | Sequence[Tensor] | None, like: Tensor) -> tuple[Tensor, ...]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttsfast.losses import backend as backends
-from ttsfast.losses import reference
 from ttsfast.losses.adaptive import METHODS, AdaptiveWeights, refuse_other_dtypes
-from ttsfast.losses.checks import check_inputs, in_range, one_of, whole
+from ttsfast.losses.checks import check_call, check_inputs, check_scalars, in_range, one_of
 from ttsfast.losses.counts import Counts, count
 from ttsfast.losses.cpp import CppBackend
+from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, StepState
+from ttsfast.losses.spec import TERMS, LossSpec, StepState
 from ttsfast.losses.triton import TritonBackend
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
@@ -91,56 +90,29 @@ class TTSLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        weights = (mel_weight, kl_weight, stop_weight, attention_weight)
-        for term, weight in zip(TERMS, weights, strict=True):
-            in_range(f"{term}_weight", weight, 0, math.inf)
-        one_of("mel_loss", mel_loss, ("huber", "l1", "mse"))
-        one_of("mel_smoothing", mel_smoothing, ("none", "mean", "noise"))
-        one_of("normalization", normalization, ("frame", "utterance"))
-        one_of("kl_normalization", kl_normalization, ("elbo", "vector"))
         one_of("weighting", weighting, METHODS)
-        in_range("huber_delta", huber_delta, 0, math.inf, open_low=True)
-        in_range("mel_label_smoothing", mel_label_smoothing, 0, 1)
-        in_range("kl_free_bits", kl_free_bits, 0, math.inf)
-        in_range("stop_label_smoothing", stop_label_smoothing, 0, 1)
-        in_range("stop_pos_weight", stop_pos_weight, 0, math.inf, open_low=True)
-        whole("stop_tail_frames", stop_tail_frames)
-        in_range("attention_sigma", attention_sigma, 0, math.inf, open_low=True)
         backends.check_name(backend)
-        self.register_buffer("mel_mean", _statistic("mel_mean", mel_mean), persistent=False)
-        self.register_buffer("mel_std", _statistic("mel_std", mel_std), persistent=False)
-
-        std = torch.ones(1, device="cpu") if self.mel_std is None else self.mel_std.cpu()
-        noise = mel_label_smoothing * std.double()
-        floor = (
-            reference.mel_noise_floor(mel_loss, huber_delta, noise).mean()
-            if mel_smoothing == "noise"
-            else 0.0
-        )
-        unsmoothed = mel_smoothing == "none"
-        self._training_spec = LossSpec(
+        self.register_buffer("mel_mean", statistic("mel_mean", mel_mean), persistent=False)
+        self.register_buffer("mel_std", statistic("mel_std", mel_std), persistent=False)
+        weights = (mel_weight, kl_weight, stop_weight, attention_weight)
+        options = LossSpec(
             base_weights=weights,
             mel_loss=mel_loss,
-            huber_delta=float(huber_delta),
+            huber_delta=huber_delta,
             mel_smoothing=mel_smoothing,
-            mel_label_smoothing=0.0 if unsmoothed else float(mel_label_smoothing),
-            mel_floor=float(floor),
+            mel_label_smoothing=mel_label_smoothing,
+            mel_floor=0.0,
             normalization=normalization,
             kl_normalization=kl_normalization,
-            kl_free_bits=float(kl_free_bits),
-            stop_label_smoothing=float(stop_label_smoothing),
-            stop_pos_weight=float(stop_pos_weight),
-            stop_tail_frames=int(stop_tail_frames),
-            attention_sigma=float(attention_sigma),
-            seed=int(seed),
+            kl_free_bits=kl_free_bits,
+            stop_label_smoothing=stop_label_smoothing,
+            stop_pos_weight=stop_pos_weight,
+            stop_tail_frames=stop_tail_frames,
+            attention_sigma=attention_sigma,
+            seed=seed,
         )
-        self._evaluation_spec = replace(
-            self._training_spec,
-            mel_smoothing="none",
-            mel_label_smoothing=0.0,
-            mel_floor=0.0,
-            stop_label_smoothing=0.0,
-        )
+        self._training_spec = resolve(options, self.mel_std)
+        self._evaluation_spec = without_smoothing(self._training_spec)
         self.backend = backend
         self.update_in_forward = True
         """Whether a training call updates the adaptive weights; False leaves it to :meth:`update_weights`."""
@@ -197,7 +169,7 @@ class TTSLoss(nn.Module):
             TypeError, ValueError: inputs that do not fit, naming the argument.
             RuntimeError: a backend asked for by name that cannot serve these tensors.
         """
-        _check_scalars(normalizer, grad_scale)
+        check_scalars(normalizer, grad_scale)
         out = self._in_one_call(
             (
                 mel_pred,
@@ -230,8 +202,8 @@ class TTSLoss(nn.Module):
             mel_mean=self.mel_mean,
             mel_std=self.mel_std,
         )
-        self._check_call(inputs)
         spec = self.spec
+        check_call(spec, inputs, self.noise_step.device)
         backend = backends.choose(self.backend, spec, inputs)
         if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
@@ -347,20 +319,6 @@ class TTSLoss(nn.Module):
             f"{weights}, mel_loss={spec.mel_loss}, weighting={self.adaptive.method}, backend={self.backend}"
         )
 
-    def _check_call(self, inputs: LossInputs) -> None:
-        arguments = ("mel_pred", "posterior", "stop_logits", "attention")
-        for i, weight in enumerate(self.spec.base_weights):
-            if weight != 0 and not inputs.present[i]:
-                raise ValueError(
-                    f"{arguments[i]} is missing while {TERMS[i]}_weight is {weight:g}: "
-                    f"pass it, or set {TERMS[i]}_weight=0"
-                )
-        if inputs.target.device != self.noise_step.device:
-            raise ValueError(
-                f"the loss is on {self.noise_step.device}, its inputs on {inputs.target.device}: "
-                f"call .to({str(inputs.target.device)!r}) on the loss"
-            )
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TTSLoss:
         """Move with the model, but keep the dtypes: averages in half precision would stand still."""
         held = [(m, name, buffer) for m in self.modules() for name, buffer in m.named_buffers(recurse=False)]
@@ -370,42 +328,3 @@ class TTSLoss(nn.Module):
             if moved.dtype != before.dtype:
                 setattr(module, name, before.to(moved.device))
         return self
-
-
-def _check_scalars(normalizer: object, grad_scale: object) -> None:
-    if isinstance(normalizer, tuple):
-        if len(normalizer) != len(Counts._fields):
-            raise ValueError(f"normalizer must be a scalar or Counts, got a tuple of {len(normalizer)}")
-        for field, part in zip(Counts._fields, normalizer, strict=True):
-            if part is None:
-                raise TypeError(f"normalizer's {field} must be a number or a scalar tensor, got None")
-            _scalar(f"normalizer's {field}", part)
-    else:
-        _scalar("normalizer", normalizer)
-    _scalar("grad_scale", grad_scale)
-
-
-def _scalar(name: str, value: object) -> None:
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{name} must be a scalar, got shape {tuple(value.shape)}")
-        if value.is_complex():
-            raise TypeError(f"{name} must be a real number, got {value.dtype}")
-    elif value is not None and not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a scalar tensor, got {type(value).__name__}")
-
-
-def _statistic(name: str, values: Tensor | Sequence[float] | None) -> Tensor | None:
-    if values is None:
-        return None
-    statistic = torch.as_tensor(values).detach().clone()
-    if statistic.dim() != 1 or not statistic.is_floating_point():
-        raise ValueError(f"{name} must hold real numbers of shape (C,), got {tuple(statistic.shape)}")
-    if statistic.is_meta:
-        raise ValueError(
-            f"{name} holds values, which the meta device does not keep: make the loss outside of "
-            "torch.device('meta')"
-        )
-    if not bool(statistic.isfinite().all()) or (name == "mel_std" and bool((statistic < 0).any())):
-        raise ValueError(f"{name} must be finite{' and at least 0' if name == 'mel_std' else ''}")
-    return statistic
