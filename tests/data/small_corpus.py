@@ -13,7 +13,8 @@ import pytest
 from hypothesis import strategies as st
 
 from ttsfast.data import features, writer
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.mel import MelContract
 from ttsfast.data.prepare import PrepareOptions, PrepareReport, prepare
 from ttsfast.data.store import Store

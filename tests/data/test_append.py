@@ -13,7 +13,8 @@ from small_corpus import RATE, contents, edit, prepare_small, small_pieces, writ
 
 from ttsfast.data import features
 from ttsfast.data.append import append
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.split import text_key
 from ttsfast.data.store import Store
 from ttsfast.data.survey import CorpusFaults

@@ -13,9 +13,11 @@ from small_corpus import two_shards, write_corpus
 
 from ttsfast.data import json_pieces
 from ttsfast.data.corpora import CorpusItem, Exclusion
+from ttsfast.data.entries import Entries
 from ttsfast.data.features import Recording
 from ttsfast.data.json_pieces import list_pieces
-from ttsfast.data.manifest import NAME, Entries, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.prepare import fingerprint_of
 from ttsfast.data.survey import Look
 from ttsfast.data.writer import Item

@@ -23,7 +23,7 @@ from small_corpus import (
 
 from ttsfast.data import features, prepare
 from ttsfast.data.append import append
-from ttsfast.data.manifest import read_manifest
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.prepare import PrepareOptions
 from ttsfast.data.store import STD_FLOOR, Store
 from ttsfast.data.text import Symbols, TextFrontend

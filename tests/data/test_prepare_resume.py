@@ -23,7 +23,8 @@ from small_corpus import (
 
 from ttsfast.data import features, writer
 from ttsfast.data.folder import WORK
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.store import Store, normalise
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError

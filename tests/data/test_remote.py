@@ -20,7 +20,8 @@ from ttsfast.config import load_config
 from ttsfast.data import cache as caching
 from ttsfast.data.append import append
 from ttsfast.data.loader import MelLoader
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.remote import Remote
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify

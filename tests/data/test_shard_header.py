@@ -17,9 +17,13 @@ from hypothesis import strategies as st
 from small_corpus import JUNK, places, prepare_small, put, write_corpus
 
 from ttsfast.data.crc32c import crc32c
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.rebuild import rebuild
-from ttsfast.data.shard import DTYPES, Shard, ShardFile, parse_header, write_shard
+from ttsfast.data.shard import DTYPES, Shard
+from ttsfast.data.shard_file import ShardFile
+from ttsfast.data.shard_header import parse_header
+from ttsfast.data.shard_writer import write_shard
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 

@@ -14,7 +14,8 @@ from small_corpus import contents, options, prepare_small, small_pieces, write_c
 
 from ttsfast.data.append import append
 from ttsfast.data.folder import WORK, clean
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.parts import Part
 from ttsfast.data.prepare import CorpusFaults, finalize, prepare_part
 from ttsfast.data.rebuild import rebuild

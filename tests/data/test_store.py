@@ -16,7 +16,9 @@ from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, two_sha
 
 from ttsfast.data.audio import read_audio
 from ttsfast.data.batch import collate
-from ttsfast.data.manifest import NAME, Entries, Entry, read_manifest
+from ttsfast.data.entries import Entries, Entry
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.mel import log_mel
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError

@@ -25,7 +25,8 @@ from small_corpus import (
     write_corpus,
 )
 
-from ttsfast.data.manifest import NAME, _column, _taken_out, parse_manifest, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import _column, _taken_out, parse_manifest, read_manifest
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 

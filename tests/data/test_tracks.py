@@ -40,7 +40,8 @@ from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model, needed
 from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.inspection import inspect
 from ttsfast.data.loader import MelLoader
-from ttsfast.data.manifest import NAME, read_manifest
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.mel import MelContract, log_mel, padded
 from ttsfast.data.options import PrepareOptions
 from ttsfast.data.parts import Part

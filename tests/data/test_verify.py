@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from small_corpus import manifest_body, prepare_small, reseal, write_corpus
 
 from ttsfast.data import features
-from ttsfast.data.manifest import NAME, read_manifest
-from ttsfast.data.shard import ShardArrays, ShardFile, utterance_crc, write_shard
+from ttsfast.data.manifest import NAME
+from ttsfast.data.manifest_reader import read_manifest
+from ttsfast.data.shard import ShardArrays, utterance_crc
+from ttsfast.data.shard_file import ShardFile
+from ttsfast.data.shard_writer import write_shard
 from ttsfast.data.verify import verify
 
 fuzz = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ttsfast.data.manifest import Entries
+from ttsfast.data.entries import Entries
 from ttsfast.data.prepare import PrepareOptions, prepare
 from ttsfast.data.shard import Shard, shard_name
 from ttsfast.data.store import Store

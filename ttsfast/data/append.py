@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ttsfast.data.corpora import Corpus, CorpusItem, Exclusion, read_corpus
+from ttsfast.data.entries import Entries
 from ttsfast.data.folder import WORK, clean, locked, writing
 from ttsfast.data.loader import available_cores
-from ttsfast.data.manifest import Entries, Manifest, read_manifest
+from ttsfast.data.manifest import Manifest
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.options import PrepareOptions, check_means
 from ttsfast.data.prepare import fingerprint_of
 from ttsfast.data.report import PrepareReport, report

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.data.batch import TEXT_MULTIPLE, Batch, Utterance, collate, pad_track, padded_length
-from ttsfast.data.manifest import Entries
+from ttsfast.data.entries import Entries
 from ttsfast.data.shard import REMEDY
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError

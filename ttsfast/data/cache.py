@@ -22,7 +22,8 @@ from pathlib import Path
 from ttsfast.data.folder import writing
 from ttsfast.data.manifest import Manifest
 from ttsfast.data.remote import Remote
-from ttsfast.data.shard import Shard, ShardFile
+from ttsfast.data.shard import Shard
+from ttsfast.data.shard_file import ShardFile
 from ttsfast.data.store import check_index
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write

@@ -10,7 +10,7 @@ import numpy as np
 from ttsfast.data.features import FeatureOptions
 from ttsfast.data.manifest import Manifest
 from ttsfast.data.mel import log_mel
-from ttsfast.data.shard import ShardFile
+from ttsfast.data.shard_file import ShardFile
 from ttsfast.data.store import Store, normalise
 from ttsfast.errors import InputError
 from ttsfast.files import inside

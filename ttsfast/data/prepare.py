@@ -19,10 +19,12 @@ from itertools import chain
 from pathlib import Path
 
 from ttsfast.data.corpora import Corpus, Exclusion, read_corpus
+from ttsfast.data.entries import Entries
 from ttsfast.data.folder import WORK, check_folder, clean, locked, unpublish, writing
 from ttsfast.data.json_pieces import list_pieces
 from ttsfast.data.loader import available_cores
-from ttsfast.data.manifest import NAME, Entries, Manifest, read_manifest
+from ttsfast.data.manifest import NAME, Manifest
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.options import PrepareOptions
 from ttsfast.data.parts import Part, read_parts, write_part
 from ttsfast.data.report import PrepareReport, report

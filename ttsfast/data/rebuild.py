@@ -15,21 +15,12 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.folder import clean, locked, writing
-from ttsfast.data.manifest import Manifest, build
+from ttsfast.data.manifest import Manifest
+from ttsfast.data.manifest_checks import build
 from ttsfast.data.report import PrepareReport, report
-from ttsfast.data.shard import (
-    SHARD_NAME,
-    Shard,
-    ShardArrays,
-    ShardFile,
-    check_seal,
-    describe,
-    parse_header,
-    parse_metadata,
-    shard_name,
-    tracks_fit,
-    utterance_crc,
-)
+from ttsfast.data.shard import SHARD_NAME, Shard, ShardArrays, describe, shard_name, tracks_fit, utterance_crc
+from ttsfast.data.shard_file import ShardFile
+from ttsfast.data.shard_header import check_seal, parse_header, parse_metadata
 from ttsfast.data.store import Store, open_all
 from ttsfast.errors import InputError
 from ttsfast.files import is_folder

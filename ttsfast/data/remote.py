@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ttsfast.data.manifest import NAME, Manifest, parse_manifest
-from ttsfast.data.shard import Shard, ShardFile
+from ttsfast.data.manifest import NAME, Manifest
+from ttsfast.data.manifest_reader import parse_manifest
+from ttsfast.data.shard import Shard
+from ttsfast.data.shard_file import ShardFile
 from ttsfast.errors import InputError
 
 _REMEDY = "check the address, what it may be read with, and the connection"

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.batch import Utterance
-from ttsfast.data.manifest import NAME, SPLITS, Entries, Manifest, read_manifest
+from ttsfast.data.entries import Entries
+from ttsfast.data.manifest import NAME, SPLITS, Manifest
+from ttsfast.data.manifest_reader import read_manifest
 from ttsfast.data.mel import MelContract, silence_level
-from ttsfast.data.shard import REMEDY, ShardFile, offsets, tracks_crc, utterance_crc
+from ttsfast.data.shard import REMEDY, offsets, tracks_crc, utterance_crc
+from ttsfast.data.shard_file import ShardFile
 from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.errors import InputError
 from ttsfast.files import is_address

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.loader import available_cores
-from ttsfast.data.manifest import Manifest, read_manifest
-from ttsfast.data.shard import REMEDY, Shard, ShardFile, check_seal, tracks_fit, utterance_crc
+from ttsfast.data.manifest import Manifest
+from ttsfast.data.manifest_reader import read_manifest
+from ttsfast.data.shard import REMEDY, Shard, tracks_fit, utterance_crc
+from ttsfast.data.shard_file import ShardFile
+from ttsfast.data.shard_header import check_seal
 from ttsfast.data.split import text_key
 from ttsfast.data.store import STD_FLOOR, check_index
 from ttsfast.data.tracks import meant

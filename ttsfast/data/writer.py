@@ -11,17 +11,11 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data import features
+from ttsfast.data.entries import Entries, Entry
 from ttsfast.data.features import Chunk, Tracks
-from ttsfast.data.manifest import Entries, Entry, Manifest, plain_exclusions
-from ttsfast.data.shard import (
-    Shard,
-    ShardArrays,
-    offsets,
-    shard_name,
-    tracks_crc,
-    utterance_crc,
-    write_shard,
-)
+from ttsfast.data.manifest import Manifest, plain_exclusions
+from ttsfast.data.shard import Shard, ShardArrays, offsets, shard_name, tracks_crc, utterance_crc
+from ttsfast.data.shard_writer import write_shard
 from ttsfast.data.store import STD_FLOOR, normalise
 from ttsfast.data.survey import Look
 from ttsfast.errors import InputError

@@ -24,7 +24,7 @@ from ttsfast.progress import track
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ttsfast.data.manifest import Entry
+    from ttsfast.data.entries import Entry
     from ttsfast.data.store import Store
     from ttsfast.models.voice import Voice
 
