@@ -27,7 +27,26 @@ from ttsfast.training.ranks import Ranks, join_ranks
 from ttsfast.training.trainer import Trainer
 
 
-class MovingModel(TinyModel):
+class MoreModel(TinyModel):
+    """A tiny model whose loss has a part more."""
+
+    def forward(
+        self,
+        text: Tensor,
+        text_lengths: Tensor,
+        mel: Tensor,
+        mel_lengths: Tensor,
+        speaker: Tensor | None = None,
+    ) -> AcousticOutput:
+        output = super().forward(text, text_lengths, mel, mel_lengths, speaker)
+        output.auxiliary = self.more(text, text_lengths, mel_lengths)
+        return output
+
+    def more(self, text: Tensor, text_lengths: Tensor, mel_lengths: Tensor) -> Tensor | None:
+        raise NotImplementedError
+
+
+class MovingModel(MoreModel):
     """Leaves one part out always, another wherever no utterance is long; and counts what it has seen."""
 
     def __init__(self, symbols: int) -> None:
@@ -37,25 +56,17 @@ class MovingModel(TinyModel):
         self.register_buffer("seen", torch.zeros(()))
         self.seen_before: list[float] = []
 
-    def forward(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        mel: Tensor,
-        mel_lengths: Tensor,
-        speaker: Tensor | None = None,
-    ) -> AcousticOutput:
-        output = super().forward(text, text_lengths, mel, mel_lengths, speaker)
+    def more(self, text: Tensor, text_lengths: Tensor, mel_lengths: Tensor) -> Tensor | None:
         if self.training:
             self.seen_before.append(float(self.seen))
             self.seen += len(text)
         long = mel_lengths > 36
-        if long.any():
-            output.auxiliary = self.at_times(self.embed(text[long])).square().mean(dim=1).sum() * 100
-        return output
+        if not long.any():
+            return None
+        return self.at_times(self.embed(text[long])).square().mean(dim=1).sum() * 100
 
 
-class BlocksModel(TinyModel):
+class BlocksModel(MoreModel):
     """Has blocks that are called in turn, and a parameter that is one number."""
 
     def __init__(self, symbols: int) -> None:
@@ -63,21 +74,12 @@ class BlocksModel(TinyModel):
         self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
         self.size = nn.Parameter(torch.tensor(3.0))
 
-    def forward(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        mel: Tensor,
-        mel_lengths: Tensor,
-        speaker: Tensor | None = None,
-    ) -> AcousticOutput:
-        output = super().forward(text, text_lengths, mel, mel_lengths, speaker)
+    def more(self, text: Tensor, text_lengths: Tensor, mel_lengths: Tensor) -> Tensor | None:
         h = self.embed(text)
         for block in self.blocks:
             h = h + torch.tanh(block(h))
         valid = torch.arange(text.shape[1]) < text_lengths[:, None]
-        output.auxiliary = torch.where(valid[..., None], self.size * h, 0.0).square().sum()
-        return output
+        return torch.where(valid[..., None], self.size * h, 0.0).square().sum()
 
 
 KINDS: dict[str, type[TinyModel]] = {kind.__name__: kind for kind in (TinyModel, MovingModel, BlocksModel)}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import TinyModel
+from rank_runs import WORKER, ended, errors_of, job, start, torchrun, weights
 from rank_worker import MovingModel, tiny_model
-from torch import Tensor
 
 from ttsfast.config import Config
 from ttsfast.data.store import Store
@@ -31,50 +27,6 @@ from ttsfast.training.telemetry import read_log
 from ttsfast.training.trainer import Trainer, forever
 
 MakeConfig = Callable[..., Config]
-WORKER = Path(__file__).with_name("rank_worker.py")
-
-
-def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subprocess.Popen[str]]:
-    """The ranks of a run as ``torchrun`` would start them, without its own process."""
-    path = folder / "jobs.json"
-    path.write_text(json.dumps(jobs), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(path)],
-            env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-
-
-def ended(ranks: list[subprocess.Popen[str]], seconds: float = 180) -> list[tuple[int, str]]:
-    """Exit code and stderr of every rank."""
-    try:
-        texts = [rank.communicate(timeout=seconds)[1] for rank in ranks]
-        return [(rank.returncode, text) for rank, text in zip(ranks, texts, strict=True)]
-    finally:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.kill()
-
-
-def errors_of(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith("ttsfast: ")]
-
-
-def job(name: str, config: Config, **more: Any) -> dict[str, Any]:
-    return {"name": name, "config": config.to_dict(), **more}
-
-
-def weights(folder: Path, name: str, rank: int) -> dict[str, Tensor]:
-    loaded: dict[str, Tensor] = torch.load(folder / f"{name}-{rank}.pt")
-    return loaded
 
 
 def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
@@ -202,17 +154,7 @@ def test_torchrun_trains_and_one_process_writes(make_config: MakeConfig, tmp_pat
     config = make_config(training__max_steps=2, training__val_step=2)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("-m", "ttsfast", "train", str(path), "training.device=cpu", "--json"),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = torchrun("-m", "ttsfast", "train", path, "training.device=cpu", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["step"] == 2
     assert done.stderr.count("done at step 2") == 1
@@ -231,17 +173,7 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(make_config: MakeConfig, 
     jobs.append(job("whole", config("whole"), dropout=0.3))
     path = tmp_path / "jobs.json"
     path.write_text(json.dumps(jobs), encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-            *("--max-restarts=1", "--monitor-interval=0.1", str(WORKER), str(path)),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = torchrun("--max-restarts=1", "--monitor-interval=0.1", WORKER, path)
     assert done.returncode == 0, done.stderr
     assert "resuming at step 2" in done.stderr
     for rank in (0, 1):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from rank_runs import ended, errors_of, job, start, weights
 from rank_worker import BlocksModel, tiny_model
-from test_ranks import ended, errors_of, job, start, weights
 from torch import nn
 
 from ttsfast.config import Config
