@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ CPU = torch.device("cpu")
 def test_a_spike_scales_its_gradient_down_to_the_threshold_and_is_counted() -> None:
     guard = SpikeGuard(0.5, 1.3, CPU)
     assert [float(guard.update(torch.tensor(1.0))) for _ in range(3)] == [1.0, 1.0, 1.0]
-    assert float(guard.update(torch.tensor(2.6))) == pytest.approx(0.5)
+    assert float(guard.update(torch.tensor(2.6))) == pytest.approx(2.0)
     assert int(guard.spikes) == 1
     # The spike entered the average at the threshold's height only.
     assert float(guard.average) < 1.3
@@ -25,13 +26,33 @@ def test_the_average_is_bias_corrected() -> None:
     assert float(guard.average) == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_non_finite_loss_is_not_hidden_and_leaves_the_average(bad: float) -> None:
-    guard = SpikeGuard(0.5, 1.3, CPU)
-    guard.update(torch.tensor(1.0))
-    assert float(guard.update(torch.tensor(bad))) == 1.0
-    assert float(guard.average) == 1.0
+@pytest.mark.parametrize("losses", [(0.0, 0.0, 2.0), (-1.0, 5.0, -3.0), (0.0, -0.5)])
+def test_nothing_is_above_an_average_that_is_not_positive(losses: tuple[float, ...]) -> None:
+    """As a total under the uncertainty weighting may be."""
+    guard = SpikeGuard(0.2, 1.3, CPU)
+    assert [float(guard.update(torch.tensor(loss))) for loss in losses] == [1.0] * len(losses)
     assert int(guard.spikes) == 0
+
+
+def test_a_loss_of_nothing_after_others_divides_by_one() -> None:
+    guard = SpikeGuard(0.5, 1.3, CPU)
+    assert [float(guard.update(torch.tensor(loss))) for loss in (1.0, 0.0, 0.3)] == [1.0] * 3
+
+
+def test_the_guard_follows_its_definition() -> None:
+    """Against numbers: an average of what came, a loss cut at the threshold times the average so far."""
+    factor, threshold = 0.1, 1.3
+    guard = SpikeGuard(factor, threshold, CPU)
+    weighted = weight = 0.0
+    spikes = 0
+    for loss in np.random.default_rng(3).lognormal(sigma=0.6, size=200):
+        ceiling = threshold * weighted / weight if weight else math.inf
+        assert float(guard.update(torch.tensor(loss))) == pytest.approx(max(1.0, loss / ceiling), rel=1e-5)
+        spikes += loss > ceiling
+        weighted = (1 - factor) * weighted + factor * min(loss, ceiling)
+        weight = (1 - factor) * weight + factor
+        assert float(guard.average) == pytest.approx(weighted / weight, rel=1e-5)
+    assert int(guard.spikes) == spikes > 20
 
 
 def test_the_guard_continues_from_its_state() -> None:
@@ -74,10 +95,10 @@ def test_early_stopping_counts_validations_without_improvement() -> None:
 def test_records_are_read_together_and_forgotten() -> None:
     records = StepRecords()
     assert records.read() == []
-    records.add({"a": torch.tensor(1.0), "b": torch.tensor(2)})
-    records.add({"a": torch.tensor(3.0), "b": torch.tensor(4)})
+    records.add(("a", None, "b"), torch.tensor([1.0, 7.0, 2.0]))
+    records.add(("a", None, "b"), torch.tensor([3.0, 7.0, 4.0]))
     assert records.read() == [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
-    records.add({"a": torch.tensor(5.0), "b": torch.tensor(6)})
+    records.add(("a", "b"), torch.tensor([5.0, 6.0]))
     assert records.read() == [{"a": 5.0, "b": 6.0}]
     assert [row["a"] for row in records.take()] == [1.0, 3.0, 5.0]
     assert records.read() == records.take() == []

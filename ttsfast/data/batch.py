@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,11 +51,14 @@ class Batch:
     """(B, T) float32, padded with 0; only where the utterances have it"""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Copy every tensor to ``device``."""
+        """With every tensor on ``device``; the batch itself where all are there."""
+        device = torch.device(device)
         moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=non_blocking) for k, v in self.tensors().items()
+            k: v.to(device, non_blocking=non_blocking)
+            for k, v in self.tensors().items()
+            if v.device != device
         }
-        return replace(self, **moved)
+        return replace(self, **moved) if moved else self
 
     def pin_memory(self) -> Batch:
         """Copy every tensor to page-locked memory (also what ``DataLoader(pin_memory=True)`` calls)."""
@@ -64,8 +67,7 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensor fields by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 def padded_length(longest: Lengths, tail: int, multiple: int) -> Lengths:

@@ -29,23 +29,23 @@ class GlobalCounts:
         truncated = torch.from_numpy(store.entries.truncated)
         columns = counts_by_utterance(frames, steps, truncated, stop_tail_frames=tail_steps, steps=None)
         self._by_utterance = torch.stack(columns, dim=1).numpy()
-        self._epochs: dict[int, np.ndarray] = {}
+        self._epochs: dict[int, list[list[int]]] = {}
 
     def of(self, place: Mapping[str, int], batches: int) -> Counts:
         """Counts of ``batches`` micro-batches from a loader's ``state_dict`` on, as numbers."""
         epoch, position = place["epoch"], place["position"]
-        total = np.zeros(len(Counts._fields), dtype=np.int64)
+        rows = []
         for _ in range(batches):
             if position == len(self._epoch(epoch)):
                 epoch, position = epoch + 1, 0
-            total += self._epoch(epoch)[position]
+            rows.append(self._epoch(epoch)[position])
             position += 1
-        return Counts(*total.tolist())
+        return Counts(*map(sum, zip(*rows, strict=True)))
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """(global batches, 4) counts."""
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        """Four counts of each global batch."""
         if epoch not in self._epochs:
             self._epochs = {e: counts for e, counts in self._epochs.items() if e == epoch - 1}
             wholes = self._plan.global_epoch(epoch)
-            self._epochs[epoch] = np.stack([self._by_utterance[whole].sum(axis=0) for whole in wholes])
+            self._epochs[epoch] = [self._by_utterance[whole].sum(axis=0).tolist() for whole in wholes]
         return self._epochs[epoch]

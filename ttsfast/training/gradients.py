@@ -18,16 +18,18 @@ from ttsfast.training.parts import total_norm
 from ttsfast.training.ranks import Ranks, Unreachable
 
 
-def norm_of(gradients: Sequence[Tensor], scale: Tensor) -> Tensor:
+def norm_of(gradients: Sequence[Tensor], scale: Tensor | None) -> Tensor:
     """() norm of all gradients together, as it is without the loss scaler's ``scale``."""
-    return total_norm(gradients) / scale
+    norm = total_norm(gradients)
+    return norm if scale is None else norm / scale
 
 
-def divisor_of(norm: Tensor, limit: float, scale: Tensor, damping: Tensor) -> Tensor:
-    """() float32: what to divide gradients by to clip them to ``limit``, damp them and take the loss scaler's
-    ``scale`` off.
+def divisor_of(norm: Tensor, limit: float, scale: Tensor | None, damping: Tensor) -> Tensor:
+    """() float32: what to divide gradients by to clip them to ``limit``, damp them (by so much) and take the
+    loss scaler's ``scale`` off.
     """
-    return (((norm + 1e-6) / limit).clamp(min=1.0) * scale / damping).float()
+    divisor = (norm / limit).clamp(min=1.0) * damping
+    return (divisor if scale is None else divisor * scale).float()
 
 
 class SummedObjective:

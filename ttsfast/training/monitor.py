@@ -7,11 +7,12 @@ step never waits for the device.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,10 @@ class SpikeGuard:
 
     The average is exponential with weight ``factor`` on the newest loss, bias-corrected, and takes in a
     spike only at the threshold's height, so that one outlier neither trains the model nor lifts the bar.
-    A non-finite loss leaves the average alone and the gradient as it is: others must see it.
+    Where the average is not positive, nothing is above it. A loss that is not finite ends the run, whatever
+    is made of it here.
+
+    Every operation counts, since a small model's step is short: hence the comparisons that NaN decides.
     """
 
     def __init__(self, factor: float, threshold: float, device: torch.device) -> None:
@@ -29,21 +33,21 @@ class SpikeGuard:
         self.sum = torch.zeros((), device=device)
         self.weight = torch.zeros((), device=device)
         self.spikes = torch.zeros((), dtype=torch.int64, device=device)
+        self._one = torch.ones((), device=device)
 
     def update(self, loss: Tensor) -> Tensor:
-        """Take one step's loss, a scalar tensor; return the factor (0, 1] for its gradient."""
+        """Take one step's loss, a scalar tensor; return how many times too high it is, 1 or more: what to
+        divide its gradient by."""
         loss = loss.detach().float()
-        average = torch.where(self.weight > 0, self.sum / self.weight.clamp(min=1e-12), loss)
-        ceiling = self.threshold * average
-        spiked = (loss > ceiling) & torch.isfinite(loss) & (average > 0)
-        scale = torch.where(spiked, ceiling / loss, torch.ones_like(loss))
-        known = torch.isfinite(loss)
-        taken = torch.where(spiked, ceiling, loss)
+        # NaN before the first loss.
+        ceiling = torch.threshold(self.sum / self.weight * self.threshold, 0.0, math.inf)
+        taken = torch.fmin(loss, ceiling)
         # In place: a recorded step finds them where they were.
-        self.sum.copy_(torch.where(known, (1 - self.factor) * self.sum + self.factor * taken, self.sum))
-        self.weight.copy_(torch.where(known, (1 - self.factor) * self.weight + self.factor, self.weight))
-        self.spikes.add_(spiked)
-        return scale
+        self.sum.lerp_(taken, self.factor)
+        self.weight.lerp_(self._one, self.factor)
+        self.spikes.add_(loss > taken)
+        # NaN for a loss of 0.
+        return torch.fmax(loss / taken, self._one)
 
     @property
     def average(self) -> Tensor:
@@ -80,15 +84,13 @@ class ConvergenceWindow:
         """One word on the window."""
         if len(self.losses) < self.size:
             return "warming"
-        values = list(self.losses)
-        older = statistics.fmean(values[: self.size // 2])
-        newer = statistics.fmean(values[self.size // 2 :])
+        values = np.array(self.losses)
+        older, newer = values[: self.size // 2].mean(), values[self.size // 2 :].mean()
         if not math.isfinite(newer) or newer * self.threshold > older:
             return "diverging"
         if newer < self.threshold * older:
             return "improving"
-        spread = statistics.pstdev(values)
-        return "oscillating" if spread > (1 - self.threshold) * abs(newer) else "plateau"
+        return "oscillating" if values.std() > (1 - self.threshold) * abs(newer) else "plateau"
 
 
 @dataclass
@@ -134,22 +136,24 @@ class StepRecords:
     """What the steps since the last log point recorded: device scalars, read by the host in one transfer."""
 
     def __init__(self) -> None:
-        self._unread: list[dict[str, Tensor]] = []
+        self._unread: list[tuple[Sequence[str | None], Tensor]] = []
         self.rows: list[dict[str, float]] = []
         """Steps that were read and not yet reported; what a checkpoint keeps."""
 
-    def add(self, row: dict[str, Tensor]) -> None:
-        """Keep one step's scalars; every row has the same names."""
-        self._unread.append({name: value.detach().float() for name, value in row.items()})
+    def add(self, names: Sequence[str | None], values: Tensor) -> None:
+        """Keep one step's scalars, (N,) as the N ``names``; those named None are not looked at."""
+        self._unread.append((names, values))
 
     def read(self) -> list[dict[str, float]]:
         """Read the rows added since the last call: the one synchronisation of a log point."""
         if not self._unread:
             return []
-        names = list(self._unread[0])
-        table = torch.stack([torch.stack([row[name] for name in names]) for row in self._unread]).tolist()
+        table = torch.stack([values for _, values in self._unread]).tolist()
+        read = [
+            {name: value for name, value in zip(names, row, strict=True) if name is not None}
+            for (names, _), row in zip(self._unread, table, strict=True)
+        ]
         self._unread.clear()
-        read = [dict(zip(names, row, strict=True)) for row in table]
         self.rows += read
         return read
 

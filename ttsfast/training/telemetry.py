@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOG_NAME = "log.jsonl"
+REFRESHES_PER_SECOND = 4
+"""Of the progress bar."""
 
 
 class Telemetry:
@@ -40,7 +43,9 @@ class Telemetry:
         self._bar = progress_bar()
         self._task = self._bar.add_task("training", total=max_steps, completed=step)
         self._status = Text()
-        self._live = Live(Group(self._bar, self._status), console=console, refresh_per_second=4)
+        self._step, self._moved = step, 0.0
+        parts = Group(self._bar, self._status)
+        self._live = Live(parts, console=console, refresh_per_second=REFRESHES_PER_SECOND)
 
     def __enter__(self) -> Telemetry:
         self._live.start()
@@ -49,6 +54,7 @@ class Telemetry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._bar.update(self._task, completed=self._step)
         self._live.stop()
         self._board.close()
         if self._wandb is not None:
@@ -58,8 +64,12 @@ class Telemetry:
             self._log.close()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
-        self._bar.update(self._task, completed=step)
+        """Move the bar, where that can be seen: it is not drawn at every step."""
+        self._step = step
+        now = time.monotonic()
+        if now - self._moved >= 1 / REFRESHES_PER_SECOND:
+            self._moved = now
+            self._bar.update(self._task, completed=step)
 
     def status(self, text: str) -> None:
         """Show a line below the bar; where there is no terminal, as in a job's log, print it."""

@@ -209,7 +209,7 @@ class Trainer:
 
         figures, last = self.passes(batches, normalizer)
         judged = self.update.judge(figures)
-        if self.scaler.enabled and not judged.finite:
+        if self.scaler.enabled and judged.bad:
             self.watch.overflowed(self, judged.total)
             self.optimizers.zero_grad()
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ttsfast.losses.spec import TERMS
@@ -16,16 +17,17 @@ if TYPE_CHECKING:
 class Judged(NamedTuple):
     """A step's figures over all micro-batches and ranks, on the device."""
 
-    total: Tensor
-    """()"""
-    values: Tensor
-    """(4,)"""
-    floors: Tensor
-    """(4,)"""
+    figures: Tensor
+    """(9,) the total, then values and floors of the four terms"""
     norm: Tensor
     """() of the gradient, before clipping and without the loss scaler's scale"""
-    finite: Tensor
-    """() bool"""
+    bad: Tensor
+    """() bool: the total or the norm is not finite"""
+
+    @property
+    def total(self) -> Tensor:
+        """()"""
+        return self.figures[0]
 
 
 class Update:
@@ -43,10 +45,11 @@ class Update:
 
     def judge(self, figures: Tensor) -> Judged:
         """Measure the gradient; ``figures`` (9,) are total, values and floors."""
-        total, values, floors = figures.split((1, len(TERMS), len(TERMS)))
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = norm_of(gradients, self.scaler.tensor)
-        return Judged(total[0], values, floors, norm, total[0].isfinite() & norm.isfinite())
+        norm = norm_of(gradients, self.scaler.factor)
+        # Zero times what is finite is 0; else it is NaN, which is not 0.
+        bad = torch.add(figures[0] * 0, norm, alpha=0) != 0
+        return Judged(figures, norm, bad)
 
     def __call__(self, judged: Judged, *, look_closely: bool) -> None:
         """Take the step, and forget the gradients.
@@ -55,12 +58,13 @@ class Update:
             judged: from :meth:`judge`.
             look_closely: whether the ratios of gradients and weights are due.
         """
-        self._loss.update_weights(judged.values, judged.floors)
-        damping = self._watch.guard.update(judged.total)
-        divisor = divisor_of(judged.norm, self._limit, self.scaler.tensor, damping)
+        total, values, floors = judged.figures.split((1, len(TERMS), len(TERMS)))
+        self._loss.update_weights(values, floors)
+        damping = self._watch.guard.update(total[0])
+        divisor = divisor_of(judged.norm, self._limit, self.scaler.factor, damping)
         if look_closely:
             self._ratios.before_update(divisor)
-        skip = self._watch.freeze_unless(judged.finite)
+        skip = self._watch.freeze_if(judged.bad)
         self._clock.lap("trainer")
         self._optimizers.step(skip, divisor)
         self._optimizers.zero_grad()

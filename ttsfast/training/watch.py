@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -46,17 +47,14 @@ class Watch:
         """Keep what it takes to take this step again."""
         self._inputs.append(StepInputs.of(step, batches, self.device))
 
-    def freeze_unless(self, finite: Tensor) -> Tensor:
-        """Take in whether a step is finite; return whether to skip it, as a () float32 tensor."""
-        return self.frozen.copy_(torch.maximum(self.frozen, (~finite).float()))
+    def freeze_if(self, bad: Tensor) -> Tensor:
+        """Take in whether a step is not finite; return whether to skip it, as a () float32 tensor."""
+        return self.frozen.masked_fill_(bad, 1.0)
 
     def record(self, judged: Judged, last: PassFigures) -> None:
         """Keep a step's figures, and the weights that its last micro-batch was under."""
-        row = {"total": judged.total, "gradient_norm": judged.norm}
-        for index, name in enumerate(TERMS):
-            if last.present[index]:
-                row |= {name: judged.values[index], f"weight_{name}": last.weights[index]}
-        self.records.add(row)
+        values = torch.cat((judged.figures, judged.norm[None], last.weights)).float()
+        self.records.add(_columns(last.present), values)
 
     def read(self, trainer: Trainer) -> None:
         """The one synchronisation of many steps: see that they were finite, and judge them.
@@ -94,6 +92,14 @@ class Watch:
             f"step {inputs.step}: a gradient overflowed float16 at a loss scale of {scale:g}; its batch is "
             f"left out, the scale is {trainer.scaler.scale:g} now"
         )
+
+
+@cache
+def _columns(present: tuple[bool, ...]) -> tuple[str | None, ...]:
+    """What a log line calls a step's total, values, floors, gradient norm and weights."""
+    terms = [name if there else None for name, there in zip(TERMS, present, strict=True)]
+    weights = [None if name is None else f"weight_{name}" for name in terms]
+    return "total", *terms, *(None for _ in TERMS), "gradient_norm", *weights
 
 
 def _give_up(trainer: Trainer, inputs: StepInputs, bad: str) -> NoReturn:
