@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-INTERFACE = 8
+INTERFACE = 9
 """What this version of the Python code expects of ``ttsfast._C.INTERFACE``."""
 
 

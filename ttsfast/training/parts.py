@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttsfast import native
+from ttsfast.losses.sweep import READS_TENSORS
+
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of tensors, those that are parted among ranks gathered on the host; all ranks call it alike."""
@@ -39,9 +42,14 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     """What ``torch.nn.utils.get_total_norm`` gives, which first sorts tensors by device and type: that takes
-    as long as the norm of a small model."""
+    as long as the norm of a small model. On a CPU the extension reads them on all threads."""
     if not tensors:
         return torch.zeros(())
+    if READS_TENSORS and tensors[0].is_cpu:
+        assert native.core is not None
+        result = torch.empty(())
+        if native.core.norm(list(tensors), result, torch.get_num_threads()):
+            return result
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
