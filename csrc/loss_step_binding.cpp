@@ -251,7 +251,7 @@ py::object step(const FusedLosses& fused, const py::tuple& tuple) {
 
 void bind_loss_step(py::module_& module, py::class_<FusedLosses>& fused) {
   py::class_<LossStep>(module, "LossStep", "A call that was swept; see _Written in ttsfast/losses/cpp.py.")
-      .def_readwrite("gradients", &LossStep::gradients)
+      .def_readonly("gradients", &LossStep::gradients)
       .def_property_readonly("applied", &LossStep::applied)
       .def_property_readonly("rounded", &LossStep::rounded)
       .def("again", &LossStep::again, py::arg("scale"));

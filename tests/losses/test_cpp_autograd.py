@@ -85,8 +85,9 @@ def test_backward_into_leaves_accumulates() -> None:
 def test_a_leaf_takes_the_gradient_without_a_copy() -> None:
     batch = make()
     value = total(batch)
-    handed = value.grad_fn.written  # type: ignore[union-attr]
-    written = {gradient.data_ptr() for gradient in handed.gradients}
+    gradients = value.grad_fn.written.gradients  # type: ignore[union-attr]
+    written = {gradient.data_ptr() for gradient in gradients}
+    del gradients
     value.backward()
     taken = {leaf.grad.data_ptr() for leaf in leaves(batch).values() if leaf.grad is not None}
     assert taken == written

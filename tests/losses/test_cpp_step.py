@@ -301,6 +301,26 @@ def test_a_call_that_is_let_go_lets_go_of_its_tensors() -> None:
     assert all(one() is None for one in watched)
 
 
+@pytest.mark.parametrize("by_parts", [False, True])
+def test_a_total_kept_after_backward_keeps_nothing_that_the_model_made(
+    by_parts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by_parts:
+        monkeypatch.setattr(cpp.CppBackend, "step", lambda *_: None)
+    weight = torch.randn(80, 80, requires_grad=True)
+    made = torch.randn(2, 30, 80) @ weight
+    out = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, backend="cpp")(
+        made, torch.randn(2, 30, 80), torch.tensor([30, 20])
+    )
+    watched = weakref.ref(made)
+    del made
+    assert watched() is not None
+    out.total.backward()
+    assert watched() is None
+    with pytest.raises(RuntimeError, match="second time"):
+        out.total.backward()
+
+
 def test_an_interruption_while_reading_is_not_swallowed() -> None:
     class Interrupting(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

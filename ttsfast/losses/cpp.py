@@ -18,7 +18,7 @@ from ttsfast import native
 from ttsfast.losses import cpp_op
 from ttsfast.losses import sweep as sweeps
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.handover import Once, graph_is_kept, why_not_plain
+from ttsfast.losses.handover import Attaching, Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.spec import TERMS, BackendResult, LossInputs, LossSpec, StepState
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
@@ -130,8 +130,9 @@ class _Written(Protocol):
     """Gradients that await the backward pass; nothing here leads back to the total, which would keep itself
     and them alive."""
 
-    gradients: list[Tensor] | None
-    """None once handed over."""
+    @property
+    def gradients(self) -> list[Tensor]:
+        """In the order of the tensors that were attached."""
 
     @property
     def applied(self) -> float:
@@ -154,7 +155,7 @@ class _Swept:
     """:class:`_Written` by a :class:`Sweep`; what the extension wrote by itself is its LossStep."""
 
     def __init__(self, sweep: Sweep, gradients: list[Tensor], applied: float) -> None:
-        self.gradients: list[Tensor] | None = gradients
+        self.gradients = gradients
         self.applied = applied
         self.rounded = any(gradient.dtype in HALF for gradient in gradients)
         self._sweep = sweep
@@ -164,7 +165,7 @@ class _Swept:
         return self._sweep.run(self._sweep.differentiable(), scale).gradients
 
 
-class _Attach(torch.autograd.Function):
+class _Attach(Attaching):
     """Connects the total to the inputs whose gradients the sweep has already written."""
 
     @staticmethod
@@ -176,13 +177,13 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        written: _Written = ctx.written
-        gradients = written.gradients
-        if gradients is None:
+        written: _Written | None = ctx.written
+        if written is None:
             raise RuntimeError(
                 "the loss is differentiated a second time, after its gradients were handed over: "
                 "pass retain_graph=True to the first backward"
             )
+        gradients = written.gradients
         scale, applied = incoming.item(), written.applied
         kept = graph_is_kept()
         if scale == applied:
@@ -193,7 +194,8 @@ class _Attach(torch.autograd.Function):
         else:
             given = _rescaled(gradients, scale, applied, in_place=not kept)
         if not kept:
-            written.gradients = None
+            # With the tensors that it read: the total may be kept for a log.
+            ctx.written = None
         if torch.is_grad_enabled():
             given = [Once.apply(gradient, *ctx.saved_tensors) for gradient in given]
         return (None, None, *given)

@@ -42,6 +42,17 @@ def why_not_plain(inputs: LossInputs) -> str | None:
     return None
 
 
+class Attaching(torch.autograd.Function):
+    """A function that fused backends call after :func:`why_not_plain`."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Without what torch does first, as much as the rest together, for the sake of ``torch.func``."""
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)
+
+
 class Once(torch.autograd.Function):
     """A gradient that refuses to be differentiated: silence would be a wrong second derivative.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ttsfast.kernels import launch, layout
 from ttsfast.losses.counts import Counts
-from ttsfast.losses.handover import Once, graph_is_kept
+from ttsfast.losses.handover import Attaching, Once, graph_is_kept
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
@@ -48,7 +48,7 @@ def _empty_gradients(spec: LossSpec, tensors: Sequence[Tensor | None]) -> list[T
     ]
 
 
-class _Attach(torch.autograd.Function):
+class _Attach(Attaching):
     """Connects the total to the inputs whose gradients the launch has already written.
 
     A graph that is not kept gives its gradients away, after a kernel has made sure that they fit what
