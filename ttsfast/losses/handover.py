@@ -50,7 +50,8 @@ class Attaching(torch.autograd.Function):
         """Without what torch does first, as much as the rest together, for the sake of ``torch.func``."""
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
-        return super(torch.autograd.Function, cls).apply(*args)
+        plain: Any = super(torch.autograd.Function, cls)
+        return plain.apply(*args)
 
 
 class Once(torch.autograd.Function):
