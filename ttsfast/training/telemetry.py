@@ -76,7 +76,8 @@ class Telemetry:
         if console.is_terminal:
             self._status.plain = text
         else:
-            self.say(text)
+            # The console would take longer to lay it out than a step takes to be logged.
+            print(text, file=console.file, flush=True)
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
