@@ -39,7 +39,9 @@ from loss_checks import assert_close, make_batch, make_loss
 from ttsfast import native
 from ttsfast.losses import backend as backends
 from ttsfast.losses.module import Counts
-from ttsfast.losses.philox import standard_normal
+from ttsfast.losses.philox import philox4x32, standard_normal
+from ttsfast.losses.spec import LossInputs
+from ttsfast.losses.sweep import Sweep
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -193,3 +195,48 @@ def test_infinite_prior_precision_at_equal_means() -> None:
     expected, result = (run(batch, backend) for backend in ("torch", "cpp"))
     for key in expected:
         torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-7, equal_nan=False)
+
+
+@pytest.mark.parametrize("isa", [1, 2, 3])
+@pytest.mark.parametrize(("seed", "step"), [(0, 0), (0x12345678, 7), (2**32 - 1, 2**32 - 1)])
+def test_the_noise_is_made_of_the_same_integers(isa: int, seed: int, step: int) -> None:
+    """In double precision the gradient tells the noise well enough to find the 24 bits that were used of each
+    random word."""
+    assert native.core is not None
+    if not native.core.loss_supports(isa):
+        pytest.skip("this processor lacks the instruction set")
+    batch, frames, bins = 2, 7, 82
+    zeros = torch.zeros(batch, frames, bins, dtype=torch.float64)
+    mel = zeros.clone().requires_grad_()
+    options = {"mel_loss": "mse", "mel_smoothing": "noise", "mel_label_smoothing": 0.5, "seed": seed}
+    spec = make_loss(mel_weight=1.0, kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, **options).spec
+    lengths = torch.full((batch,), frames)
+    nothing = dict.fromkeys(
+        ("text_lengths", "truncated", "stop_logits", "posterior", "prior", "mel_mean", "mel_std")
+    )
+    inputs = LossInputs(
+        mel=(mel,), target=zeros, mel_lengths=lengths, step_lengths=lengths, attention=(), **nothing
+    )
+    noise_step = torch.tensor(step)
+    swept = Sweep(spec, inputs, torch.ones(4, dtype=torch.float64), None, noise_step, isa)
+    (slope,) = swept.run([(("mel", 0), mel)], 1.0).gradients
+    noise = -slope * zeros.numel()
+    blocks = -(-bins // 4)
+    words = philox4x32(
+        (
+            torch.arange(blocks).view(1, 1, -1),
+            torch.arange(frames).view(1, -1, 1),
+            torch.arange(batch).view(-1, 1, 1),
+            torch.tensor(0),
+        ),
+        (torch.tensor(seed), noise_step),
+    )
+    for first in (0, 2):
+        x, y = (word.expand(batch, frames, blocks) >> 8 for word in words[first : first + 2])
+        cosine, sine = noise[:, :, first::4], noise[:, :, first + 1 :: 4]
+        # The last block has but two of its four bins.
+        whole = sine.shape[2]
+        radius = torch.hypot(cosine, sine)
+        assert torch.equal((torch.exp(-0.5 * radius**2) * 2**24).round().long() - 1, x[:, :, :whole])
+        turn = torch.atan2(sine, cosine) / (2 * math.pi) % 1
+        assert torch.equal((turn * 2**24).round().long() % 2**24, y[:, :, :whole])
