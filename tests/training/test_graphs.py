@@ -15,7 +15,7 @@ from ttsfast.config import Config
 from ttsfast.data.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.training import graphs
-from ttsfast.training.graphs import Bucket, Buckets, CudaRecorder, Replays, replay_steps
+from ttsfast.training.graphs import Bucket, Buckets, CudaRecorder, ReplayedUpdate, Replays, replay_steps
 from ttsfast.training.ranks import Ranks
 from ttsfast.training.trainer import Trainer, forever
 
@@ -218,6 +218,50 @@ def test_a_key_runs_plainly_then_is_recorded_then_replayed_and_the_rest_stays_pl
     assert done == [(key, number) for number, key in enumerate("ababacccd")]
     assert recorder.recorded == replays.recorded == 2
     assert (replays.plain, replays.replayed) == (6, 3)
+
+
+class Knowing(FakeRecorder):
+    """A recording of an update knows the gradients that there were when it was made."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        def given() -> set[str]:
+            return {name for name, p in self._model.named_parameters() if p.grad is not None}
+
+        known = given()
+
+        def replay() -> None:
+            assert given() == known
+            work()
+
+        return replay
+
+
+def test_a_part_whose_first_gradient_comes_late_is_moved_by_recordings_too(
+    make_config: MakeConfig, make_model: MakeModel, short_buckets: None
+) -> None:
+    model: Any = make_model()
+    model.late = nn.Linear(80, 80)
+    as_ever, begun = model.forward, False
+
+    def forward(*args: Any, **named: Any) -> Any:
+        output = as_ever(*args, **named)
+        if begun:
+            output.mel = output.mel + model.late(output.mel)
+        return output
+
+    model.forward = forward
+    with Trainer(make_config(**RATE), model=model) as trainer:
+        replay_steps(trainer, FakeRecorder())
+        trainer.update = update = ReplayedUpdate(trainer, Replays(Knowing(model)))
+        take(trainer, 5)
+        before, early, begun = model.late.weight.clone(), update.replays.recorded, True
+        take(trainer, 10)
+    assert not (model.late.weight == before).any()
+    assert (early, update.replays.recorded, update.replays.plain) == (1, 2, 2)
 
 
 def test_buckets_round_up_to_the_corpus_and_no_further() -> None:

@@ -270,7 +270,9 @@ class ReplayedUpdate(Update):
         if look_closely or not self._recordable:
             super().__call__(judged, look_closely=look_closely)
             return
-        self.replays.run("update", partial(_Apply, self, judged), judged)
+        # A recording moves what had a gradient when it was made. What has had one keeps it; more may come.
+        moved = sum(parameter.grad is not None for parameter in self._parameters)
+        self.replays.run(moved, partial(_Apply, self, judged), judged)
         self._clock.lap("optimizer")
 
     def apply(self, judged: Judged) -> None:
