@@ -120,6 +120,28 @@ def test_a_foreign_state_is_refused(store: Store) -> None:
     assert loader.state_dict() == {"epoch": 4, "position": 0}
 
 
+def test_the_order_of_an_epoch_is_sent_without_a_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, bool]] = []
+
+    class Order:
+        """An order on the host."""
+
+        kind = "pageable"
+
+        def pin_memory(self) -> Order:
+            self.kind = "page-locked"
+            return self
+
+        def to(self, device: torch.device, non_blocking: bool = False) -> None:
+            sent.append((self.kind, non_blocking))
+
+    with DeviceLoader.open(store, device="cpu", batch_size=4) as loader:
+        loader.corpus.device = torch.device("cuda")
+        monkeypatch.setattr(torch, "from_numpy", lambda array: Order())
+        loader._begin(0)
+    assert sent == [("page-locked", True)]
+
+
 def test_it_is_read_in_chunks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = DeviceCorpus(store, np.arange(len(store)), "cpu")
     for size in (1, 2000):

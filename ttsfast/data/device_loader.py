@@ -132,7 +132,10 @@ class DeviceLoader:
         batches = self._cursor.batches(epoch)
         self._rows = self.corpus.rows(np.concatenate(batches))
         self._ends = np.cumsum([len(batch) for batch in batches])
-        self._order = torch.from_numpy(self._rows).to(self.corpus.device)
+        order = torch.from_numpy(self._rows)
+        if self.corpus.device.type == "cuda":
+            order = order.pin_memory()  # else the host waits here for all steps before
+        self._order = order.to(self.corpus.device, non_blocking=True)
         self._epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
