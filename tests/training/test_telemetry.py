@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from ttsfast.errors import InputError
 from ttsfast.evaluation.plots import alignment_figure
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.clock import PHASES, StepClock, device_load
+from ttsfast.training.ranks import Ranks
 from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.telemetry import Telemetry, read_log
-from ttsfast.training.trainer import Trainer
+from ttsfast.training.trainer import Trainer, forever
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], torch.nn.Module]
@@ -280,3 +282,18 @@ def test_a_step_between_log_points_never_asks_the_device(
             {"__name__": "ttsfast.training.probe", "value": float_like},
         )
         assert asked == [8]
+
+
+def test_a_rank_that_does_not_report_keeps_no_times(make_config: MakeConfig, make_model: MakeModel) -> None:
+    """On a GPU each of them is an event."""
+
+    class Second(Ranks):
+        rank = 1
+
+    config = make_config(training__gradient_norm_threshold=1e9)
+    with Trainer(config, model=make_model()) as trainer:
+        trainer.ranks = Second()
+        trainer.train_step(list(islice(forever(trainer.loader), 1)))
+        assert trainer.clock.frames > 0
+        trainer.log()
+        assert trainer.clock.frames == 0

@@ -229,7 +229,9 @@ class Trainer:
         """Report the steps since the last log point."""
         self.watch.read(self)
         rows = self.watch.records.take()
-        if rows and self.ranks.first:
+        if not self.ranks.first:
+            self.clock.start()
+        elif rows:
             report(self, rows)
 
     def validate(self) -> None:
