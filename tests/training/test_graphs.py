@@ -336,6 +336,30 @@ def test_cuda_graphs_are_refused_where_there_are_none(make_config: MakeConfig, m
         graphs.refuse_cuda_graphs(config, torch.device("cuda"), Two())
 
 
+def test_a_recording_that_fails_tells_why_it_began_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Graph:
+        """Ends as torch's does."""
+
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, kind: Any, *_: Any) -> None:
+            if kind is not None:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    recorder = CudaRecorder.__new__(CudaRecorder)
+    recorder._stream = recorder._pool = None  # type: ignore[assignment]
+
+    def work() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing.\nMore")
+
+    with pytest.raises(InputError, match=r"recorded \(operation not permitted when .* capturing\);"):
+        recorder.record(work)
+
+
 @pytest.fixture
 def cuda_trainers(make_config: MakeConfig, tmp_path: Any) -> Iterator[Callable[..., Trainer]]:
     opened: list[Trainer] = []

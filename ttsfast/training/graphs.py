@@ -137,7 +137,9 @@ class CudaRecorder:
             ):
                 work()
         except RuntimeError as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            # What ends a recording that was broken off says no more than that it was.
+            cause = error.__context__ or error
+            reason = str(cause).strip().partition("\n")[0].rstrip(".")
             raise InputError(
                 f"training.cuda_graphs: the step cannot be recorded ({reason}); "
                 "set training.cuda_graphs=false"
