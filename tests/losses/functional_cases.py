@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 import torch
+from cpp_checks import MISSING, WHY_MISSING
 from torch import Tensor
 
 from ttsfast.functional import gaussian_kl_loss, guided_attention_loss, mel_huber_loss, stop_bce_loss
@@ -22,6 +24,16 @@ if INTERPRETED:
     # The Triton kernels' options are float32, their series a few roundings longer, and the interpreter
     # truncates to bfloat16 (docs/traps.md), twice where the backward pass rescales.
     TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 2 * 2**-7, torch.float16: 1e-6}
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)[: 3 if INTERPRETED else 4]
+REDUCTIONS = ("none", "sum", "mean")
+# Interpreted, each program takes milliseconds; tests/kernels has the kernel of the sums on more than this.
+SHAPE = ((9, 4, 0), 12, 8) if INTERPRETED else ((70, 31, 0), 80, 40)
+
+needs_a_fused_backend = pytest.mark.skipif(MISSING and not INTERPRETED, reason=WHY_MISSING)
+both = pytest.mark.parametrize("variant", [0, 1])
+terms = pytest.mark.parametrize("term", TERMS)
+reductions = pytest.mark.parametrize("reduction", REDUCTIONS[:1] if INTERPRETED else REDUCTIONS)
 
 
 class Case(NamedTuple):

@@ -21,9 +21,15 @@ def _version(module: Any) -> tuple[int, ...]:
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already under the interpreter")
 @pytest.mark.parametrize(
-    "name", ["test_functional_backends.py", "test_dropin_recipes.py", "test_wiring_training.py"]
+    "names",
+    [
+        [f"test_functional_{part}.py" for part in ("accuracy", "padding", "autograd", "operator")],
+        ["test_dropin_recipes.py"],
+        ["test_wiring_training.py"],
+    ],
+    ids=lambda names: names[0],
 )
-def test_under_the_interpreter(name: str) -> None:
+def test_under_the_interpreter(names: list[str]) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")
     if _version(triton) < (3, 7) and _version(np) >= (2, 4):
         pytest.skip("the interpreter of Triton before 3.7 does not run with numpy 2.4 or later")
@@ -36,7 +42,7 @@ def test_under_the_interpreter(name: str) -> None:
             "-x",
             "-p",
             "no:cacheprovider",
-            str(here / name),
+            *(str(here / name) for name in names),
         ],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=here.parents[1],

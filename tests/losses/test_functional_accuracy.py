@@ -1,0 +1,178 @@
+"""A functional on a fused backend is as near to float64 as torch is: any dtype, shape, strides and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from functional_cases import (
+    BACKEND,
+    DTYPES,
+    INTERPRETED,
+    REDUCTIONS,
+    SHAPE,
+    TERMS,
+    Case,
+    assert_accurate,
+    both,
+    evaluate,
+    make_case,
+    needs_a_fused_backend,
+    reductions,
+    terms,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_checks import assert_close
+from torch import Tensor
+
+from ttsfast.functional import guided_attention_loss
+from ttsfast.losses import elements
+
+pytestmark = needs_a_fused_backend
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@reductions
+@terms
+@both
+def test_accuracy(term: str, reduction: str, dtype: torch.dtype, variant: int) -> None:
+    assert_accurate(make_case(term, *SHAPE, variant=variant), dtype, reduction)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the test above has them")
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@terms
+def test_accuracy_of_sums(term: str, reduction: str) -> None:
+    assert_accurate(make_case(term, *SHAPE, variant=1), torch.float32, reduction)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "frames", "width"),
+    [
+        ((1,), 1, 1),
+        ((0, 0), 5, 3),
+        ((), 4, 3),
+        ((0,), 0, 3),
+        ((17, 11), 17, 63),
+        *([] if INTERPRETED else [((16, 3, 16), 16, 80), ((65, 3), 65, 100)]),
+        ((3, 5), 6, 300),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reduction", ["none"] if INTERPRETED else ["none", "mean"])
+@terms
+def test_shapes(term: str, reduction: str, lengths: tuple[int, ...], frames: int, width: int) -> None:
+    assert_accurate(make_case(term, lengths, frames, width, variant=1), torch.float32, reduction)
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def _sliced(tensor: Tensor) -> Tensor:
+    """Inside a larger tensor, so misaligned and with gaps; NaN around it."""
+    room = torch.full([size + 3 for size in tensor.shape], float("nan"), dtype=tensor.dtype)
+    inside = room[tuple(slice(1, 1 + size) for size in tensor.shape)]
+    return inside.copy_(tensor)
+
+
+def _stepped(tensor: Tensor) -> Tensor:
+    room = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype)
+    room[..., ::2] = tensor
+    return room[..., ::2]
+
+
+@pytest.mark.parametrize("change", [_transposed, _sliced, _stepped])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize("reduction", ["none"] if INTERPRETED else ["none", "sum"])
+@terms
+def test_strides(term: str, reduction: str, dtype: torch.dtype, change: Callable[[Tensor], Tensor]) -> None:
+    assert_accurate(make_case(term, (7, 13), 13, 20, variant=1), dtype, reduction, change)
+
+
+@terms
+def test_expanded(term: str) -> None:
+    def one_for_all(tensor: Tensor) -> Tensor:
+        return tensor[:1].expand_as(tensor)
+
+    case = make_case(term, (6, 6), 6, 5, poison=0.0)
+    case = case._replace(inputs=tuple(one_for_all(tensor) for tensor in case.inputs))
+    assert_accurate(case, torch.float32, "none", one_for_all)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 10.0, 1e4])
+@pytest.mark.parametrize("term", ["mel", "stop"])
+@both
+def test_extreme_values(term: str, scale: float, variant: int) -> None:
+    assert_accurate(make_case(term, (9, 4, 0), 13, 8, scale=scale, variant=variant), torch.float32, "none")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="threads and instruction sets are the C++ backend's")
+@terms
+def test_every_instruction_set_and_thread_count(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ttsfast import native
+
+    assert native.core is not None
+    case = make_case(term, (300, 111, 0), 400, 80, variant=1)
+    inputs = case.leaves(torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        for isa in (isa for isa in (1, 2, 3) if native.core.loss_supports(isa)):
+            monkeypatch.setattr(elements, "BEST_ISA", isa)
+            assert_accurate(case, torch.float32, "none")
+            results = []
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                results.append(evaluate(case, inputs, BACKEND, "none"))
+            for a, b in zip(results[0].gradients, results[1].gradients, strict=True):
+                assert torch.equal(a, b)
+            assert torch.equal(results[0].values, results[1].values)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@settings(max_examples=4 if INTERPRETED else 60, deadline=None)
+@given(
+    term=st.sampled_from(TERMS),
+    lengths=st.lists(st.integers(0, 5 if INTERPRETED else 24), min_size=1, max_size=4),
+    extra=st.integers(0, 9),
+    width=st.integers(1, 70),
+    variant=st.integers(0, 1),
+    seed=st.integers(0, 1000),
+    dtype=st.sampled_from(DTYPES),
+    reduction=st.sampled_from(REDUCTIONS),
+)
+def test_any_call(
+    term: str,
+    lengths: list[int],
+    extra: int,
+    width: int,
+    variant: int,
+    seed: int,
+    dtype: torch.dtype,
+    reduction: str,
+) -> None:
+    case = make_case(term, tuple(lengths), max(lengths) + extra, width, variant=variant, seed=seed)
+    assert_accurate(case, dtype, reduction)
+
+
+def test_guided_attention_layouts_agree() -> None:
+    weights = torch.rand(2, 1, 5, 4, generator=torch.Generator().manual_seed(0))
+    steps, symbols = torch.tensor([5, 2]), torch.tensor([4, 3])
+    with_heads = guided_attention_loss(weights, steps, symbols, reduction="none", backend=BACKEND)
+    without = guided_attention_loss(weights[:, 0], steps, symbols, reduction="none", backend=BACKEND)
+    assert_close(with_heads[:, 0], without, rtol=0, atol=0)
+
+
+def test_every_case_is_of_its_kind() -> None:
+    """The cases hold what the tests above say they hold."""
+    for term in TERMS:
+        case = make_case(term, (5, 2, 0), 12, 4, variant=1)
+        assert isinstance(case, Case)
+        values = case.run(case.leaves(torch.float64), "torch", "none")
+        assert not values[case.padding()].any()
+        assert values[~case.padding()].any()

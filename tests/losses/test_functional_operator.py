@@ -1,0 +1,129 @@
+"""The operator behind the functionals: torch's rules for it, compiled graphs, and which backend is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from functional_cases import (
+    BACKEND,
+    INTERPRETED,
+    REDUCTIONS,
+    TERMS,
+    arriving_at,
+    both,
+    evaluate,
+    make_case,
+    needs_a_fused_backend,
+    reductions,
+    terms,
+)
+from loss_checks import assert_close
+from torch import Tensor
+
+from ttsfast.functional import stop_bce_loss
+from ttsfast.losses import elements
+
+pytestmark = needs_a_fused_backend
+
+
+@terms
+@both
+def test_operator_rules(term: str, variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(term, (5, 3), 6, 4, variant=variant)
+    calls: list[Any] = []
+    usual = torch.ops.ttsfast.loss_elements
+    monkeypatch.setattr(elements, "run", lambda *call: calls.append(call) or usual(*map(_plain, call)))
+    case.run(case.leaves(torch.float32), BACKEND, "none")
+    (call,) = calls
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    if not INTERPRETED:
+        checks += ("test_aot_dispatch_dynamic",)
+    torch.library.opcheck(usual.default, tuple(map(_plain, call)), test_utils=checks)
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, str):
+        return argument
+    return [part if isinstance(part, Tensor) else float(part) for part in argument]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("term", "reduction"),
+    [("prior", "none")]
+    if INTERPRETED
+    else [("mel", "none"), ("prior", "none"), ("stop", "none"), ("attention", "none"), ("kl", "mean")],
+)
+def test_one_compiled_graph(term: str, reduction: str) -> None:
+    torch._dynamo.reset()
+    case = make_case(term, (7, 3), 9, 4, variant=1)
+    inputs = case.leaves(torch.float32)
+    compiled = torch.compile(
+        lambda *given: case.run(given, BACKEND, reduction), fullgraph=True, backend="aot_eager"
+    )
+    expected, values = case.run(inputs, BACKEND, reduction), compiled(*inputs)
+    assert_close(values.detach(), expected.detach(), rtol=1e-6)
+    arriving = arriving_at(values).float()
+    wanted = inputs[: case.differentiable]
+    pairs = (torch.autograd.grad(each, wanted, arriving) for each in (values, expected))
+    for a, b in zip(*pairs, strict=True):
+        assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def test_autocast_changes_nothing() -> None:
+    case = make_case("mel", (9, 4), 9, 8)
+    inputs = case.leaves(torch.bfloat16)
+    expected = evaluate(case, inputs, BACKEND, "none")
+    with torch.autocast("cpu", torch.bfloat16):
+        result = evaluate(case, inputs, BACKEND, "none")
+    assert result.values.dtype == torch.float32
+    assert_close(result.values, expected.values, rtol=0, atol=0)
+    assert_close(result.gradients[0], expected.gradients[0], rtol=0, atol=0)
+
+
+def test_a_fused_backend_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ttsfast.losses import reference
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the reference ran")
+
+    for name in ("mel_elements", "kl_vectors", "stop_elements", "attention_elements"):
+        monkeypatch.setattr(reference, name, refuse)
+    for term in TERMS:
+        case = make_case(term, (5, 3), 8, 4)
+        for reduction in REDUCTIONS:
+            case.run(case.leaves(torch.float32), BACKEND, reduction)
+            if not INTERPRETED:
+                case.run(case.leaves(torch.float32), "auto", reduction)
+
+
+class Tagged(Tensor):
+    pass
+
+
+@reductions
+@terms
+def test_a_name_never_falls_back(term: str, reduction: str) -> None:
+    case = make_case(term, (5, 3), 8, 4)
+    inputs = tuple(tensor.detach().as_subclass(Tagged) for tensor in case.leaves(torch.float32))
+    with pytest.raises(RuntimeError, match=f"'{BACKEND}' cannot serve this call: it reads plain tensors"):
+        case.run(inputs, BACKEND, reduction)
+    assert case.run(inputs, "auto", reduction).isfinite().all()
+
+
+def test_backend_names() -> None:
+    x, n = torch.zeros(1, 3), torch.tensor([2])
+    with pytest.raises(ValueError, match="backend must be one of auto, torch, cpp, triton, got 'cuda'"):
+        stop_bce_loss(x, n, backend="cuda")
+    if not INTERPRETED and not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="'triton' is not available"):
+            stop_bce_loss(x, n, backend="triton")
+
+
+def test_the_operator_checks_its_tensors() -> None:
+    x, n = torch.zeros(2, 3, 4), torch.tensor([3, 3])
+    for reals, vectors in (([x, x[:, :2]], [n]), ([x], [n]), ([x, x], [n[:1]]), ([x, x], [n, x[0, 0, :3]])):
+        with pytest.raises(ValueError, match="loss_elements"):
+            elements.run(BACKEND, "mel", reals, vectors, (1.0, 1.0))
