@@ -19,9 +19,6 @@ from ttsfast.data.mel import MelContract
 from ttsfast.data.prepare import PrepareOptions, PrepareReport, prepare
 from ttsfast.data.store import Store
 
-# Machines that are lent for their GPU may lack it.
-soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
-
 RATE = 8000
 CONTRACT = MelContract(
     sample_rate=RATE,
@@ -44,6 +41,8 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 
 def write_corpus(folder: Path, utterances: int = 20, seed: int = 0) -> Path:
     """JSON lines; two speakers, utterances of 0.1 to 0.6 s, every seventh truncated."""
+    # Machines that are lent for their GPU may lack it.
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number in range(utterances):
@@ -80,13 +79,6 @@ CHUNK, SHARD_FRAMES = 4, 200
 def set_small_pieces() -> None:
     """Several chunks and shards from twenty utterances, for the rest of this process."""
     features.CHUNK, writer.SHARD_FRAMES = CHUNK, SHARD_FRAMES
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for one test; import it and name it in ``pytestmark``."""
-    monkeypatch.setattr(features, "CHUNK", CHUNK)
-    monkeypatch.setattr(writer, "SHARD_FRAMES", SHARD_FRAMES)
 
 
 def edit(corpus: Path, change: Callable[[list[dict[str, Any]]], object]) -> None:

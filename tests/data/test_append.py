@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from small_corpus import RATE, contents, edit, prepare_small, small_pieces, write_corpus
+from small_corpus import RATE, contents, edit, prepare_small, write_corpus
 
 from ttsfast.data import features
 from ttsfast.data.append import append
@@ -20,8 +20,6 @@ from ttsfast.data.store import Store
 from ttsfast.data.survey import CorpusFaults
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
-
-__all__ = ["small_pieces"]
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_corpus import prepare_small, write_corpus
+from batcher_cases import assert_all_same
 
 from ttsfast.data import device_corpus
 from ttsfast.data.batch import Batch, Utterance, collate
@@ -21,26 +21,6 @@ from ttsfast.data.device_loader import DeviceLoader
 from ttsfast.data.loader import MelLoader
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("store")
-    prepare_small(write_corpus(tmp_path_factory.mktemp("corpus"), 30), folder)
-    return Store.open(folder)
-
-
-def assert_same(left: list[Batch], right: list[Batch]) -> None:
-    assert len(left) == len(right) > 0
-    for one, other in zip(left, right, strict=True):
-        assert one is not other
-        assert (one.ids, one.frames) == (other.ids, other.frames)
-        for name, tensor in other.tensors().items():
-            twin = one.tensors()[name]
-            assert (tensor.dtype, tensor.shape) == (twin.dtype, twin.shape), name
-            assert torch.equal(tensor.contiguous().view(torch.uint8), twin.contiguous().view(torch.uint8)), (
-                name
-            )
 
 
 def two_epochs(loader: MelLoader | DeviceLoader) -> list[Batch]:
@@ -71,7 +51,7 @@ def test_batches_are_the_loader_s(
     assert [e.id for e in ours.exclusions] == [e.id for e in theirs.exclusions]
     assert bool(ours.exclusions) == bool(limits)
     assert len(ours) == len(theirs)
-    assert_same(two_epochs(ours), two_epochs(theirs))
+    assert_all_same(two_epochs(ours), two_epochs(theirs))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -81,7 +61,7 @@ def test_narrow_types_are_collate_s(store: Store, dtype: torch.dtype) -> None:
     batch = corpus.gather(np.array(rows), torch.tensor([0, *rows]), 1, dtype=dtype, targets=True)
     utterances = [store[i] for i in rows]
     assert {utterance.truncated for utterance in utterances} == {True, False}
-    assert_same([batch], [collate(utterances, pad_value=store.silence, dtype=dtype, targets=True)])
+    assert_all_same([batch], [collate(utterances, pad_value=store.silence, dtype=dtype, targets=True)])
 
 
 @pytest.mark.parametrize("kinds", ["device-mel", "mel-device"])
@@ -103,7 +83,7 @@ def test_a_run_goes_on_with_either_loader(store: Store, kinds: str) -> None:
             second.load_state_dict(state)
             rest = [copied(batch) for batch in second]
         end = len(whole) // 2 * (1 + state["epoch"])
-        assert_same(rest, whole[start:end])
+        assert_all_same(rest, whole[start:end])
 
 
 def test_a_foreign_state_is_refused(store: Store) -> None:
@@ -217,4 +197,4 @@ def test_on_a_gpu(store: Store, dtype: torch.dtype) -> None:
         batch.mel = batch.mel.to(dtype)
     batches = two_epochs(ours)
     assert ours.corpus.mel.is_cuda
-    assert_same(batches, theirs)
+    assert_all_same(batches, theirs)

@@ -14,25 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batcher_cases import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_corpus import prepare_small, write_corpus
 from torch.utils.data import DataLoader
 
 import ttsfast
-from ttsfast.data.batch import Batch, Utterance
+from ttsfast.data.batch import Utterance
 from ttsfast.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def assert_same(one: Batch, other: Batch) -> None:
-    assert one is not other
-    assert (one.ids, one.frames) == (other.ids, other.frames)
-    for name, tensor in one.tensors().items():
-        twin = other.tensors()[name]
-        assert (tensor.dtype, tensor.shape) == (twin.dtype, twin.shape), name
-        assert torch.equal(tensor, twin), name
 
 
 def plain(n: int, frames: int = 9) -> Utterance:

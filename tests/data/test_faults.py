@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from children import killed_at
-from small_corpus import contents, options, prepare_small, small_pieces, write_corpus
+from small_corpus import contents, options, prepare_small, write_corpus
 
 from ttsfast.data.append import append
 from ttsfast.data.folder import WORK
@@ -29,8 +29,6 @@ from ttsfast.data.rebuild import rebuild
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
-
-__all__ = ["small_pieces"]
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 NOBODY = 65534

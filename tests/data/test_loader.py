@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batcher_cases import assert_all_same, needs_native
 from small_corpus import prepare_small, write_corpus
 
-from ttsfast import native
 from ttsfast.data.batch import Batch, Utterance
 from ttsfast.data.loader import MelLoader, available_cores, select
 from ttsfast.data.sampler import BatchPlan
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
-
-needs_native = pytest.mark.skipif(native.core is None, reason=native.why_missing or "the extension is there")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    folder = tmp_path_factory.mktemp("store")
-    prepare_small(write_corpus(tmp_path_factory.mktemp("corpus"), 30), folder)
-    return Store.open(folder)
 
 
 def plan_of(store: Store, seed: int = 0) -> BatchPlan:
@@ -70,18 +61,6 @@ def reference(store: Store, plan: BatchPlan, epochs: int) -> list[Batch]:
     return batches
 
 
-def assert_same(left: list[Batch], right: list[Batch]) -> None:
-    assert len(left) == len(right) > 0
-    for one, other in zip(left, right, strict=True):
-        assert one is not other
-        assert one.ids == other.ids
-        assert one.frames == other.frames
-        for name, tensor in one.tensors().items():
-            twin = other.tensors()[name]
-            assert (tensor.dtype, tensor.shape) == (twin.dtype, twin.shape)
-            assert tensor.numpy().tobytes() == twin.numpy().tobytes(), name
-
-
 BACKENDS = ["python", pytest.param("cpp", marks=needs_native)]
 
 
@@ -112,7 +91,7 @@ def test_bytes_are_the_reference_s_whatever_the_threads(
     slow.seconds = 0.0005
     with MelLoader(slow, plan_of(store), num_workers=workers) as loader:
         batches = [batch for _ in range(3) for batch in loader]
-    assert_same(batches, reference(store, plan_of(store), 3))
+    assert_all_same(batches, reference(store, plan_of(store), 3))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -125,7 +104,7 @@ def test_every_backend_gives_the_reference_s_bytes(
     opened = Store.open(store.path, memory_map=not in_memory)
     with MelLoader(opened, plan_of(store), num_workers=workers, backend=backend) as loader:
         batches = [batch for _ in range(3) for batch in loader]
-    assert_same(batches, reference(store, plan_of(store), 3))
+    assert_all_same(batches, reference(store, plan_of(store), 3))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 4])
@@ -145,7 +124,7 @@ def test_resumes_at_every_position(store: Store, workers: int, monkeypatch: pyte
             second.load_state_dict(state)
             assert len(second) == per_epoch
             rest = list(second)
-        assert_same(rest, whole[start : (start // per_epoch + 1) * per_epoch])
+        assert_all_same(rest, whole[start : (start // per_epoch + 1) * per_epoch])
 
 
 def test_seeks_backwards_in_the_middle_of_an_epoch(store: Store) -> None:
@@ -155,7 +134,7 @@ def test_seeks_backwards_in_the_middle_of_an_epoch(store: Store) -> None:
         for _ in range(4):
             next(stream)
         loader.load_state_dict({"epoch": 0, "position": 1})
-        assert_same(list(loader), whole[1:])
+        assert_all_same(list(loader), whole[1:])
         loader.load_state_dict({"epoch": 0, "position": len(whole)})
         assert loader.state_dict() == {"epoch": 1, "position": 0}
 
@@ -168,7 +147,7 @@ def test_leaving_the_loop_loses_nothing(store: Store) -> None:
             for batch in loader:
                 taken.append(batch)
                 break
-    assert_same(taken, whole)
+    assert_all_same(taken, whole)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +180,7 @@ def test_an_error_arrives_in_its_place_and_names_the_utterance(store: Store, wor
     troubled.broken[bad] = OSError("the disk has gone")
     with MelLoader(troubled, plan, num_workers=workers) as loader:
         stream = iter(loader)
-        assert_same([next(stream), next(stream)], whole[:2])
+        assert_all_same([next(stream), next(stream)], whole[:2])
         with pytest.raises(RuntimeError, match=rf"utterance '{store.entries.id[bad]}': the disk has gone"):
             next(stream)
         assert loader.state_dict() == {"epoch": 0, "position": 2}
@@ -209,7 +188,7 @@ def test_an_error_arrives_in_its_place_and_names_the_utterance(store: Store, wor
         with pytest.raises(InputError, match="'x': damaged"):
             next(iter(loader))
         del troubled.broken[bad]
-        assert_same(list(loader), whole[2:])
+        assert_all_same(list(loader), whole[2:])
 
 
 def test_damage_on_disk_reaches_the_consumer(store: Store, tmp_path: Path) -> None:
@@ -283,7 +262,7 @@ def test_batches_on_the_device_are_the_same(store: Store, workers: int) -> None:
             for batch in loader:
                 assert batch.mel.is_cuda
                 batches.append(batch.to("cpu"))
-    assert_same(batches, reference(store, plan, 3))
+    assert_all_same(batches, reference(store, plan, 3))
 
 
 def test_open_applies_the_limits_and_reports(store: Store) -> None:
@@ -360,7 +339,7 @@ def test_a_dropped_loader_leaves_no_thread(store: Store) -> None:
     del loader
     gc.collect()
     assert threads() == 0
-    assert_same([batch], reference(store, plan_of(store), 1)[:1])
+    assert_all_same([batch], reference(store, plan_of(store), 1)[:1])
 
 
 def test_unknown_options_are_refused(store: Store) -> None:

@@ -17,7 +17,6 @@ from small_corpus import (
     edit,
     options,
     prepare_small,
-    small_pieces,
     write_corpus,
 )
 
@@ -30,21 +29,9 @@ from ttsfast.data.text import Symbols, TextFrontend
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
 
-__all__ = ["small_pieces"]
-
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
 LJSPEECH = Path(__file__).resolve().parents[3] / "shared" / "data" / "ljspeech-mini"
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("tiny"), 8)
 
 
 def stamps(folder: Path) -> dict[str, int]:

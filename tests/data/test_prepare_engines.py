@@ -9,12 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from small_corpus import contents, prepare_small, small_pieces, write_corpus
+from small_corpus import contents, prepare_small, write_corpus
 
 from ttsfast.data.append import append
 from ttsfast.data.prepare import CorpusFaults
-
-__all__ = ["small_pieces"]
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 

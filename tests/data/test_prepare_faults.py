@@ -14,8 +14,6 @@ from small_corpus import (
     RATE,
     edit,
     prepare_small,
-    small_pieces,
-    write_corpus,
 )
 
 from ttsfast.data import prepare
@@ -26,19 +24,7 @@ from ttsfast.data.text import Symbols
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
 
-__all__ = ["small_pieces"]
-
 pytestmark = pytest.mark.usefixtures("small_pieces")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("tiny"), 8)
 
 
 def spoil(corpus: Path) -> list[str]:

@@ -17,8 +17,6 @@ from small_corpus import (
     RATE,
     contents,
     prepare_small,
-    small_pieces,
-    write_corpus,
 )
 
 from ttsfast.data import features, writer
@@ -29,19 +27,7 @@ from ttsfast.data.store import Store, normalise
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
 
-__all__ = ["small_pieces"]
-
 pytestmark = pytest.mark.usefixtures("small_pieces")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("tiny"), 8)
 
 
 def prepare_it(corpus: Path, store: Path, before: Callable[[], None] | None = None, **changes: Any) -> None:

@@ -32,11 +32,6 @@ fsspec = pytest.importorskip("fsspec", reason="the extra 'remote' is not install
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), 20)
-
-
-@pytest.fixture(scope="module")
 def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ttsfast.data import features, writer
 

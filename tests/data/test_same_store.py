@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_corpus import contents, prepare_small, small_pieces, write_corpus
+from small_corpus import contents, prepare_small, write_corpus
 
 from ttsfast import native
 from ttsfast.data import features
 from ttsfast.data.append import append
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
-
-__all__ = ["small_pieces"]
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_corpus import JUNK, places, prepare_small, put, write_corpus
+from small_corpus import JUNK, places, put
 
 from ttsfast.data.crc32c import crc32c
 from ttsfast.data.manifest import NAME
@@ -31,16 +31,9 @@ fuzz = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCh
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    prepare_small(write_corpus(tmp_path_factory.mktemp("corpus"), 8), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def shard(folder: Path) -> tuple[Shard, bytes]:
-    found = read_manifest(folder).shards[0]
-    return found, (folder / found.name).read_bytes()
+def shard(tiny_store: Path) -> tuple[Shard, bytes]:
+    found = read_manifest(tiny_store).shards[0]
+    return found, (tiny_store / found.name).read_bytes()
 
 
 def split(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -132,9 +125,9 @@ def test_a_header_with_a_lie_is_refused(shard: tuple[Shard, bytes], name: str) -
 
 @given(data=st.data())
 @settings(fuzz, max_examples=60)
-def test_junk_in_sealed_metadata_is_refused_or_a_store(folder: Path, tmp_path: Path, data: Any) -> None:
+def test_junk_in_sealed_metadata_is_refused_or_a_store(tiny_store: Path, tmp_path: Path, data: Any) -> None:
     """Nothing but the content itself can tell: a rebuilt manifest must hold, or not be written."""
-    copied = Path(shutil.copytree(folder, tmp_path / "store", dirs_exist_ok=True))
+    copied = Path(shutil.copytree(tiny_store, tmp_path / "store", dirs_exist_ok=True))
     manifest = read_manifest(copied)
     path = copied / manifest.shards[0].name
     file = ShardFile(path, manifest.shards[0], 12)

@@ -10,7 +10,7 @@ import pytest
 from children import start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_corpus import contents, options, prepare_small, small_pieces, write_corpus
+from small_corpus import contents, options, prepare_small, write_corpus
 
 from ttsfast.data.append import append
 from ttsfast.data.folder import WORK, clean
@@ -22,8 +22,6 @@ from ttsfast.data.rebuild import rebuild
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
-
-__all__ = ["small_pieces"]
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from hypothesis import HealthCheck, settings
-from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, two_shards, utterances, write_corpus
+from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, utterances, write_corpus
 
 from ttsfast.data.audio import read_audio
 from ttsfast.data.batch import collate
@@ -26,28 +26,14 @@ from ttsfast.errors import InputError
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), 40)
-
-
-@pytest.fixture(scope="module")
-def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return two_shards(corpus, tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(pristine, tmp_path / "store"))
-
-
-def test_holds_what_the_corpus_holds(corpus: Path, pristine: Path) -> None:
+def test_holds_what_the_corpus_holds(long_corpus: Path, pristine: Path) -> None:
     """Against a computation of its own, in float64."""
     store = Store.open(pristine)
-    lines = [json.loads(line) for line in (corpus / "metadata.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (long_corpus / "metadata.jsonl").read_text().splitlines()]
     assert [entry.id for entry in store.entries] == [line["id"] for line in lines]
-    mels = [log_mel(read_audio(corpus / line["audio"], 8000), CONTRACT).astype(np.float64) for line in lines]
+    mels = [
+        log_mel(read_audio(long_corpus / line["audio"], 8000), CONTRACT).astype(np.float64) for line in lines
+    ]
     train = store.indices("train")
     assert 0 < len(train) < len(store)
     frames = np.concatenate([mels[i] for i in train])
@@ -143,17 +129,17 @@ def prepare_again(tmp_path: Path) -> Path:
     return prepare_small(write_corpus(tmp_path / "again", 4), tmp_path / "again-store").store
 
 
-def test_on_the_fly_gives_the_stored_bytes(corpus: Path, pristine: Path, tmp_path: Path) -> None:
+def test_on_the_fly_gives_the_stored_bytes(long_corpus: Path, pristine: Path, tmp_path: Path) -> None:
     stored = utterances(Store.open(pristine))
     assert stored == utterances(Store.open(pristine, features="on_the_fly"))
-    moved = Path(shutil.copytree(corpus, tmp_path / "moved"))
+    moved = Path(shutil.copytree(long_corpus, tmp_path / "moved"))
     assert stored == utterances(Store.open(pristine, features="on_the_fly", corpus=moved))
 
 
-def test_on_the_fly_says_what_is_missing(corpus: Path, pristine: Path, tmp_path: Path) -> None:
+def test_on_the_fly_says_what_is_missing(long_corpus: Path, pristine: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="preprocessing_mode=precompute"):
         Store.open(pristine, features="on_the_fly", corpus=tmp_path / "nowhere")
-    moved = Path(shutil.copytree(corpus, tmp_path / "moved"))
+    moved = Path(shutil.copytree(long_corpus, tmp_path / "moved"))
     store = Store.open(pristine, features="on_the_fly", corpus=moved)
     (moved / "u004.wav").unlink()
     with pytest.raises(InputError, match=r"u004\.wav: no such file"):
@@ -163,7 +149,7 @@ def test_on_the_fly_says_what_is_missing(corpus: Path, pristine: Path, tmp_path:
         store[8]
 
 
-def test_on_the_fly_stays_in_the_corpus(pristine: Path, folder: Path, corpus: Path) -> None:
+def test_on_the_fly_stays_in_the_corpus(pristine: Path, folder: Path, long_corpus: Path) -> None:
     body = manifest_body(folder)
     body["entries"]["audio"][0] = "../outside.wav"
     reseal(folder, body)

@@ -12,29 +12,13 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, two_shards, utterances, write_corpus
+from small_corpus import CONTRACT, manifest_body, prepare_small, reseal, utterances, write_corpus
 
 from ttsfast.data import writer
 from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), 40)
-
-
-@pytest.fixture(scope="module")
-def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return two_shards(corpus, tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(pristine, tmp_path / "store"))
 
 
 def flip(path: Path, place: int, bit: int = 1) -> None:

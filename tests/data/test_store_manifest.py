@@ -20,9 +20,7 @@ from small_corpus import (
     places,
     put,
     reseal,
-    two_shards,
     utterances,
-    write_corpus,
 )
 
 from ttsfast.data.manifest import NAME
@@ -31,22 +29,6 @@ from ttsfast.data.store import Store
 from ttsfast.errors import InputError
 
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), 40)
-
-
-@pytest.fixture(scope="module")
-def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return two_shards(corpus, tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(pristine, tmp_path / "store"))
 
 
 def test_every_byte_of_the_manifest_counts(pristine: Path) -> None:

@@ -10,7 +10,6 @@ start of all on a device.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from small_corpus import (
     options,
     prepare_small,
     reseal,
-    small_pieces,
     write_corpus,
 )
 
@@ -50,8 +48,6 @@ from ttsfast.data.rebuild import rebuild
 from ttsfast.data.store import Store
 from ttsfast.data.verify import verify
 from ttsfast.errors import InputError
-
-__all__ = ["small_pieces"]
 
 PRESETS = [MelContract.preset("librosa-22k"), MelContract.preset("hifigan-22k")]
 REFLECTED = replace(PRESETS[0], padding="center_reflect")
@@ -152,11 +148,6 @@ def pristine(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare_small(corpus, folder, **BOTH)
     assert len(read_manifest(folder).shards) > 2
     return folder
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "store"))
 
 
 def read(folder: Path) -> dict[str, tuple[bytes, ...]]:

@@ -25,15 +25,8 @@ fuzz = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChe
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
-    prepare_small(write_corpus(tmp_path_factory.mktemp("corpus"), 8), folder)
-    return folder
-
-
-@pytest.fixture
-def folder(pristine: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(pristine, tmp_path / "store"))
+def pristine(tiny_store: Path) -> Path:
+    return tiny_store
 
 
 def shard_of(folder: Path) -> Path:
