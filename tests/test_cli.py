@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_process import forked_ttsfast
 from typer.testing import CliRunner
 
 from ttsfast import __version__
@@ -38,6 +39,16 @@ def test_help_has_an_example(command: str) -> None:
     assert f"Example: ttsfast {command}" in result.output
 
 
+def assert_one_line_and_code_2(result: subprocess.CompletedProcess[str], folder: Path) -> None:
+    """And nothing was written."""
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("ttsfast: ")]
+    assert len(line) > 20
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -62,14 +73,15 @@ def test_help_has_an_example(command: str) -> None:
         ("demo", "--engine", "xx"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    result = ttsfast(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("ttsfast: ")]
-    assert len(line) > 20
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: tuple[str, ...], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outputs = tmp_path_factory.mktemp("outputs")
+    assert_one_line_and_code_2(forked_ttsfast(*arguments, cwd=tmp_path, outputs=outputs), tmp_path)
+
+
+def test_bad_input_ends_a_whole_interpreter_with_code_2(tmp_path: Path) -> None:
+    assert_one_line_and_code_2(ttsfast("train", "data.store=nowhere", cwd=tmp_path), tmp_path)
 
 
 def failure(*arguments: str) -> str:
@@ -127,10 +139,12 @@ def test_env_is_readable_by_programs() -> None:
 
 
 def test_config_lists_its_presets_and_prints_one(tmp_path: Path) -> None:
-    assert set(ttsfast("config", "--list").stdout.split()) >= {"fast_convergence", "demo"}
-    text = ttsfast("config", "--preset", "demo", "training.seed=7").stdout
-    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-    values = json.loads(ttsfast("config", "--json").stdout)
+    def printed(*arguments: str) -> str:
+        return forked_ttsfast("config", *arguments, cwd=tmp_path, outputs=tmp_path).stdout
+
+    assert set(printed("--list").split()) >= {"fast_convergence", "demo"}
+    text = printed("--preset", "demo", "training.seed=7")
+    values = json.loads(printed("--json"))
     assert values["training"]["mel_loss_weight"] == 22.0
     assert "seed: 7  #" in text
 
