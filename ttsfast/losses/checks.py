@@ -28,17 +28,22 @@ def check_real(name: str, tensor: object, shape: Sequence[int | str], like: Tens
         TypeError: not a dense tensor of real numbers.
         ValueError: another shape or device.
     """
+    # Most calls end here; what follows says what is wrong.
+    if (
+        type(tensor) is Tensor
+        and tensor.dtype in _REALS
+        and not tensor.is_nested
+        and tensor.layout == torch.strided
+        and (like is None or tensor.device == like.device)
+        and _fits(tensor.shape, shape)
+    ):
+        return tensor
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a tensor {_shape(shape)}, got {type(tensor).__name__}")
     if tensor.dtype not in _REALS:
         raise TypeError(f"{name} must hold float16, bfloat16, float32 or float64, got {tensor.dtype}")
     _check_kind(name, tensor)
-    # The comparison of two sizes comes first for its speed: most calls end there.
-    fits = tensor.shape == shape or (
-        tensor.dim() == len(shape)
-        and all(isinstance(want, str) or have == want for have, want in zip(tensor.shape, shape, strict=True))
-    )
-    if not fits:
+    if not _fits(tensor.shape, shape):
         raise ValueError(f"{name} must have shape {_shape(shape)}, got {_shape(tensor.shape)}")
     _check_device(name, tensor, like)
     return tensor
@@ -62,7 +67,7 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
     if lengths.shape != (batch,):
         raise ValueError(f"{name} must have shape ({batch},), got {_shape(lengths.shape)}")
     _check_device(name, lengths, like)
-    if lengths.device.type == "cpu":
+    if lengths.is_cpu:
         if torch.compiler.is_compiling():
             return checked(lengths, limit, name, axis)
         check_values(lengths, limit, name, axis)
@@ -183,12 +188,11 @@ def check_call(spec: LossSpec, inputs: LossInputs, device: torch.device) -> None
     Raises:
         ValueError: a term that enters the total has no inputs, or the loss lies on another device.
     """
-    arguments = ("mel_pred", "posterior", "stop_logits", "attention")
-    for i, weight in enumerate(spec.base_weights):
-        if weight != 0 and not inputs.present[i]:
+    for term, weight, present in zip(TERMS, spec.base_weights, inputs.present, strict=True):
+        if weight != 0 and not present:
+            name = {"kl": "posterior", "stop": "stop_logits"}.get(term, term)
             raise ValueError(
-                f"{arguments[i]} is missing while {TERMS[i]}_weight is {weight:g}: "
-                f"pass it, or set {TERMS[i]}_weight=0"
+                f"{name} is missing while {term}_weight is {weight:g}: pass it, or set {term}_weight=0"
             )
     if inputs.target.device != device:
         raise ValueError(
@@ -269,6 +273,19 @@ def _check_device(name: str, tensor: Tensor, like: Tensor | None) -> None:
             f"{name} is on {tensor.device}, the other inputs on {like.device}: "
             f"move it with .to({str(like.device)!r})"
         )
+
+
+def _fits(have: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    """Whether a shape is the one wanted, whose free axes are strings."""
+    if have == wanted:
+        return True
+    if len(have) != len(wanted):
+        return False
+    # A generator would take twice as long.
+    for size, want in zip(have, wanted, strict=True):
+        if not isinstance(want, str) and size != want:
+            return False
+    return True
 
 
 def _shape(shape: Sequence[int | str]) -> str:

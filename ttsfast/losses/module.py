@@ -188,6 +188,8 @@ class TTSLoss(nn.Module):
         )
         if out is not None:
             return out
+        # Not as attributes: nn.Module looks for those in three dictionaries, one after another.
+        own: dict[str, Any] = self._buffers
         inputs = check_inputs(
             mel_pred,
             mel_target,
@@ -199,11 +201,11 @@ class TTSLoss(nn.Module):
             attention=attention,
             text_lengths=text_lengths,
             truncated=truncated,
-            mel_mean=self.mel_mean,
-            mel_std=self.mel_std,
+            mel_mean=own["mel_mean"],
+            mel_std=own["mel_std"],
         )
         spec = self.spec
-        check_call(spec, inputs, self.noise_step.device)
+        check_call(spec, inputs, own["noise_step"].device)
         backend = backends.choose(self.backend, spec, inputs)
         if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)

@@ -49,7 +49,8 @@ class LossSpec:
     @property
     def active(self) -> tuple[bool, ...]:
         """Whether each term enters the total."""
-        return tuple(weight != 0.0 for weight in self.base_weights)
+        mel, kl, stop, attention = self.base_weights
+        return mel != 0.0, kl != 0.0, stop != 0.0, attention != 0.0
 
     @property
     def stop_coefficients(self) -> tuple[tuple[float, float], ...]:
