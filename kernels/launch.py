@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import reduce
+from itertools import count
+from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +21,7 @@ from ttsfast.kernels import report, settings
 from ttsfast.kernels.arguments import Attention, Latents, Lengths, Mel, Results, Stop, Weighting
 from ttsfast.kernels.counter import counter
 from ttsfast.kernels.fused import fused_loss
-from ttsfast.kernels.layout import Gradients, Layout, differentiable, flatten, lay_out
+from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
 from ttsfast.kernels.starter import Slot, Starter, stream_of
 
 from ttsfast.losses.counts import Counts
@@ -26,6 +29,13 @@ from ttsfast.losses.spec import LossInputs, LossSpec, StepState
 
 LAYOUTS = 4096
 """Layouts remembered; every batch shape is one."""
+VECTOR = 16
+"""Bytes; the compiler is told which addresses are multiples of them."""
+INTEGERS = 4
+"""Of the report; the partial sums lie behind them, at a multiple of :data:`VECTOR` bytes."""
+
+_dtype, _shape = attrgetter("dtype"), attrgetter("shape")
+_strides, _address = Tensor.stride, Tensor.data_ptr
 
 
 class Launched(NamedTuple):
@@ -37,7 +47,8 @@ class Launched(NamedTuple):
     """(5, 4): values, floors and weights of the four terms, what their sums were multiplied by, and first in
     the last row the gradient scale that was applied."""
     integers: Tensor
-    """(3,) int64: valid frames, how many lengths lay outside their axes and were clamped, the noise step."""
+    """(4 + n,) int64: valid frames, how many lengths lay outside their axes and were clamped, the noise step;
+    the rest is scratch."""
     call: Call
     """For :func:`backward`; holds no total, which would lead back to itself."""
 
@@ -46,26 +57,34 @@ class Call(NamedTuple):
     """What both passes of one call are about."""
 
     plan: _Plan
-    inputs: LossInputs
-    """Every vector without gaps."""
-    gradients: Gradients
+    given: list[Tensor | None]
+    """The vectors, the target, and what may need gradients."""
+    gradients: Sequence[Tensor | None]
+    """Of the last."""
+    read: list[Tensor]
+    """Those given that are there."""
+    written: list[Tensor]
+    """Those gradients that are wanted."""
+    addresses: list[int]
+    """Of both."""
     report: Tensor
     integers: Tensor
-    addresses: list[int | None]
-    """Of the inputs and the gradients, which this holds."""
 
 
 class _Plan:
     """One layout, and the kernels compiled for it."""
 
-    __slots__ = ("layout", "spec", "starters")
+    __slots__ = ("layout", "scratch", "spec", "starters")
 
     def __init__(self, spec: LossSpec, layout: Layout) -> None:
         # Kept alive: the key of the table holds its identity.
         self.spec = spec
         self.layout = layout
-        self.starters: dict[str | bool, Starter] = {}
-        """``"forward"``, and the backward passes by whether they are in place."""
+        self.scratch = INTEGERS + -(-layout.grid[0] * layout.dtype.itemsize // 8)
+        """In integers of 64 bits."""
+        self.starters: dict[str | tuple[bool, bool], Starter] = {}
+        """``"forward"``, and the backward passes by whether they are in place and find what arrives at a
+        multiple of 16 bytes."""
 
 
 _plans: dict[tuple[Any, ...], _Plan] = {}
@@ -74,7 +93,7 @@ _plans: dict[tuple[Any, ...], _Plan] = {}
 def forward(
     spec: LossSpec,
     inputs: LossInputs,
-    gradients: Gradients,
+    gradients: Sequence[Tensor | None],
     weights: Tensor | StepState,
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
@@ -84,79 +103,84 @@ def forward(
 
     Args:
         spec, inputs, normalizer, grad_scale, step: as a loss backend gets them.
-        gradients: where to write the gradients, every element of them, laid out as ``torch.empty_like`` does.
+        gradients: where to write the gradients, every element of them, laid out as ``torch.empty_like`` does;
+            in the order of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted.
         weights: (4,), or the state that they follow from and that the launch moves on.
     """
     device = inputs.target.device
-    inputs = _without_gaps(inputs)
-    parts = normalizer if isinstance(normalizer, tuple) else () if normalizer is None else (normalizer,)
-    counts = [_scalar(part, device) for part in parts]
-    scale = 1.0 if grad_scale is None else _scalar(grad_scale, device)
     state = weights if isinstance(weights, StepState) else None
+    counts = normalizer if isinstance(normalizer, tuple) else () if normalizer is None else (normalizer,)
+    scalars = [_scalar(part, device) for part in (*counts, 1.0 if grad_scale is None else grad_scale)]
 
-    read = [*_vectors(inputs), inputs.target, *differentiable(inputs)]
-    written = flatten(gradients)
-    terms = [*read, *written]
-    others = [*([weights] if state is None else state[1:8]), step, *counts, scale]
-    addresses = [None if tensor is None else tensor.data_ptr() for tensor in terms]
-    held = [t.data_ptr() if isinstance(t, Tensor) else t for t in others]
+    given = [*_vectors(inputs), inputs.target, *differentiable(inputs)]
+    read = [tensor for tensor in given if tensor is not None]
+    written = [gradient for gradient in gradients if gradient is not None]
+    buffers = [*([weights] if state is None else state[1:8]), step]
+    tensors = [*read, *written, *buffers]
+    addresses = [*map(_address, tensors)]
+    held = [value.data_ptr() if isinstance(value, Tensor) else value for value in scalars]
     key = (
         id(spec),
         device,
         None if state is None else (state.method, state.advance),
-        *[None if t is None else (t.dtype, t.shape, t.stride()) for t in read],
-        # The rest of their layout follows from that of the inputs.
-        *[None if t is None else t.dtype for t in written],
-        *[t.dtype if isinstance(t, Tensor) else None for t in others],
-        # The compiler is told which addresses are multiples of 16.
-        *[address and address & 15 for address in addresses],
-        *[value & 15 if isinstance(value, int) else None for value in held],
+        *[tensor is None for tensor in given],
+        *[gradient is None for gradient in gradients],
+        *map(_dtype, tensors),
+        *map(_shape, read),
+        # Those of the gradients follow from them.
+        *map(_strides, read),
+        *[(v.dtype, v.data_ptr() % VECTOR) if isinstance(v, Tensor) else None for v in scalars],
+        # As a rule all are multiples: one look at their bits tells.
+        reduce(or_, addresses) % VECTOR and tuple([address % VECTOR for address in addresses]),
     )
     plan = _plans.get(key)
     if plan is None:
         if len(_plans) >= LAYOUTS:
             _plans.clear()
-        plan = _plans[key] = _Plan(spec, lay_out(spec, inputs, gradients, state, counts, scale))
+        laid = lay_out(spec, inputs, arrange(gradients), state, scalars[:-1], scalars[-1])
+        plan = _plans[key] = _Plan(spec, laid)
 
-    dtype = plan.layout.dtype
-    total = torch.empty((), dtype=dtype, device=device)
-    table = torch.empty((report.ROWS, 4), dtype=dtype, device=device)
-    integers = torch.empty(3, dtype=torch.int64, device=device)
-    partials = torch.empty(plan.layout.grid[0], dtype=dtype, device=device)
+    table = torch.empty((report.ROWS, 4), dtype=plan.layout.dtype, device=device)
+    total = table.new_empty(())
+    integers = torch.empty(plan.scratch, dtype=torch.int64, device=device)
     starter = plan.starters.get("forward")
     with _current(device):
-        results = [total, table, integers, partials, counter(device)]
+        word = counter(device)
         if starter is None:
-            _compile(plan, "forward", [*terms, *others, *results])
+            partials = integers[INTEGERS:].view(table.dtype)
+            results = (total, table, integers, partials, word)
+            _compile(plan, "forward", [*given, *gradients, *buffers, *scalars, *results])
         else:
-            starter([*addresses, *held, *[tensor.data_ptr() for tensor in results]], stream_of(device))
-    call = Call(plan, inputs, gradients, table, integers, addresses)
+            at = integers.data_ptr()
+            places = (total.data_ptr(), table.data_ptr(), at, at + 8 * INTEGERS, word.data_ptr())
+            starter([*addresses, *held, *places], stream_of(device))
+    call = Call(plan, given, gradients, read, written, addresses[: -len(buffers)], table, integers)
     return Launched(total, table, integers, call)
 
 
-def backward(call: Call, outputs: Gradients, incoming: Tensor) -> None:
+def backward(call: Call, outputs: Sequence[Tensor], incoming: Tensor) -> None:
     """Launch the backward pass: ``outputs`` become the gradients times ``incoming``.
 
-    Where they are those of the forward pass, nothing is read or written if it had expected that factor.
+    Where they are ``call.written``, nothing is read or written if the forward pass had expected that factor.
     """
-    plan, inputs = call.plan, call.inputs
-    in_place = outputs is call.gradients
-    others = [call.report, call.integers, incoming]
+    plan, addresses = call.plan, call.addresses
+    in_place = outputs is call.written
+    arrived = incoming.data_ptr()
     device = incoming.device
-    starter = plan.starters.get(in_place)
+    kind = in_place, arrived % VECTOR == 0
+    starter = plan.starters.get(kind)
     with _current(device):
         if starter is None:
-            terms = [*_vectors(inputs), inputs.target, *differentiable(inputs), *flatten(outputs)]
-            _compile(plan, in_place, [*terms, *others])
+            fresh = iter(outputs)
+            gradients = [None if gradient is None else next(fresh) for gradient in call.gradients]
+            _compile(plan, kind, [*call.given, *gradients, call.report, call.integers, incoming])
             return
-        addresses = call.addresses
         if not in_place:
-            written = [None if tensor is None else tensor.data_ptr() for tensor in flatten(outputs)]
-            addresses = [*addresses[: -len(written)], *written]
-        starter([*addresses, *[tensor.data_ptr() for tensor in others]], stream_of(device))
+            addresses = [*addresses[: -len(outputs)], *map(_address, outputs)]
+        starter([*addresses, call.report.data_ptr(), call.integers.data_ptr(), arrived], stream_of(device))
 
 
-def _compile(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> None:
+def _compile(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]) -> None:
     """Launch through Triton, and keep what it compiled.
 
     Raises RuntimeError where its cache cannot be written.
@@ -171,11 +195,13 @@ def _compile(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> None:
         ) from error
     # The interpreter compiles nothing.
     if kernel is not None:
-        slots = [None if value is None else Slot(place) for place, value in enumerate(values)]
+        # What is not there is not handed over later either.
+        places = count()
+        slots = [None if value is None else Slot(next(places)) for value in values]
         plan.starters[kind] = Starter(kernel, grid, _arguments(plan, kind, slots))
 
 
-def _arguments(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> tuple[Any, ...]:
+def _arguments(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]) -> tuple[Any, ...]:
     """The kernel's arguments from all that varies, tensors or slots."""
     layout, spec = plan.layout, plan.spec
     options = layout.options
@@ -194,23 +220,12 @@ def _arguments(plan: _Plan, kind: str | bool, values: Sequence[Any]) -> tuple[An
     else:
         *terms, table, integers, incoming = values
         results = Results(None, table, integers, None, None)
-        options = options._replace(BACKWARD=True, METHOD="fixed", ADVANCE=False, IN_PLACE=bool(kind))
+        options = options._replace(BACKWARD=True, METHOD="fixed", ADVANCE=False, IN_PLACE=bool(kind[0]))
     return (*_groups(terms, layout), weighting, results, incoming, layout.numbers, *layout.sizes, options)
 
 
 _STATE = StepState._fields.index("noise_step") - 1
 """Buffers of the state that the kernel reads and moves on."""
-
-
-def _vectors(inputs: LossInputs) -> tuple[Tensor | None, ...]:
-    return (
-        inputs.mel_lengths,
-        inputs.step_lengths,
-        inputs.text_lengths,
-        inputs.truncated,
-        inputs.mel_mean,
-        inputs.mel_std,
-    )
 
 
 def _groups(terms: Sequence[Any], layout: Layout) -> tuple[Any, ...]:
@@ -241,13 +256,20 @@ def _groups(terms: Sequence[Any], layout: Layout) -> tuple[Any, ...]:
     )
 
 
-def _without_gaps(inputs: LossInputs) -> LossInputs:
-    """With every vector contiguous."""
-    if all(vector is None or vector.is_contiguous() for vector in _vectors(inputs)):
-        return inputs
-    names = ("mel_lengths", "step_lengths", "text_lengths", "truncated", "mel_mean", "mel_std")
-    vectors = zip(names, _vectors(inputs), strict=True)
-    return inputs._replace(**{name: v if v is None else v.contiguous() for name, v in vectors})
+def _vectors(inputs: LossInputs) -> tuple[Tensor | None, ...]:
+    """Lengths, flags and statistics, each without gaps."""
+    vectors = (
+        inputs.mel_lengths,
+        inputs.step_lengths,
+        inputs.text_lengths,
+        inputs.truncated,
+        inputs.mel_mean,
+        inputs.mel_std,
+    )
+    for vector in vectors:
+        if vector is not None and not vector.is_contiguous():
+            return tuple(v if v is None else v.contiguous() for v in vectors)
+    return vectors
 
 
 def _scalar(value: Tensor | float, device: torch.device) -> Tensor | float:

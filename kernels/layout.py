@@ -57,11 +57,6 @@ def arrange(flat: Sequence[Tensor | None]) -> Gradients:
     return Gradients(tuple(flat[0:2]), tuple(flat[2:6]), flat[6], tuple(flat[7:]))
 
 
-def flatten(gradients: Gradients) -> list[Tensor | None]:
-    """The inverse of :func:`arrange`."""
-    return [*gradients.mel, *gradients.latents, gradients.stop, *gradients.attention]
-
-
 def lay_out(
     spec: LossSpec,
     inputs: LossInputs,

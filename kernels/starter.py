@@ -8,6 +8,7 @@ are laid down once, in a function that only fills in the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Slot(int):
 class Starter:
     """A compiled kernel of one layout."""
 
-    __slots__ = ("_bind", "_grid", "_kernel")
+    __slots__ = ("_bind", "_grid", "_kernel", "_launch")
 
     def __init__(self, kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
         """
@@ -33,6 +34,7 @@ class Starter:
             arguments: nested as the kernel takes them, a :class:`Slot` in the place of each that varies.
         """
         self._kernel, self._grid = kernel, grid
+        self._launch = partial(kernel.run, *grid)
         self._bind = binder(arguments)
 
     def __call__(self, values: Sequence[Any], stream: int) -> None:
@@ -42,13 +44,12 @@ class Starter:
             values: addresses and numbers, for the slots of these numbers.
             stream: its handle, of the current device.
         """
-        arguments = self._bind(values)
-        kernel = self._kernel
-        if not _DIRECT or _listeners():
+        kernel, arguments = self._kernel, self._bind(values)
+        if _DIRECT and not _listeners():
+            # Without hooks nobody reads the description of the launch.
+            self._launch(stream, kernel.function, kernel.packed_metadata, None, None, None, *arguments)
+        else:
             kernel[self._grid](*arguments)
-            return
-        # Without hooks nobody reads the description of the launch.
-        kernel.run(*self._grid, stream, kernel.function, kernel.packed_metadata, None, None, None, *arguments)
 
 
 def stream_of(device: torch.device) -> int:

@@ -194,14 +194,12 @@ def forward(spec: LossSpec, inputs: LossInputs, *, state: str = "", normalizer: 
 def backward(spec: LossSpec, inputs: LossInputs) -> Any:
     """Compile the backward pass, over the gradients of the forward pass."""
     call = _call(spec, inputs, "", None).call
-    launch.backward(call, call.gradients, torch.ones(()))
+    launch.backward(call, call.written, torch.ones(()))
     return launch.fused_loss.compiled[-1]
 
 
 def _call(spec: LossSpec, inputs: LossInputs, state: str, normalizer: Any) -> launch.Launched:
-    gradients = layout.arrange(
-        [None if t is None else torch.empty_like(t) for t in layout.differentiable(inputs)]
-    )
+    gradients = [None if t is None else torch.empty_like(t) for t in layout.differentiable(inputs)]
     four, scalar = torch.ones(4), torch.zeros((), dtype=torch.int64)
     weights: Any = four
     if state:

@@ -190,7 +190,7 @@ def test_nothing_outside_the_tensors_is_read_or_written(dtype: torch.dtype) -> N
     launched = launch.forward(
         spec,
         inputs,
-        layout.arrange([None if output is None else output[0] for output in outputs]),
+        [None if output is None else output[0] for output in outputs],
         torch.tensor(spec.base_weights, device=DEVICE),
         None,
         None,

@@ -3,6 +3,8 @@ driver notes each launch in place of making it."""
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ from ttsfast.kernels import launch, layout
 from ttsfast.kernels.starter import Slot, binder
 
 from ttsfast.losses import triton_call
-from ttsfast.losses.spec import LossInputs
+from ttsfast.losses.spec import LossInputs, StepState
 
 WEIGHTS = torch.ones(4)
 STEP = torch.zeros((), dtype=torch.int64)
@@ -43,7 +45,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "unbind", "select", "view"}
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "unbind", "select", "slice", "view"}
 
 
 def leaves(inputs: LossInputs) -> list[Tensor]:
@@ -82,11 +84,11 @@ def test_the_table_hands_over_what_the_compiler_was_given() -> None:
     inputs = tensors(terms="mel stop attention", heads=(2, 0), statistics=True)
     leaves(inputs)
     wanted = layout.differentiable(inputs)
-    gradients = layout.arrange([None if t is None else torch.empty_like(t) for t in wanted])
+    gradients = [None if t is None else torch.empty_like(t) for t in wanted]
     with launching_for(TARGETS["sm_90"]) as launched:
         calls = [launch.forward(SPEC, inputs, gradients, WEIGHTS, 3.0, None, STEP) for _ in range(2)]
         for each in calls:
-            launch.backward(each.call, gradients, torch.ones(()))
+            launch.backward(each.call, each.call.written, torch.ones(()))
     assert len(launched) == 4
     results = [{t.data_ptr() for t in (each.total, each.report, each.integers)} for each in calls]
     for first, second in ((0, 1), (2, 3)):
@@ -107,25 +109,117 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, (tuple, list)) else [value]
 
 
-@pytest.mark.parametrize("change", ["address", "stride", "dtype", "scale", "bins"])
+def first_frames(inputs: LossInputs, frames: int) -> LossInputs:
+    """Slices with the strides of the whole."""
+    return inputs._replace(mel=(inputs.mel[0][:, :frames],), target=inputs.target[:, :frames])
+
+
+MEL = tensors(terms="mel")
+FOUR, COUNT = torch.ones(4), torch.zeros((), dtype=torch.int64)
+STATE = StepState("dwa", FOUR, FOUR, FOUR, FOUR, COUNT, COUNT, FOUR, COUNT, True)
+STATISTIC, PLACES = torch.zeros(80), torch.zeros(8, dtype=torch.int64)
+ALL = tensors(terms="mel kl stop")
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "address": ({}, {"inputs": MEL._replace(target=torch.zeros(2 * 32 * 80 + 1)[1:].view(2, 32, 80))}),
+    "stride": ({}, {"inputs": MEL._replace(target=torch.zeros(2, 32, 81)[:, :, :80])}),
+    "bins": ({}, {"inputs": tensors(terms="mel", bins=84)}),
+    "shape": ({"inputs": first_frames(MEL, 31)}, {"inputs": first_frames(MEL, 30)}),
+    "dtype": ({}, {"inputs": tensors(BF16, terms="mel")}),
+    "dtype of lengths": ({}, {"inputs": MEL._replace(mel_lengths=MEL.mel_lengths.int())}),
+    "which statistic": (
+        {"inputs": MEL._replace(mel_mean=STATISTIC)},
+        {"inputs": MEL._replace(mel_std=STATISTIC)},
+    ),
+    "which gradient": ({"inputs": ALL, "wanted": 2}, {"inputs": ALL, "wanted": 3}),
+    "no gradient": ({"wanted": 0}, {}),
+    "scale on the device": ({}, {"scale": torch.ones(())}),
+    "dtype of the scale": ({"scale": torch.ones(())}, {"scale": torch.ones((), dtype=torch.float64)}),
+    "address of the scale": ({"scale": torch.ones(())}, {"scale": torch.ones(2)[1]}),
+    "normalizer": ({}, {"normalizer": 3.0}),
+    "normalizer on the device": ({"normalizer": 3.0}, {"normalizer": torch.ones(())}),
+    "which is on the device": (
+        {"normalizer": 3.0, "scale": torch.ones(())},
+        {"normalizer": torch.ones(()), "scale": 2.0},
+    ),
+    "state": ({}, {"weights": STATE}),
+    "method": ({"weights": STATE}, {"weights": STATE._replace(method="origin")}),
+    "advance": ({"weights": STATE}, {"weights": STATE._replace(advance=False)}),
+    "address of the state": ({"weights": STATE}, {"weights": STATE._replace(fast=torch.ones(5)[1:])}),
+    "address of the step": ({"step": PLACES[0]}, {"step": PLACES[1]}),
+    "options": ({}, {"spec": replace(SPEC, mel_loss="l1")}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_another_layout_is_compiled_anew(change: str) -> None:
-    inputs = tensors(terms="mel")
-    other: dict[str, Any] = {"terms": "mel"} | ({"bins": 84} if change == "bins" else {})
-    changed = tensors(BF16 if change == "dtype" else torch.float32, **other)
-    if change == "address":
-        changed = changed._replace(target=torch.zeros(2 * 32 * 80 + 1)[1:].view(2, 32, 80))
-    if change == "stride":
-        changed = changed._replace(target=torch.zeros(2, 32, 81)[:, :, :80])
-    with launching_for(TARGETS["sm_90"]):
-        for each, scale in ((inputs, None), (changed, torch.ones(()) if change == "scale" else None)):
-            none = layout.arrange([None] * len(layout.differentiable(each)))
-            launch.forward(SPEC, each, none, WEIGHTS, None, scale, STEP)
+    """And the layout before it is still known."""
+    with launching_for(TARGETS["sm_90"]) as launched:
+        for options in (*CHANGES[change], *CHANGES[change]):
+            inputs = options.get("inputs", MEL)
+            gradients: list[Tensor | None] = [None] * len(layout.differentiable(inputs))
+            if "wanted" in options:
+                wanted = layout.differentiable(inputs)[options["wanted"]]
+                assert wanted is not None
+                gradients[options["wanted"]] = torch.empty_like(wanted)
+            launch.forward(
+                options.get("spec", SPEC),
+                inputs,
+                gradients,
+                options.get("weights", WEIGHTS),
+                options.get("normalizer"),
+                options.get("scale"),
+                options.get("step", STEP),
+            )
         assert len(launch._plans) == 2
+    through_compiler = [any(isinstance(leaf, Tensor) for leaf in _leaves(given)) for _, given in launched]
+    assert through_compiler == [True, True, False, False]
+
+
+def test_what_arrives_may_lie_anywhere() -> None:
+    """Backward of a sum of losses hands over elements of one tensor."""
+    wanted = layout.differentiable(MEL)
+    gradients = [None if t is None else torch.empty_like(t) for t in wanted]
+    arriving = torch.ones(8)
+    with launching_for(TARGETS["sm_90"]) as launched:
+        call = launch.forward(SPEC, MEL, gradients, WEIGHTS, None, None, STEP).call
+        for place in (0, 1, 4, 5):
+            launch.backward(call, call.written, arriving[place])
+    through_compiler = [any(isinstance(leaf, Tensor) for leaf in _leaves(given)) for _, given in launched[1:]]
+    assert through_compiler == [True, True, False, False]
+    assert [call.written[0].data_ptr() in _leaves(given) for _, given in launched[3:]] == [True, True]
+
+
+def test_fresh_gradients_take_the_places_of_those_handed_out() -> None:
+    wanted = layout.differentiable(ALL)
+    gradients = [None if t is None else torch.empty_like(t) for t in wanted]
+    with launching_for(TARGETS["sm_90"]) as launched:
+        call = launch.forward(SPEC, ALL, gradients, WEIGHTS, None, None, STEP).call
+        for _ in range(2):
+            fresh = [torch.empty_like(gradient) for gradient in call.written]
+            launch.backward(call, fresh, torch.ones(()))
+    addresses = [gradient.data_ptr() for gradient in fresh]
+    handed = [leaf for leaf in _leaves(launched[-1][1]) if leaf in addresses]
+    assert handed == addresses
+    assert not {gradient.data_ptr() for gradient in call.written} & set(_leaves(launched[-1][1]))
+
+
+def test_a_total_kept_after_backward_keeps_nothing_that_the_model_made() -> None:
+    weight = torch.zeros(80, requires_grad=True)
+    with launching_for(TARGETS["sm_90"]):
+        # The stand-in for a driver keeps the tensors of the first launch, the table has addresses alone.
+        for _ in range(2):
+            inputs = MEL._replace(mel=(MEL.mel[0] * weight,))
+            made = weakref.ref(inputs.mel[0])
+            total = triton_call.run(SPEC, inputs, WEIGHTS, None, None, STEP)[0].total
+            del inputs
+            assert made() is not None
+            total.backward()
+    assert made() is None
 
 
 def test_profilers_hear_of_launches_from_the_table() -> None:
     inputs = tensors(terms="mel")
-    none = layout.arrange([None] * len(layout.differentiable(inputs)))
+    none: list[Tensor | None] = [None] * len(layout.differentiable(inputs))
     heard: list[str] = []
 
     def listen(metadata: Any) -> None:
@@ -167,7 +261,7 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
             return launching
 
     inputs = tensors(terms="mel")
-    none = layout.arrange([None] * len(layout.differentiable(inputs)))
+    none: list[Tensor | None] = [None] * len(layout.differentiable(inputs))
     with launching_for(TARGETS["sm_90"]):
         monkeypatch.setattr(launch, "fused_loss", Refusing())
         with pytest.raises(RuntimeError, match=r"'/readonly/.triton'.*TRITON_CACHE_DIR"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from ttsfast.kernels import launch, layout
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
+
+_version = attrgetter("_version")
 
 
 def run(
@@ -25,15 +28,14 @@ def run(
     """The result and the weights (4,) it used; arguments as a backend's, or a state in the weights' place."""
     tensors = layout.differentiable(inputs)
     gradients = _empty_gradients(spec, tensors)
-    given = layout.arrange(gradients)
-    launched = launch.forward(spec, inputs, given, weights, normalizer, grad_scale, step)
+    launched = launch.forward(spec, inputs, gradients, weights, normalizer, grad_scale, step)
     total = launched.total
     wanted = [t for t, gradient in zip(tensors, gradients, strict=True) if gradient is not None]
     if wanted:
         total = _Attach.apply(launched.call, [total], *wanted)
     values, floors, used, _, _ = launched.report.unbind()
-    frames, clamped, _ = launched.integers.unbind()
-    return BackendResult(total, values, floors, frames, clamped), used
+    integers = launched.integers
+    return BackendResult(total, values, floors, integers[0], integers[1]), used
 
 
 def _empty_gradients(spec: LossSpec, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -58,41 +60,32 @@ class _Attach(Attaching):
 
     @staticmethod
     def forward(ctx: Any, call: Any, total: list[Tensor], *tensors: Tensor) -> Tensor:
-        ctx.call = call
         # Not saved as autograd saves: hooks that move saved tensors elsewhere would move them for nothing.
-        ctx.versions = _versions(call.inputs)
+        # Those made in inference mode do not count how often they are modified.
+        counting = [tensor for tensor in call.read if not tensor.is_inference()]
+        ctx.held = call, counting, [*map(_version, counting)]
         # In a list, since autograd would take an argument that comes back for a view.
         return total.pop()
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        call = ctx.call
-        if call is None:
+        if ctx.held is None:
             raise RuntimeError(
                 "the loss is differentiated a second time, after its gradients were handed over: "
                 "pass retain_graph=True to the first backward"
             )
-        if _versions(call.inputs) != ctx.versions:
+        call, counting, versions = ctx.held
+        if [*map(_version, counting)] != versions:
             raise RuntimeError(
                 "a tensor that the loss was computed from has been modified by an in-place operation since: "
                 "pass a clone of it, or modify it after backward"
             )
-        outputs = call.gradients
+        gradients = call.written
         if graph_is_kept():
-            flat = [None if g is None else torch.empty_like(g) for g in layout.flatten(outputs)]
-            outputs = layout.arrange(flat)
+            gradients = [torch.empty_like(gradient) for gradient in gradients]
         else:
-            ctx.call = None
-        launch.backward(call, outputs, incoming)
-        given = [gradient for gradient in layout.flatten(outputs) if gradient is not None]
+            ctx.held = None
+        launch.backward(call, gradients, incoming)
         if torch.is_grad_enabled():
-            given = [Once.apply(gradient, *call.inputs.values()) for gradient in given]
-        return (None, None, *given)
-
-
-def _versions(inputs: LossInputs) -> list[int]:
-    """How often each tensor that the backward pass may read has been modified."""
-    vectors = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
-    read = [*inputs.values(), *(vector for vector in vectors if vector is not None)]
-    # Those made in inference mode keep no count.
-    return [tensor._version for tensor in read if not tensor.is_inference()]
+            gradients = [Once.apply(gradient, *call.read) for gradient in gradients]
+        return (None, None, *gradients)

@@ -148,14 +148,14 @@ def _losses(
     launched = launch.forward(
         _decoded(tuple(words), tuple(whole), tuple(numbers)),
         inputs,
-        layouts.arrange(layouts.differentiable(_arranged(written, vectors, layout))),
+        layouts.differentiable(_arranged(written, vectors, layout)),
         weights,
         Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
         grad_scale,
         step,
     )
     gradients = [gradient for gradient in written if gradient is not None]
-    return launched.total, launched.report, launched.integers, gradients
+    return launched.total, launched.report, launched.integers[:3], gradients
 
 
 def _shapes(
