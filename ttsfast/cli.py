@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ttsfast import cli_data, cli_voice
+from ttsfast import cli_data, cli_voice, streams
 from ttsfast.cli_bench import bench
 from ttsfast.errors import ExportError, InputError, Preempted, SaidByAnotherRank, TrainingError, exit_code
+from ttsfast.files import naming
 
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
@@ -38,11 +40,14 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Every rank would print torch's warning that looking for unused parameters costs time; it is meant.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    streams.open_closed()
     try:
         _run()
     finally:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             _leave_at_once(sys.exc_info()[1])
+        streams.settle(sys.stdout)
+        streams.settle(sys.stderr)
 
 
 def _leave_at_once(end: BaseException | None) -> NoReturn:
@@ -53,20 +58,27 @@ def _leave_at_once(end: BaseException | None) -> NoReturn:
     if isinstance(end, SystemExit):
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     elif end is not None:
-        traceback.print_exception(end)
+        traceback.print_exception(end, file=streams.Forgiving(sys.stderr))
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.settle(sys.stdout)
+    streams.settle(sys.stderr)
     os._exit(code)
 
 
 def _run() -> None:
     try:
-        app()
+        try:
+            app()
+        finally:
+            with naming("stdout", "what was to be printed is lost"):
+                sys.stdout.flush()
     except SaidByAnotherRank as error:
         sys.exit(error.code)
     except (InputError, Preempted, TrainingError, ExportError, OSError) as error:
-        print(f"ttsfast: {error}", file=sys.stderr)
+        if isinstance(error, Preempted):
+            # Whoever sends it again, to the group of processes say, is obeyed already.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print(f"ttsfast: {error}", file=streams.Forgiving(sys.stderr))
         sys.exit(exit_code(error))
 
 

@@ -55,6 +55,16 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     fsync_folder(path.parent)
 
 
+@contextmanager
+def naming(path: Path | str, remedy: str) -> Iterator[None]:
+    """In the block that writes ``path``, give an OSError one line that names it and ends in ``remedy``."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OSError(f"{path}: cannot be written ({why}); {remedy}") from error
+
+
 def output_folder(path: Path) -> Path:
     """Make a folder for results before the work that fills it; raise InputError when that cannot be."""
     try:

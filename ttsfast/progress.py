@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+from ttsfast.streams import Forgiving
+
 T = TypeVar("T")
+
+
+class _Console(Console):
+    """On stderr, which a run outlives: its log is a file."""
+
+    @property
+    def file(self) -> Any:
+        return Forgiving(super().file)
+
+    @file.setter
+    def file(self, stream: Any) -> None:
+        self._file = stream
+
+
+console = _Console(stderr=True)
 
 
 def progress_bar() -> Progress:
