@@ -152,7 +152,7 @@ def test_a_disk_that_fills_up_at_any_byte_leaves_the_checkpoint_before(limit: in
     attempt(1)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"step-00000002: cannot be written .*: make room"):
             attempt(2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import sys
+import threading
 import types
 from collections.abc import Callable
 from itertools import islice
@@ -119,6 +121,24 @@ def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"/dev/full: cannot be written \(No space left on device\); make room"):
         fill()
+
+
+def test_a_board_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard writes in a thread: its error is raised at a later call, and prints nothing by itself."""
+
+    def fill() -> None:
+        with Telemetry(tmp_path, 0, 1) as telemetry:
+            telemetry.scalars("train", 1, {"mel": 0.5})
+            shutil.rmtree(tmp_path / "tensorboard")
+            telemetry.scalars("train", 2, {"mel": 0.5})
+
+    printed: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    hook = threading.excepthook
+    with pytest.raises(OSError, match=r"tensorboard: cannot be written \(No such file.*\); make room"):
+        fill()
+    assert threading.excepthook is hook
+    assert not printed
 
 
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, fsync_folder
+from ttsfast.files import atomic_write, fsync_folder, naming
 from ttsfast.training.migration import FORMAT, migrate
 
+KEPT = "earlier checkpoints are as they were: make room, or let it be written to, and --resume from the last"
 PAYLOAD = ("weights.safetensors", "training.safetensors", "voice.json")
 
 
@@ -69,29 +70,41 @@ def save_checkpoint(
     Raises:
         OSError: it cannot be written, as on a full disk; the earlier checkpoints are as they were.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.tmp")
-    _delete(temporary)
-    temporary.mkdir()
-    try:
-        for name, tensors in (("weights", weights), ("training", training)):
-            # safetensors refuses shared and strided storage: every entry becomes its own copy.
-            own = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-            _save_tensors(own, temporary / f"{name}.safetensors")
-        (temporary / "voice.json").write_text(json.dumps(voice, ensure_ascii=False), encoding="utf-8")
-        files = {name: _fingerprint(temporary / name) for name in PAYLOAD}
-        body = {"format": FORMAT, "step": step, "files": files, **state}
-        text = json.dumps({**body, "seal": _seal(body)}, indent=1, ensure_ascii=False)
-        (temporary / "state.json").write_text(text, encoding="utf-8")
-        for file in temporary.iterdir():
-            _fsync_file(file)
-        fsync_folder(temporary)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_folder(final.parent)
+    with naming(final, KEPT):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.tmp")
+        _delete(temporary)
+        temporary.mkdir()
+        try:
+            _fill(temporary, step, {"weights": weights, "training": training}, voice, state)
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_folder(final.parent)
     return final
+
+
+def _fill(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    voice: Mapping[str, Any],
+    state: Mapping[str, Any],
+) -> None:
+    """All files of a checkpoint, on the disk before this returns."""
+    for name, part in tensors.items():
+        # safetensors refuses shared and strided storage: every entry becomes its own copy.
+        own = {key: value.detach().cpu().contiguous().clone() for key, value in part.items()}
+        _save_tensors(own, folder / f"{name}.safetensors")
+    (folder / "voice.json").write_text(json.dumps(voice, ensure_ascii=False), encoding="utf-8")
+    files = {name: _fingerprint(folder / name) for name in PAYLOAD}
+    body = {"format": FORMAT, "step": step, "files": files, **state}
+    text = json.dumps({**body, "seal": _seal(body)}, indent=1, ensure_ascii=False)
+    (folder / "state.json").write_text(text, encoding="utf-8")
+    for file in folder.iterdir():
+        _fsync_file(file)
+    fsync_folder(folder)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -156,7 +169,8 @@ def best_checkpoint(run_folder: Path) -> Path | None:
 
 def record_best(run_folder: Path, step: int, metric: str, value: float) -> None:
     """Point at the best checkpoint."""
-    with atomic_write(run_folder / "checkpoints" / "best.json") as handle:
+    path = run_folder / "checkpoints" / "best.json"
+    with naming(path, KEPT), atomic_write(path) as handle:
         handle.write(json.dumps({"step": step, "metric": metric, "value": value}).encode())
 
 
@@ -206,7 +220,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, path)
     except SafetensorError as error:
         # What the library raises for a full disk too.
-        raise OSError(f"{path}: cannot be written ({error}); earlier checkpoints are as they were") from error
+        raise OSError(f"{path.name}: {error}") from error
 
 
 def _seal(body: Mapping[str, Any]) -> str:

@@ -13,12 +13,11 @@ import numpy as np
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
+from ttsfast.files import atomic_write, naming
 from ttsfast.progress import console, progress_bar
+from ttsfast.training.board import RESUME, Board
 from ttsfast.training.wandb_board import WandbBoard
 
 if TYPE_CHECKING:
@@ -36,10 +35,11 @@ class Telemetry:
         self, run_folder: Path, step: int, max_steps: int, *, validated: bool = True, wandb: str = "off"
     ) -> None:
         self._wandb = None if wandb == "off" else WandbBoard(run_folder, wandb)
-        self.lost_steps = _rewind(run_folder / LOG_NAME, step, validated)
-        self._log = (run_folder / LOG_NAME).open("a", encoding="utf-8")
-        # Events after the checkpoint are about to be written again.
-        self._board = SummaryWriter(str(run_folder / "tensorboard"), purge_step=step + 1 if step else None)
+        path = run_folder / LOG_NAME
+        with naming(path, RESUME):
+            self.lost_steps = _rewind(path, step, validated)
+            self._log = path.open("a", encoding="utf-8")
+        self._board = Board(run_folder / "tensorboard", step + 1 if step else None)
         self._bar = progress_bar()
         self._task = self._bar.add_task("training", total=max_steps, completed=step)
         self._status = Text()
@@ -56,12 +56,14 @@ class Telemetry:
     ) -> None:
         self._bar.update(self._task, completed=self._step)
         self._live.stop()
-        self._board.close()
         if self._wandb is not None:
             self._wandb.close(failed=kind is not None)
         # On a full disk what is buffered still cannot be written; that was raised where it came up.
         with suppress(OSError) if kind is not None else nullcontext():
-            self._log.close()
+            try:
+                self._board.close()
+            finally:
+                self._log.close()
 
     def advance(self, step: int) -> None:
         """Move the bar, where that can be seen: it is not drawn at every step."""
@@ -85,20 +87,13 @@ class Telemetry:
 
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
-        try:
+        with naming(Path(self._log.name), RESUME):
             self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             self._log.flush()
-        except OSError as error:
-            raise OSError(
-                f"{self._log.name}: cannot be written ({error.strerror}); make room, and --resume from the "
-                "last checkpoint"
-            ) from error
         numbers = {
             f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))
         }
-        # In one event: one by one they take ten times as long.
-        entries = [Summary.Value(tag=name, simple_value=float(value)) for name, value in numbers.items()]
-        self._board._get_file_writer().add_summary(Summary(value=entries), step)
+        self._board.scalars(numbers, step)
         if self._wandb is not None:
             self._wandb.log(step, numbers)
 
@@ -106,12 +101,12 @@ class Telemetry:
         """Show a matplotlib figure (and close it)."""
         if self._wandb is not None:
             self._wandb.figure(step, name, figure)
-        self._board.add_figure(name, figure, step)
+        self._board.figure(name, figure, step)
 
     def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
         """Play a waveform (samples,)."""
         wave = wave / max(1.0, float(np.abs(wave).max(initial=0.0)))
-        self._board.add_audio(name, wave[None, :], step, sample_rate=sample_rate)
+        self._board.audio(name, wave, sample_rate, step)
         if self._wandb is not None:
             self._wandb.audio(step, name, wave, sample_rate)
 
