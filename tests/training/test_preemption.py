@@ -22,7 +22,7 @@ from ttsfast.training import state as state_module
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.checkpoint import best_checkpoint, checkpoints
 from ttsfast.training.preemption import Preemption
-from ttsfast.training.telemetry import read_log
+from ttsfast.training.telemetry import Telemetry, read_log
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -114,6 +114,28 @@ def test_the_handler_of_before_is_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_second_sigterm_while_the_run_closes_is_no_other_end(
+    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    closing = Telemetry.__exit__
+
+    def close(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        closing(*args)
+
+    monkeypatch.setattr(Telemetry, "__exit__", close)
+    before = signal.signal(signal.SIGTERM, lambda *_: killed.append(1))
+    try:
+        with Trainer(configured(make_config, tmp_path / "run"), model=make_model()) as trainer:
+            trainer.preemption.requested = True
+            with pytest.raises(Preempted):
+                trainer.fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not killed
+
+
 def test_the_command_line_exits_with_its_documented_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,8 +143,14 @@ def test_the_command_line_exits_with_its_documented_code(
         raise Preempted("runs/voice: stopped by SIGTERM")
 
     monkeypatch.setattr(cli, "app", preempted)
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        # On its way out already: whoever sends it again is obeyed.
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert caught.value.code == 75
     assert capsys.readouterr().err == "ttsfast: runs/voice: stopped by SIGTERM\n"
 

@@ -153,7 +153,8 @@ class Trainer:
         """
         training = self.config.training
         batches = forever(self.loader)
-        with self._open_telemetry() as self.telemetry, self.preemption:
+        # SIGTERM may come more than once: until the last line is written, too.
+        with self.preemption, self._open_telemetry() as self.telemetry:
             greet(self)
             if self.step and self._validation_due:
                 self.validate()  # SIGTERM came before it, or in its midst
