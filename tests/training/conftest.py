@@ -9,76 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from tiny_model import TinyModel
 
 from ttsfast.config import Config, config_from_dict
 from ttsfast.data.audio import write_wav
 from ttsfast.data.prepare import PrepareOptions, prepare
-from ttsfast.models.interface import AcousticOutput, FreeRunning
 
 SAMPLE_RATE = 22050
-
-
-class TinyModel(nn.Module):
-    """All outputs of an acoustic model from a few linear layers; r = 2."""
-
-    reduction_factor = 2
-
-    def __init__(self, symbols: int, bins: int = 80, width: int = 8) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(symbols, width)
-        self.dropout = nn.Dropout(0.1)
-        self.read = nn.Linear(bins, width)
-        self.write = nn.Linear(width, bins * 2)
-        self.stop = nn.Linear(width, 1)
-        self.latent = nn.Linear(width, 4)
-
-    def forward(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        mel: Tensor,
-        mel_lengths: Tensor,
-        speaker: Tensor | None = None,
-    ) -> AcousticOutput:
-        batch, frames, bins = mel.shape
-        steps = frames // 2
-        valid = torch.arange(frames) < mel_lengths[:, None]
-        before = torch.roll(torch.where(valid[..., None], mel, 0.0)[:, 1::2], 1, dims=1)
-        hidden = self.dropout(torch.tanh(self.read(before)))
-        keys = self.embed(text)
-        mask = torch.arange(text.shape[1]) < text_lengths[:, None]
-        attention = (hidden @ keys.mT).masked_fill(~mask[:, None], -torch.inf).softmax(-1)
-        hidden = hidden + attention @ keys
-        mean = torch.where(valid[:, 1::2, None], hidden, 0.0).sum(dim=1) / (mel_lengths[:, None] // 2)
-        mu, logvar = self.latent(mean).chunk(2, dim=-1)
-        return AcousticOutput(
-            mel=self.write(hidden).reshape(batch, steps * 2, bins),
-            stop_logits=self.stop(hidden)[..., 0],
-            step_lengths=(mel_lengths + 1) // 2,
-            attention=attention,
-            posterior=(mu, logvar),
-        )
-
-    def synthesize(
-        self,
-        text: Tensor,
-        text_lengths: Tensor,
-        speaker: Tensor | None = None,
-        *,
-        max_frames: int,
-        stop_threshold: float = 0.5,
-    ) -> FreeRunning:
-        batch, symbols = text.shape
-        frames = 2 * max(2, int(10 * float(self.stop.bias.detach().sigmoid())))
-        return FreeRunning(
-            mel=self.write(self.embed(text).mean(1, keepdim=True))
-            .reshape(batch, 2, -1)
-            .repeat(1, frames // 2, 1),
-            mel_lengths=torch.full((batch,), frames),
-            attention=torch.full((batch, frames // 2, symbols), 1.0 / symbols),
-            stopped=torch.ones(batch, dtype=torch.bool),
-        )
 
 
 def write_corpus(folder: Path, utterances: int = 20) -> Path:

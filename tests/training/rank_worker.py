@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import TinyModel
+from tiny_model import TinyModel
 from torch import Tensor, nn
 
 from ttsfast import cli

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyModel
+from tiny_model import TinyModel
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TinyModel
 from rank_runs import WORKER, ended, errors_of, job, start, torchrun, weights
 from rank_worker import MovingModel, tiny_model
+from tiny_model import TinyModel
 
 from ttsfast.config import Config
 from ttsfast.data.store import Store
