@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(BIN)/ttsfast demo --language $(LANG_CODE) --engine $(ENGINE) --run $(RUN)
 
 test: $(VENV)/.dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
