@@ -125,9 +125,13 @@ class LossStep {
   py::object allocate_;
   std::vector<Real> wanted_;
   bool rounded_ = false;
+  // The loss that they belong to may be gone by the backward pass.
+  py::object statistics_[2];
   // Every tensor that is read and, where there are gradients, how often each had been modified.
   std::vector<py::object> read_;
   std::vector<std::int64_t> versions_;
+  // Where the first of them, the real ones, lay: assigned to `.data`, a tensor is elsewhere in the same version.
+  std::vector<const void*> memory_;
 };
 
 LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& state) : options_(options) {
@@ -145,6 +149,8 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& st
   objects.target = plain(argument(kTarget));
   objects.mean = plain_or_none(argument(kMean));
   objects.deviation = plain_or_none(argument(kDeviation));
+  statistics_[0] = py::reinterpret_borrow<py::object>(objects.mean);
+  statistics_[1] = py::reinterpret_borrow<py::object>(objects.deviation);
   plain_pair(argument(kPosterior), objects.posterior);
   plain_pair(argument(kPrior), objects.prior);
   if (objects.prior[0] != Py_None && objects.posterior[0] == Py_None) refuse("a prior without posterior");
@@ -183,8 +189,10 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& st
   for (PyObject* vector : {objects.mel_lengths, objects.step_lengths, objects.text_lengths, objects.truncated})
     if (vector != Py_None) read_.push_back(py::reinterpret_borrow<py::object>(vector));
   // A tensor made in inference mode has no version: the search for it raises.
-  if (!wanted_.empty())
+  if (!wanted_.empty()) {
     for (const py::object& object : read_) versions_.push_back(version(object.ptr()));
+    for (const Real& real : reals) memory_.push_back(real.tensor.data);
+  }
 }
 
 // Memory for the gradients, where the next sweep writes them.
@@ -220,7 +228,8 @@ py::tuple LossStep::run(const State& state) {
 
 py::list LossStep::again(double scale) {
   for (std::size_t i = 0; i < read_.size(); ++i)
-    if (version(read_[i].ptr()) != versions_[i])
+    if (version(read_[i].ptr()) != versions_[i] ||
+        (i < memory_.size() && tensor(read_[i].ptr(), "an input").data != memory_[i]))
       throw std::runtime_error(
           "a tensor that the loss was computed from has been modified by an inplace operation since: "
           "pass a clone of it, or modify it after backward");

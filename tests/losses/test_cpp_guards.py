@@ -64,6 +64,32 @@ def test_what_a_second_sweep_reads_must_not_have_changed(change: str) -> None:
         (2 * out.total).backward()
 
 
+@pytest.mark.parametrize("smoothing", ["mean", "noise"])
+def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
+    """The statistics are its own, and a second sweep reads them."""
+    mean, std = torch.linspace(-3.0, 3.0, 8), torch.linspace(0.5, 2.0, 8)
+    options = {"mel_loss": "mse", "mel_smoothing": smoothing, "mel_label_smoothing": 0.5}
+    found = []
+    for backend in ("cpp", "torch"):
+        x = frames(1, torch.bfloat16).requires_grad_()
+        loss = mel_loss(backend, **options, mel_mean=mean, mel_std=std)
+        total = loss(x, frames(2), LENGTHS).total
+        del loss
+        # Memory that was given back is given out again.
+        held = [torch.full((8,), 1e3) for _ in range(2000)]
+        found.append(torch.autograd.grad(3 * total, x)[0].float())
+        del held
+    torch.testing.assert_close(*found, rtol=2**-7, atol=0)
+
+
+def test_a_second_sweep_reads_no_memory_that_was_exchanged() -> None:
+    x = frames(1, torch.bfloat16).requires_grad_()
+    out = mel_loss("cpp")(x, frames(2, torch.bfloat16), LENGTHS)
+    x.data = frames(3, torch.bfloat16)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (2 * out.total).backward()
+
+
 @pytest.mark.skipif(not sweep.READS_TENSORS, reason="this torch has no interface to read tensors through")
 def test_what_a_call_reports_may_be_changed() -> None:
     x = frames(1, torch.bfloat16).requires_grad_()
