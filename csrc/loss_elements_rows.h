@@ -76,8 +76,9 @@ TTSFAST_INLINE Divergence<typename Lanes<T>::Vector> divergence(const Row<T>& ro
     const V logvar = take(row.input[3] + i, count);
     difference -= take(row.input[2] + i, count);
     ratio -= logvar;
-    // Equal means are at distance 0 under any prior, one of infinite precision included.
-    root = difference == 0 ? root : power(T(-0.5) * logvar);
+    // Equal means are at distance 0 under any prior, one of infinite precision included, and infinitely distant
+    // ones at infinity: only these are their own doubles.
+    root = difference + difference == difference ? root : power(T(-0.5) * logvar);
     difference *= root;
   }
   const auto grown = exponential(ratio);

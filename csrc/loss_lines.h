@@ -138,8 +138,9 @@ TTSFAST_INLINE void kl_run(const KlLine<T, S>& line, std::int64_t n, std::int64_
       const V logvar = fetch<T, kWhole>(line.prior_logvar + i, count);
       difference -= fetch<T, kWhole>(line.prior_mu + i, count);
       ratio -= logvar;
-      // The root of the prior's precision; equal means are at distance 0 whatever it is, infinite included.
-      root = difference == 0 ? root : power(T(-0.5) * logvar);
+      // The root of the prior's precision; equal means are at distance 0 whatever it is, infinite included, and
+      // infinitely distant ones at infinity, be it 0: only these are their own doubles.
+      root = difference + difference == difference ? root : power(T(-0.5) * logvar);
       difference *= root;
     }
     const auto grown = exponential(ratio);

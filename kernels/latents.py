@@ -60,8 +60,9 @@ def divergence(latents, strides, utterance, t, z, inside, ACC: tl.constexpr):
         distance = mu - load(pointers_at(latents[2], utterance, t, z, strides, 2), inside, ACC)
         spread = load(pointers_at(latents[3], utterance, t, z, strides, 3), inside, ACC)
         ratio -= spread
-        # Equal means are at distance 0 under any prior: exp may overflow there, and 0 * inf is NaN.
-        precision = exp(-0.5 * tl.where(distance == 0, 0.0, spread))
+        # Equal means are at distance 0 under any prior, and infinitely distant ones at infinity: exp may
+        # overflow or underflow there, and 0 * inf is NaN. Only 0 and the infinities are their own doubles.
+        precision = exp(-0.5 * tl.where(distance + distance == distance, 0.0, spread))
         difference = distance * precision
     change = expm1(ratio)
     square = difference * difference

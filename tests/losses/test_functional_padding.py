@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_a_prior_of_infinite_precision_at_equal_means() -> None:
     )
     assert not nats.any()
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(nats.sum(), inputs))
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("backend", [BACKEND, "torch"])
+@pytest.mark.parametrize("logvar", [-300.0, 0.0, 180.0, 200.0, 300.0, 3000.0])
+def test_infinitely_distant_means(logvar: float, backend: str, reduction: str) -> None:
+    """Infinitely many nats under any prior of finite variance, though its precision may underflow."""
+    values = (math.inf, min(logvar, 0.5), 0.0, logvar)
+    for dtype in (torch.float32,) if backend == "triton" else (torch.float32, torch.float64):
+        inputs = [torch.full((1, 1, 1), value, dtype=dtype).requires_grad_() for value in values]
+        mu, own, *prior = inputs
+        nats = gaussian_kl_loss(mu, own, prior=(prior[0], prior[1]), reduction=reduction, backend=backend)
+        assert nats.item() == math.inf
+        slopes = [slope.item() for slope in torch.autograd.grad(nats.sum(), inputs)]
+        assert slopes[0] == math.inf
+        assert slopes[2] == -math.inf
+        assert slopes[3] == -math.inf
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])

@@ -73,8 +73,10 @@ def kl_vectors(
     else:
         prior_mu, prior_logvar = (_select(chosen, part) for part in prior)
         distance = mu - prior_mu
-        # Equal means are at distance 0 under any prior: exp(-logvar) may overflow, and 0 * inf is NaN.
-        spread = torch.where(distance == 0, torch.zeros_like(prior_logvar), prior_logvar)
+        # Equal means are at distance 0 under any prior, and infinitely distant ones at infinity: exp(-logvar)
+        # may overflow or underflow, and 0 * inf is NaN. The zero in its place keeps the derivative.
+        zero = (prior_logvar - prior_logvar.detach()).nan_to_num(0.0)
+        spread = torch.where((distance == 0) | distance.isinf(), zero, prior_logvar)
         # The square root of the precision, so that it overflows twice as late.
         difference = distance * torch.exp(-0.5 * spread)
         ratio = logvar - prior_logvar
