@@ -21,8 +21,9 @@ from functional_cases import (
 )
 from loss_checks import assert_close
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
-from ttsfast.functional import stop_bce_loss
+from ttsfast.functional import gaussian_kl_loss, guided_attention_loss, mel_huber_loss, stop_bce_loss
 from ttsfast.losses import elements
 
 pytestmark = needs_a_fused_backend
@@ -70,6 +71,29 @@ def test_one_compiled_graph(term: str, reduction: str) -> None:
     pairs = (torch.autograd.grad(each, wanted, arriving) for each in (values, expected))
     for a, b in zip(*pairs, strict=True):
         assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="what is traced for the Triton backend does not look at lengths")
+@pytest.mark.parametrize("backend", [BACKEND, "torch"])
+def test_one_graph_for_sizes_that_vary(backend: str) -> None:
+    def every(frames: int) -> Tensor:
+        mel, lengths = torch.ones(2, frames, 4), torch.tensor([frames, 3])
+        given: dict[str, Any] = {"reduction": "none", "backend": backend}
+        return torch.stack(
+            [
+                mel_huber_loss(mel, 0 * mel, lengths, **given).sum(),
+                gaussian_kl_loss(mel, mel, lengths, **given).sum(),
+                stop_bce_loss(mel[..., 0], lengths, **given).sum(),
+                guided_attention_loss(mel, lengths, torch.tensor([4, 2]), **given).sum(),
+            ]
+        )
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(every, fullgraph=True, dynamic=True, backend=counter)
+    for frames in (9, 7, 12):
+        assert_close(compiled(frames), every(frames), rtol=1e-6, atol=0)
+    assert counter.frame_count == 1
 
 
 def test_autocast_changes_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from loss_checks import assert_close, make_batch, make_loss
+from torch._dynamo.testing import CompileCounter
 
 from ttsfast import TTSLoss
 from ttsfast.losses import backend as backends
@@ -92,6 +93,24 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TTSLoss(**options)
+
+
+@pytest.mark.parametrize("seed", ["seven", 0.5, None])
+def test_a_seed_that_is_no_whole_number(seed: Any) -> None:
+    with pytest.raises(TypeError, match="seed must be a whole number"):
+        TTSLoss(seed=seed)
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_one_graph_for_sizes_that_vary(backend: str) -> None:
+    torch._dynamo.reset()
+    eager, loss = (make_loss(backend=backend, weighting="fixed") for _ in range(2))
+    counter = CompileCounter()
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend=counter)
+    for lengths in ([9, 4], [7, 5], [12, 3]):
+        batch = make_batch(lengths, [3, 2])
+        assert_close(compiled(**batch).total, eager(**batch).total, rtol=1e-6, atol=0)
+    assert counter.frame_count == 1
 
 
 BAD_CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [

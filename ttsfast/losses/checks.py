@@ -301,7 +301,8 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 def in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
     """Raise ValueError for a number that is not finite or not within ``low`` and ``high``."""
     above = value > low if open_low else value >= low
-    if not (above and value <= high and math.isfinite(value)):
+    # In comparisons alone: a compiled graph knows no other question to a number that may vary.
+    if not (above and value <= high and value < math.inf):
         bound = "more than" if open_low else "at least"
         limit = "" if high == math.inf else f" and at most {high:g}"
         raise ValueError(f"{name} must be {bound} {low:g}{limit}, got {value!r}")

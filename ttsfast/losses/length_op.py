@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _library = torch.library.Library("ttsfast", "FRAGMENT")
-_library.define("checked_lengths(Tensor lengths, int limit, str name, str axis) -> Tensor")
+_library.define("checked_lengths(Tensor lengths, SymInt limit, str name, str axis) -> Tensor")
 
 
 def check_values(lengths: Tensor, limit: int, name: str, axis: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -85,3 +86,7 @@ def _check(options: LossSpec) -> None:
     in_range("stop_pos_weight", options.stop_pos_weight, 0, math.inf, open_low=True)
     whole("stop_tail_frames", options.stop_tail_frames)
     in_range("attention_sigma", options.attention_sigma, 0, math.inf, open_low=True)
+    try:
+        operator.index(options.seed)
+    except TypeError as error:
+        raise TypeError(f"seed must be a whole number, got {options.seed!r}") from error

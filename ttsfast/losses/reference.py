@@ -202,7 +202,8 @@ def _prepare(inputs: LossInputs) -> LossInputs:
     axes = [layer.shape[-2] for layer in inputs.attention]
     if inputs.stop_logits is not None:
         axes.append(inputs.stop_logits.shape[1])
-    step_lengths = inputs.step_lengths.long().clamp(min=0, max=min(axes, default=None))
+    # Not by min's default, which compilers of sizes that vary do not know.
+    step_lengths = inputs.step_lengths.long().clamp(min=0, max=min(axes) if axes else None)
     text_lengths = inputs.text_lengths
     if inputs.attention and text_lengths is not None:
         text_lengths = text_lengths.long().clamp(0, inputs.attention[0].shape[-1])
