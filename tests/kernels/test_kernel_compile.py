@@ -72,6 +72,46 @@ def test_one_graph() -> None:
     torch.testing.assert_close(loss.adaptive.fast, plain.adaptive.fast, rtol=1e-5, atol=1e-6)
 
 
+def compiled_mel_loss() -> Any:
+    torch._dynamo.reset()
+    others = {"kl_weight": 0.0, "stop_weight": 0.0, "attention_weight": 0.0}
+    loss = TTSLoss(**others, weighting="fixed", backend="triton").to(DEVICE)  # type: ignore[arg-type]
+    return torch.compile(loss, fullgraph=True, backend=COMPILER)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("grad_scale", [1e-40, 1e30, 0.0, float("nan")])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_hint_changes_no_result(grad_scale: float, as_tensor: bool) -> None:
+    inputs, loss = small(), compiled_mel_loss()
+    mel = inputs.mel[0].requires_grad_()
+    hint = torch.tensor(grad_scale, device=DEVICE) if as_tensor else grad_scale
+    totals = [loss(mel, inputs.target, inputs.mel_lengths, grad_scale=each).total for each in (None, hint)]
+    wanted, found = (torch.autograd.grad(total * 3, mel)[0] for total in totals)
+    assert wanted.any()
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_padding_is_zero_whatever_arrives() -> None:
+    inputs, loss = small(), compiled_mel_loss()
+    mel = inputs.mel[0].requires_grad_()
+    total = loss(mel, inputs.target, inputs.mel_lengths).total
+    (slope,) = torch.autograd.grad(total, mel, torch.tensor(float("nan"), device=DEVICE))
+    assert not slope[1, 3:].any()
+    assert slope[0, :5].isnan().all()
+
+
+def test_the_operator_is_differentiable_once() -> None:
+    inputs = small()
+    mel = inputs.mel[0].requires_grad_()
+    weights = torch.tensor(SPEC.base_weights, device=DEVICE)
+    step = torch.zeros((), dtype=torch.int64, device=DEVICE)
+    total = triton_op.run(SPEC, inputs._replace(mel=(mel,)), weights, None, None, step).total
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(total, mel, create_graph=True)
+
+
 def test_autocast_and_scaler() -> None:
     """As a training step has it: half precision from a layer, a scaled total, one unscaled gradient."""
     inputs = small()

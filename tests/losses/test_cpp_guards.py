@@ -189,6 +189,27 @@ def test_compiled_calls_refuse_second_derivatives() -> None:
         torch.autograd.grad(compiled(x, frames(2), LENGTHS), x, create_graph=True)
 
 
+@pytest.mark.parametrize("incoming", [math.inf, math.nan])
+def test_padding_of_compiled_calls_is_zero_whatever_arrives(incoming: float) -> None:
+    torch._dynamo.reset()
+    x = frames(1).requires_grad_()
+    compiled = torch.compile(mel_loss("cpp"), fullgraph=True, backend="aot_eager")
+    (slope,) = torch.autograd.grad(compiled(x, frames(2), LENGTHS).total, x, torch.tensor(incoming))
+    assert not slope[1, 3:].any()
+    assert not slope[0].isfinite().any()
+
+
+@pytest.mark.parametrize("seed", [2**64 - 5, -5])
+def test_seeds_of_any_width_in_compiled_calls(seed: int) -> None:
+    torch._dynamo.reset()
+    eager, loss = (mel_loss("cpp", mel_smoothing="noise", seed=seed) for _ in range(2))
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    expected = eager(frames(1), frames(2), LENGTHS).total
+    assert torch.equal(compiled(frames(1), frames(2), LENGTHS).total, expected)
+    other = mel_loss("cpp", mel_smoothing="noise")(frames(1), frames(2), LENGTHS).total
+    assert not torch.equal(other, expected)
+
+
 def stop(**options: Any) -> Tensor:
     return functional.stop_bce_loss(torch.zeros(2, 5), LENGTHS, **options)
 

@@ -173,13 +173,16 @@ def _backward(ctx: Any, incoming: Tensor, *unused: Any) -> tuple[Any, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
     applied, *gradients = ctx.saved_tensors
-    factor = incoming / applied
-    given = iter(gradients)
+    given = iter(rescaled(gradients, incoming / applied))
     reals = [
-        (next(given) * factor).to(dtype) if want else None
-        for want, dtype in zip(ctx.wanted, ctx.dtypes, strict=True)
+        next(given).to(dtype) if want else None for want, dtype in zip(ctx.wanted, ctx.dtypes, strict=True)
     ]
     return (reals, *([None] * count for count in ctx.lists), *([None] * ctx.others))
+
+
+def rescaled(gradients: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
+    """The gradients times ``factor``; padding is 0 also times infinity and NaN."""
+    return [torch.where(gradient == 0, gradient, gradient * factor) for gradient in gradients]
 
 
 def complete(name: str, library: torch.library.Library) -> None:
@@ -206,7 +209,8 @@ def _numbers_of(spec: LossSpec) -> tuple[list[int], list[float]]:
         _NORMALIZATIONS.index(spec.normalization),
         _KL_NORMALIZATIONS.index(spec.kl_normalization),
         spec.stop_tail_frames,
-        spec.seed,
+        # The generator's key takes the low 32 bits; all of it may not fit an operator's integer.
+        spec.seed & 0xFFFFFFFF,
     ]
     numbers = [
         *spec.base_weights,

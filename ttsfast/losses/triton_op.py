@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses.counts import Counts
+from ttsfast.losses.cpp_op import rescaled
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, compute_dtype
+from ttsfast.losses.sweep import LARGEST_HINT
 
 _HALF = (torch.bfloat16, torch.float16)
 _library = torch.library.Library("ttsfast", "FRAGMENT")
@@ -48,7 +50,7 @@ def run(
         reals,
         vectors,
         [] if normalizer is None else [_tensor(part) for part in parts],
-        [weights, step, *([] if grad_scale is None else [_tensor(grad_scale)])],
+        [weights, step, *([] if grad_scale is None else [_hint(grad_scale)])],
         wanted,
         [int(part) for part in layout],
         *_encoded(spec),
@@ -69,6 +71,13 @@ def _tensor(value: Tensor | float) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().reshape(())
     return torch.full((), float(value), dtype=torch.float64)
+
+
+def _hint(grad_scale: Tensor | float) -> Tensor:
+    """As :func:`ttsfast.losses.sweep.hint_of`, without a look at a value on the device."""
+    scale = _tensor(grad_scale).to(torch.float64)
+    size = scale.abs()
+    return torch.where((size >= 1 / LARGEST_HINT) & (size <= LARGEST_HINT), scale, 1.0)
 
 
 def _encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
@@ -181,12 +190,12 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 
 
 def _backward(ctx: Any, incoming: Tensor, *_: Any) -> tuple[Any, ...]:
+    if torch.is_grad_enabled():
+        raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
     report, *gradients = ctx.saved_tensors
-    factor = incoming / report[4, 0]
-    given = iter(gradients)
+    given = iter(rescaled(gradients, incoming / report[4, 0]))
     reals = [
-        (next(given) * factor).to(dtype) if want else None
-        for want, dtype in zip(ctx.wanted, ctx.dtypes, strict=True)
+        next(given).to(dtype) if want else None for want, dtype in zip(ctx.wanted, ctx.dtypes, strict=True)
     ]
     return (reals, *([None] * count for count in ctx.lists), *[None] * 5)
 
