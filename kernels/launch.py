@@ -98,6 +98,7 @@ def forward(
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
     step: Tensor,
+    compiled: bool = False,
 ) -> Launched:
     """Launch the forward pass on the current stream of the inputs' device.
 
@@ -106,6 +107,7 @@ def forward(
         gradients: where to write the gradients, every element of them, laid out as ``torch.empty_like`` does;
             in the order of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted.
         weights: (4,), or the state that they follow from and that the launch moves on.
+        compiled: whether a graph of ``torch.compile`` calls.
     """
     device = inputs.target.device
     state = weights if isinstance(weights, StepState) else None
@@ -145,7 +147,7 @@ def forward(
     integers = torch.empty(plan.scratch, dtype=torch.int64, device=device)
     starter = plan.starters.get("forward")
     with _current(device):
-        word = counter(device)
+        word = counter(device, compiled)
         if starter is None:
             partials = integers[INTEGERS:].view(table.dtype)
             results = (total, table, integers, partials, word)

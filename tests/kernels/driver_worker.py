@@ -86,7 +86,7 @@ def compared(plan: Any, kind: Any, again: Any) -> dict[str, Any]:
 
 def losses() -> dict[str, Any]:
     word = torch.zeros((), dtype=torch.int32)
-    launch.counter = lambda device: word
+    launch.counter = lambda device, compiled: word
     inputs = tensors(terms="mel kl stop attention", heads=(2, 0), statistics=True, prior=True)
     gradients = [None if t is None else torch.empty_like(t) for t in layout.differentiable(inputs)]
     four, scalar, one = torch.ones(4), torch.zeros((), dtype=torch.int64), torch.ones(())

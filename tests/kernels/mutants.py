@@ -228,6 +228,14 @@ MUTANTS = (
         False,
     ),
     Mutant(
+        "words made inside a compiled graph",
+        "kernels/counter.py",
+        "if bank is None and not capturing and not compiled:",
+        "if bank is None and not capturing:",
+        f"{LAUNCHES} compiled_graphs",
+        False,
+    ),
+    Mutant(
         "strides forgotten",
         "kernels/launch.py",
         "*map(_strides, read),",

@@ -3,7 +3,9 @@ driver notes each launch in place of making it."""
 
 from __future__ import annotations
 
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -61,7 +63,7 @@ def step(inputs: LossInputs, scale: Any, one: Tensor, kept: bool = False) -> Non
 @pytest.mark.parametrize("kept", [False, True])
 def test_two_launches_and_nothing_of_torch(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     word = torch.zeros((), dtype=torch.int32)
-    monkeypatch.setattr(launch, "counter", lambda device: word)
+    monkeypatch.setattr(launch, "counter", lambda device, compiled: word)
     inputs = tensors(BF16, terms="mel", predictions=2)
     one, scale = torch.ones(()), torch.ones(())
     with launching_for(TARGETS["sm_90"]) as launched:
@@ -308,9 +310,9 @@ class _Device:
         assert event == "zeroed"
         self.waited.append(self.stream)
 
-    def take(self, stream: int = 0, capturing: bool = False) -> Tensor:
+    def take(self, stream: int = 0, capturing: bool = False, compiled: bool = False) -> Tensor:
         self.stream, self.capturing = stream, capturing
-        return counters.counter(self.device)
+        return counters.counter(self.device, compiled)
 
 
 def test_counters_cost_one_fill_for_all_launches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,3 +337,34 @@ def test_counters_run_out_safely(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [captured_first, *(gpu.take(stream=stream) for stream in range(3)), gpu.take(capturing=True)]
     assert len({word.data_ptr() for word in words}) == 5
     assert gpu.fills == 4
+
+
+def test_compiled_graphs_take_no_memory_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be given memory that must all be given back: words made there would not be."""
+    gpu = _Device(monkeypatch)
+    gpu.take(compiled=True)
+    gpu.take(compiled=True)
+    assert gpu.fills == 2
+    assert counters._banks == {}
+    word = gpu.take()
+    assert gpu.fills == 3
+    # From then on there is nothing to make.
+    assert gpu.take(compiled=True).data_ptr() == word.data_ptr()
+    assert gpu.fills == 3
+
+
+def test_threads_that_ask_at_once_get_words_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        """Lets other threads run before it answers, as torch may."""
+
+        def __getitem__(self, place: tuple[int, int]) -> int:
+            time.sleep(1e-3)
+            return place[0]
+
+    gpu = _Device(monkeypatch)
+    gpu.take()
+    bank: Any = counters._banks[0]
+    bank.words = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda _: bank.take(), range(40)))
+    assert sorted(taken) == list(range(1, 41))

@@ -162,6 +162,7 @@ def _losses(
         Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
         grad_scale,
         step,
+        compiled=True,
     )
     gradients = [gradient for gradient in written if gradient is not None]
     return launched.total, launched.report, launched.integers[:3], gradients
