@@ -11,6 +11,9 @@ import triton.language as tl
 from torch import Tensor
 from ttsfast.kernels import elements, settings
 
+from ttsfast.losses.elements import ElementCall
+from ttsfast.losses.spec import compute_dtype
+
 ELEMENTS = 4
 """Of a tile, per thread."""
 WIDTH = 16
@@ -19,149 +22,120 @@ KL_WIDTH = 256
 TEXT_WIDTH = 64
 
 
-def run(
-    term: str,
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-) -> None:
-    """Write the values of ``term`` to ``outputs[0]`` or, given ``incoming``, each wanted gradient.
+def run(call: ElementCall) -> None:
+    """Write the values of the call's term or, where something arrived, each wanted gradient.
 
-    Arguments as in :mod:`ttsfast.losses.elements`; outputs are contiguous.
+    Its outputs are contiguous.
     """
+    reals, outputs = call.reals, call.outputs
     if reals[0].numel() == 0 and (outputs[0] is None or outputs[0].numel() == 0):
         return
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in reals) else torch.float32
-    launch = {"mel": _mel, "kl": _kl, "stop": _stop, "attention": _attention}[term]
-    vectors = [vector.contiguous() for vector in vectors]
+    options = {
+        "ACC": tl.float64 if compute_dtype(reals) == torch.float64 else tl.float32,
+        **settings.SETTINGS.options,
+    }
+    launch = {"mel": _mel, "kl": _kl, "stop": _stop, "attention": _attention}[call.term]
     with torch.cuda.device_of(reals[0]):
-        launch(
-            reals, vectors, numbers, incoming, outputs, tl.float64 if dtype == torch.float64 else tl.float32
-        )
+        launch(call._replace(vectors=[vector.contiguous() for vector in call.vectors]), options)
 
 
-def _mel(
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-    acc: Any,
-) -> None:
-    batch, frames, bins = reals[0].shape
+def _mel(call: ElementCall, options: dict[str, Any]) -> None:
+    x, y = call.reals
+    lengths, *shift = call.vectors
+    batch, frames, bins = x.shape
     rows = ELEMENTS * settings.SETTINGS.threads // WIDTH
     blocks = triton.cdiv(frames, rows)
     elements.mel_elements[(batch * blocks,)](
-        reals[0],
-        reals[1],
-        vectors[1] if len(vectors) == 2 else None,
-        vectors[0],
-        incoming,
-        outputs[0],
-        tuple(_strides((*reals, incoming), axis) for axis in range(3)),
+        x,
+        y,
+        shift[0] if shift else None,
+        lengths,
+        call.incoming,
+        call.outputs[0],
+        tuple(_strides((x, y, call.incoming), axis) for axis in range(3)),
         frames,
         blocks,
-        *numbers,
+        *call.numbers,
         BINS=bins,
         TILE_T=rows,
         TILE_C=WIDTH,
-        ACC=acc,
-        **settings.SETTINGS.options,
+        **options,
     )
 
 
-def _kl(
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-    acc: Any,
-) -> None:
-    batch, frames, size = reals[0].shape
+def _kl(call: ElementCall, options: dict[str, Any]) -> None:
+    (free_bits,), incoming = call.numbers, call.incoming
+    batch, frames, size = call.reals[0].shape
     width = min(KL_WIDTH, triton.next_power_of_2(max(size, 1)))
     rows = max(1, ELEMENTS * settings.SETTINGS.threads // width)
     blocks = triton.cdiv(frames, rows)
-    latents = (*reals, *[None] * (4 - len(reals)))
-    gradients = (None,) * 4 if incoming is None else (*outputs, *[None] * (4 - len(outputs)))
+    latents = _four(call.reals)
     elements.kl_elements[(batch * blocks,)](
         latents,
-        vectors[0],
+        call.vectors[0],
         incoming,
-        outputs[0] if incoming is None else None,
-        gradients,
+        call.outputs[0] if incoming is None else None,
+        _four([] if incoming is None else call.outputs),
         tuple(_strides(latents, axis) for axis in range(3)),
         (0, 0) if incoming is None else incoming.stride(),
         frames,
         blocks,
-        numbers[0],
+        free_bits,
         LATENTS=size,
-        FREE_BITS=numbers[0] > 0,
+        FREE_BITS=free_bits > 0,
         TILE_T=rows,
         TILE_Z=width,
-        ACC=acc,
-        **settings.SETTINGS.options,
+        **options,
     )
 
 
-def _stop(
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-    acc: Any,
-) -> None:
-    batch, steps = reals[0].shape
+def _stop(call: ElementCall, options: dict[str, Any]) -> None:
+    (logits,) = call.reals
+    lengths, *truncated = call.vectors
+    *coefficients, tail = call.numbers
+    batch, steps = logits.shape
     tile = ELEMENTS * settings.SETTINGS.threads
     blocks = triton.cdiv(steps, tile)
-    *coefficients, tail = numbers
     elements.stop_elements[(batch * blocks,)](
-        reals[0],
-        vectors[0],
-        vectors[1] if len(vectors) == 2 else None,
-        incoming,
-        outputs[0],
-        *(_strides((reals[0], incoming), axis) for axis in range(2)),
+        logits,
+        lengths,
+        truncated[0] if truncated else None,
+        call.incoming,
+        call.outputs[0],
+        *(_strides((logits, call.incoming), axis) for axis in range(2)),
         steps,
         blocks,
         int(tail),
         *coefficients,
         TILE=tile,
-        ACC=acc,
-        **settings.SETTINGS.options,
+        **options,
     )
 
 
-def _attention(
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-    acc: Any,
-) -> None:
-    batch, heads, steps, symbols = reals[0].shape
+def _attention(call: ElementCall, options: dict[str, Any]) -> None:
+    (weights,), (sigma,) = call.reals, call.numbers
+    batch, heads, steps, symbols = weights.shape
     rows = ELEMENTS * settings.SETTINGS.threads // TEXT_WIDTH
     blocks = triton.cdiv(steps, rows)
-    factor = reals[0] if incoming is None else incoming
+    factor = weights if call.incoming is None else call.incoming
     elements.attention_elements[(batch * heads * blocks,)](
         factor,
-        *vectors,
-        outputs[0],
+        *call.vectors,
+        call.outputs[0],
         factor.stride(),
         heads,
         steps,
         symbols,
         blocks,
-        1.0 / numbers[0],
+        1.0 / sigma,
         TILE_S=rows,
         TILE_N=TEXT_WIDTH,
-        ACC=acc,
-        **settings.SETTINGS.options,
+        **options,
     )
+
+
+def _four(tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    return (*tensors, *[None] * (4 - len(tensors)))
 
 
 def _strides(tensors: Sequence[Tensor | None], axis: int) -> tuple[int, ...]:

@@ -20,6 +20,8 @@ from test_kernel_budgets import slack
 from torch import Tensor
 from ttsfast.kernels import elements, elements_launch
 
+from ttsfast.losses.elements import ElementCall
+
 REGISTERS = {"sm_90": 64, "gfx942": 64}
 """Sixty-four leave eight programs of four warps on a multiprocessor, half of what it can hold."""
 LENGTHS = torch.zeros(2, dtype=torch.int64)
@@ -65,7 +67,7 @@ def test_budget(term: str, backward: bool, target: str, made: list[Any]) -> None
     outputs = [torch.empty_like(tensor) for tensor in reals] if backward else [real(*shape)]
     arrived = real(*shape) if backward else None
     with compiled.compiling_for(compiled.TARGETS[target]):
-        elements_launch.run(term, reals, vectors, numbers, arrived, outputs)
+        elements_launch.run(ElementCall(term, reals, vectors, numbers, arrived, outputs))
     (kernel,) = made
     used = compiled.usage(kernel)
     assert used.stack == 0

@@ -16,7 +16,7 @@ Values have the dtype computed in. The C++ backend copies inputs that are not co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +34,19 @@ _library.define(f"loss_elements({_ARGUMENTS}) -> Tensor")
 _library.define(f"loss_elements_backward({_ARGUMENTS}, Tensor incoming, bool[] wanted) -> Tensor[]")
 
 
+class ElementCall(NamedTuple):
+    """One pass over a term: what the table above lists, what arrived at the values, and what to write."""
+
+    term: str
+    reals: Sequence[Tensor]
+    vectors: Sequence[Tensor]
+    numbers: Sequence[float]
+    incoming: Tensor | None
+    """None in the forward pass."""
+    outputs: Sequence[Tensor | None]
+    """The values, or with ``incoming`` a gradient for each of ``reals``, None where none is wanted."""
+
+
 def run(
     backend: str, term: str, reals: Sequence[Tensor], vectors: Sequence[Tensor], numbers: Sequence[float]
 ) -> Tensor:
@@ -47,7 +60,7 @@ def _forward(
     backend: str, term: str, reals: Sequence[Tensor], vectors: Sequence[Tensor], numbers: Sequence[float]
 ) -> Tensor:
     values = _values(backend, term, reals)
-    _write(backend, term, reals, vectors, numbers, None, [values])
+    _write(backend, ElementCall(term, reals, vectors, numbers, None, [values]))
     return values
 
 
@@ -61,37 +74,23 @@ def _backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     gradients = [_gradient(tensor) if want else None for tensor, want in zip(reals, wanted, strict=True)]
-    _write(backend, term, reals, vectors, numbers, incoming, gradients)
+    _write(backend, ElementCall(term, reals, vectors, numbers, incoming, gradients))
     return [gradient for gradient in gradients if gradient is not None]
 
 
-def _write(
-    backend: str,
-    term: str,
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-) -> None:
-    _check(term, reals, vectors, incoming)
+def _write(backend: str, call: ElementCall) -> None:
+    _check(call)
     if backend == "triton":
         from ttsfast.kernels import elements_launch
 
-        elements_launch.run(term, reals, vectors, numbers, incoming, outputs)
+        elements_launch.run(call)
     else:
-        _write_cpp(term, reals, vectors, numbers, incoming, outputs)
+        _write_cpp(call)
 
 
-def _write_cpp(
-    term: str,
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    numbers: Sequence[float],
-    incoming: Tensor | None,
-    outputs: Sequence[Tensor | None],
-) -> None:
+def _write_cpp(call: ElementCall) -> None:
     assert native.core is not None
+    term, reals, vectors, numbers, incoming, outputs = call
     dtype = compute_dtype(reals)
     shape, rows, columns, positive = _bounds(term, reals[0], vectors, numbers)
     inputs = [tensor.to(dtype).contiguous() for tensor in reals]
@@ -151,8 +150,9 @@ def _four(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
     return (*(_address(tensor) for tensor in tensors), *[0] * (4 - len(tensors)))
 
 
-def _check(term: str, reals: Sequence[Tensor], vectors: Sequence[Tensor], incoming: Tensor | None) -> None:
+def _check(call: ElementCall) -> None:
     """What memory safety asks for; the functionals have said it in better words."""
+    term, reals, vectors, _, incoming, _ = call
     dimensions, counts = {"mel": (3, (2,)), "kl": (3, (2, 4)), "stop": (2, (1,)), "attention": (4, (1,))}[
         term
     ]
