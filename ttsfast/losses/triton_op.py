@@ -17,7 +17,7 @@ from torch import Tensor
 from ttsfast.losses.counts import Counts
 from ttsfast.losses.cpp_op import rescaled
 from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, compute_dtype
-from ttsfast.losses.sweep import LARGEST_HINT
+from ttsfast.losses.sweep import LARGEST_HINT, hint_of
 
 _HALF = (torch.bfloat16, torch.float16)
 _library = torch.library.Library("ttsfast", "FRAGMENT")
@@ -75,6 +75,8 @@ def _tensor(value: Tensor | float) -> Tensor:
 
 def _hint(grad_scale: Tensor | float) -> Tensor:
     """As :func:`ttsfast.losses.sweep.hint_of`, without a look at a value on the device."""
+    if not isinstance(grad_scale, Tensor):
+        return _tensor(hint_of(grad_scale))
     scale = _tensor(grad_scale).to(torch.float64)
     size = scale.abs()
     return torch.where((size >= 1 / LARGEST_HINT) & (size <= LARGEST_HINT), scale, 1.0)
