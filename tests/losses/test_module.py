@@ -83,6 +83,8 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"attention_sigma": 0}, "attention_sigma"),
     ({"weighting": "gradnorm"}, "weighting must be one of fixed, dwa, uncertainty, origin"),
     ({"mel_mean": [[0.0]]}, "mel_mean must hold real numbers of shape"),
+    ({"mel_mean": [0, 1]}, r"mel_mean must hold real numbers of shape .* got \(2,\) of torch.int64"),
+    ({"mel_std": []}, "mel_std must hold real numbers of shape"),
     ({"mel_std": [1.0, -1.0]}, "mel_std must be finite and at least 0"),
     ({"mel_std": [float("nan")]}, "mel_std must be finite"),
     ({"backend": "cuda"}, "backend must be one of auto, torch, cpp, triton"),
@@ -93,6 +95,21 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TTSLoss(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mel_weight", "22"),
+        ("huber_delta", None),
+        ("attention_sigma", torch.tensor(0.2)),
+        ("mel_mean", "zero"),
+        ("mel_std", [None]),
+    ],
+)
+def test_options_that_are_no_numbers(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must "):
+        TTSLoss(**{name: value})
 
 
 @pytest.mark.parametrize("seed", ["seven", 0.5, None])

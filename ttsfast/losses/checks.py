@@ -299,7 +299,10 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def in_range(name: str, value: float, low: float, high: float, open_low: bool = False) -> None:
-    """Raise ValueError for a number that is not finite or not within ``low`` and ``high``."""
+    """Raise ValueError for a number that is not finite or not within ``low`` and ``high``, TypeError for what
+    is no number."""
+    if not isinstance(value, (int, float)) and (isinstance(value, Tensor) or not hasattr(value, "__float__")):
+        raise TypeError(f"{name} must be a number, got {value!r}")
     above = value > low if open_low else value >= low
     # In comparisons alone: a compiled graph knows no other question to a number that may vary.
     if not (above and value <= high and value < math.inf):

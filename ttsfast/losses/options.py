@@ -55,13 +55,19 @@ def statistic(name: str, values: Tensor | Sequence[float] | None) -> Tensor | No
     """A copy of the corpus statistic ``mel_mean`` or ``mel_std``, (C,).
 
     Raises:
+        TypeError: what no tensor can be made of.
         ValueError: no real, finite numbers of that shape, a negative deviation, or no values at all (meta).
     """
     if values is None:
         return None
-    held = torch.as_tensor(values).detach().clone()
-    if held.dim() != 1 or not held.is_floating_point():
-        raise ValueError(f"{name} must hold real numbers of shape (C,), got {tuple(held.shape)}")
+    try:
+        held = torch.as_tensor(values).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must hold real numbers of shape (C,): {error}") from error
+    if held.dim() != 1 or len(held) == 0 or not held.is_floating_point():
+        raise ValueError(
+            f"{name} must hold real numbers of shape (C,), got {tuple(held.shape)} of {held.dtype}"
+        )
     if held.is_meta:
         raise ValueError(
             f"{name} holds values, which the meta device does not keep: make the loss outside of "
