@@ -97,6 +97,20 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         TTSLoss(**options)
 
 
+@pytest.mark.parametrize("weighting", METHODS)
+def test_a_loss_that_was_made_on_the_meta_device(weighting: str) -> None:
+    with torch.device("meta"):
+        loss = make_loss(weighting=weighting, attention_weight=0.0)
+    plain = make_loss(weighting=weighting, attention_weight=0.0)
+    # What its memory holds must not be right by chance.
+    loss = torch.nn.Sequential(loss)._apply(lambda t: torch.full_like(t, 7, device="cpu"))[0]
+    batch = make_batch([5, 2], [3, 1])
+    for _ in range(2):
+        assert torch.equal(loss(**batch).total, plain(**batch).total)
+    for (name, found), wanted in zip(loss.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(found, wanted), name
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

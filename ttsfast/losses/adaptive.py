@@ -83,6 +83,14 @@ class AdaptiveWeights(nn.Module):
         self.register_buffer("observations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
         self.register_buffer("active", torch.tensor(active), persistent=False)
+        self._active = active
+
+    def reset_parameters(self) -> None:
+        """The state of a loss that has seen nothing, for modules that come from the meta device."""
+        self.factors.fill_(1)
+        for state in (self.fast, self.slow, self.log_variances, self.observations, self.skipped):
+            state.zero_()
+        self.active.copy_(torch.tensor(self._active, device=self.active.device))
 
     @torch.no_grad()
     def observe(self, values: Tensor, floors: Tensor) -> None:

@@ -122,6 +122,17 @@ class TTSLoss(nn.Module):
         self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
         self.register_buffer("base_weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
 
+    def reset_parameters(self) -> None:
+        """Begin anew: no noise drawn, no loss seen, every term at its base weight.
+
+        torch's wrappers ask for it where a model was made on the meta device; ``.to_empty`` does it itself.
+        """
+        self.noise_step.zero_()
+        self.schedule.fill_(1)
+        weights = torch.tensor(self._training_spec.base_weights, device=self.base_weights.device)
+        self.base_weights.copy_(weights)
+        self.adaptive.reset_parameters()
+
     @property
     def spec(self) -> LossSpec:
         """The resolved options of the current mode."""
@@ -322,11 +333,14 @@ class TTSLoss(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TTSLoss:
-        """Move with the model, but keep the dtypes: averages in half precision would stand still."""
+        """Move with the model, but keep the dtypes: averages in half precision would stand still. What the
+        meta device did not keep begins anew."""
         held = [(m, name, buffer) for m in self.modules() for name, buffer in m.named_buffers(recurse=False)]
         super()._apply(fn, recurse)
         for module, name, before in held:
             moved = getattr(module, name)
             if moved.dtype != before.dtype:
                 setattr(module, name, before.to(moved.device))
+        if held[0][2].is_meta and not self.noise_step.is_meta:
+            self.reset_parameters()
         return self
