@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_model import TinyModel
+from tiny_model import TinyModel, traced_only
 from torch import Tensor, nn
 
 from ttsfast import cli
@@ -127,6 +127,10 @@ def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
         rank, what = job.get("happens", (-1, ""))
         if ranks.rank == rank:
             trainer.train_step = Moment(trainer, what)  # type: ignore[method-assign]
+        if "bucket_bytes" in job:
+            # By which the compiler cuts a model in pieces, as it would cut a large one.
+            torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = job["bucket_bytes"]
+            trainer.summed._parallel.bucket_bytes_cap = job["bucket_bytes"]
         trainer.fit()
         if config.training.sharding == "full":
             parts = [p.to_local().numel() for p in trainer.parameters if hasattr(p, "to_local")]
@@ -140,6 +144,7 @@ def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
+    torch.compile = traced_only(torch.compile)  # type: ignore[assignment]
     ratios.LEAST_STEPS = 1
     validation._show = lambda trainer, sample: None  # type: ignore[assignment]
     path = Path(sys.argv[1])

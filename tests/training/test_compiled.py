@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import TinyModel
+from rank_runs import ended, job, start, weights
+from rank_worker import BlocksModel, tiny_model
+from tiny_model import TinyModel, traced_only
 from torch import Tensor, nn
+from torch import _inductor as inductor
 from torch._dynamo.utils import counters
+from torch._inductor.utils import run_and_get_code
 
 from ttsfast.config import Config
 from ttsfast.data.batch import Batch, collate
@@ -47,13 +51,7 @@ def _afresh() -> Iterator[None]:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of torch.compile but code: generating that takes a minute."""
-
-    def compile(model: nn.Module, *, dynamic: bool, options: Any) -> Any:
-        return real(model, dynamic=dynamic, backend="aot_eager")
-
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch, "compile", traced_only(torch.compile))
 
 
 def batches_of_all_sizes(trainer: Trainer, count: int) -> Iterator[Batch]:
@@ -98,6 +96,31 @@ def test_traced_steps_are_plain_steps_and_no_length_is_traced_anew(
     make_config: MakeConfig, tmp_path: Any, traced: None
 ) -> None:
     check_compiled_against_plain(TinyModel, make_config, tmp_path, steps=40)
+
+
+def test_the_size_of_a_batch_is_a_symbol_beyond_sixteen_too() -> None:
+    """There a convolution on a CPU takes another library."""
+    compiled._let_batches_vary()
+    call = torch.compile(nn.Conv1d(4, 4, 3), dynamic=True, backend="aot_eager")
+    for count in (15, 16, 3, 17):
+        call(torch.randn(count, 4, 9 + count)).square().sum().backward()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert torch.backends.mkldnn.enabled
+
+
+def test_rows_that_come_several_times_are_added_up_in_order() -> None:
+    """Not by several threads as they come."""
+    compiled._add_up_in_order()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        call = torch.compile(nn.Embedding(9, 16), dynamic=True)
+        with inductor.config.patch(force_disable_caches=True):
+            _, codes = run_and_get_code(lambda: call(torch.arange(700) % 9).square().sum().backward())
+    finally:
+        torch.set_num_threads(threads)
+    assert codes
+    assert not any("atomic_add" in code for code in codes)
 
 
 @pytest.mark.slow
@@ -158,3 +181,35 @@ def test_what_a_model_itself_raises_is_not_blamed_on_the_compiler(
     with Trainer(config(), model=make_model()) as trainer:
         assert list(islice(forever(trainer.loader), 1))
         assert trainer.objective.forward is trainer.model
+
+
+@pytest.mark.slow
+def test_two_compiled_ranks_are_one_compiled_and_one_plain(
+    make_config: MakeConfig, tmp_path: Any, traced: None
+) -> None:
+    """Of a model whose gradients are many messages, which torch would cut it by."""
+
+    def config(name: str, batch_size: int, compile: bool = True) -> Config:
+        return make_config(
+            training__run_folder=str(tmp_path / name),
+            training__early_stopping_restore_best_weights=False,
+            training__gradient_accumulation_steps=2,
+            training__compile=compile,
+            training__device="cpu",
+            training__max_steps=4,
+            training__val_step=4,
+            training__save_step=4,
+            data__batch_size=batch_size,
+        )
+
+    two = job("two", config("two", 3), model="BlocksModel", bucket_bytes=2000)
+    results = ended(start([two], tmp_path), seconds=280)
+    assert [code for code, _ in results] == [0, 0], results
+    both = [weights(tmp_path, "two", rank) for rank in (0, 1)]
+    for compile in (True, False):
+        alone = config(f"alone, {compile}", 6, compile)
+        with Trainer(alone, model=tiny_model(alone.data.store, 0.0, BlocksModel)) as trainer:
+            trainer.fit()
+        for name, expected in trainer.model.named_parameters():
+            assert torch.equal(both[0][name], both[1][name])
+            torch.testing.assert_close(both[0][name], expected, rtol=1e-4, atol=2e-5, msg=f"{name} {compile}")

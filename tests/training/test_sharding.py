@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from rank_worker import BlocksModel, tiny_model
 from torch import nn
 
 from ttsfast.config import Config
+from ttsfast.errors import InputError
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
-from ttsfast.training.sharding import blocks_of
+from ttsfast.training.ranks import Ranks
+from ttsfast.training.sharding import blocks_of, summed_objective
 from ttsfast.training.telemetry import read_log
 from ttsfast.training.trainer import Trainer
 
@@ -97,6 +100,18 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(
     (line,) = {line for _, text in results for line in errors_of(text)}
     assert "step 3: " in line
     assert "first in the output of read (" in line
+
+
+def test_a_compiled_model_is_not_parted(make_config: Callable[..., Config]) -> None:
+    training = make_config(training__sharding="full", training__compile=True).training
+
+    class Two(Ranks):
+        size = 2
+
+    with pytest.raises(
+        InputError, match=r"^training\.sharding=full was not tried with training\.compile: set "
+    ):
+        summed_objective(training, Mock(), Two())
 
 
 def test_blocks_are_the_elements_of_the_outermost_lists() -> None:

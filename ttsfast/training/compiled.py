@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ttsfast.errors import InputError
 from ttsfast.training.objective import Objective
@@ -21,8 +22,21 @@ def compile_model(objective: Objective) -> None:
     goes on uncompiled, which torch says. Dropout draws what it draws without compilation.
     """
     _let_lengths_vary()
+    _let_batches_vary()
+    _add_up_in_order()
+    # Of several ranks, torch would cut a model of more than 25 MiB into a program for each message of its
+    # gradients, to send one while the next is made; it fails at that where sizes are symbols.
+    torch._dynamo.config.optimize_ddp = False
     objective.forward = torch.compile(objective.model, dynamic=True, options={"fallback_random": True})
     objective.explained = explained
+    objective.counters = counters
+
+
+def counters() -> dict[str, float]:
+    """How many programs torch has made in this process, or taken from its cache on disk."""
+    from torch._dynamo.utils import counters as of_torch
+
+    return {"programs": of_torch["stats"]["unique_graphs"]}
 
 
 @contextmanager
@@ -38,8 +52,8 @@ def explained() -> Iterator[None]:
         cause = getattr(error, "inner_exception", None) or error
         reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
         raise InputError(
-            f"training.compile: torch.compile fails on this model ({type(cause).__name__}: "
-            f"{reason.rstrip('.:')}); set training.compile=false"
+            f"training.compile: torch.compile fails on this model ({type(cause).__name__}"
+            f"{': ' * bool(reason)}{reason.rstrip('.:')}); set training.compile=false"
         ) from error
 
 
@@ -63,3 +77,47 @@ def _let_lengths_vary() -> None:
 
     lowered.lets_lengths_vary = True  # type: ignore[attr-defined]
     lowering.lowerings[operator] = lowered
+
+
+def _let_batches_vary() -> None:
+    """A convolution on a CPU takes another library for 16 samples and more, and torch compiles a program for
+    each side of that. Both leave one-dimensional results in the same order of memory, and the one to use is
+    chosen when the program runs; so while sizes are traced, there is one library.
+    """
+    from torch._subclasses import fake_impls
+
+    implementations: dict[Any, Callable[..., Any]] = getattr(fake_impls, "op_implementations_dict", {})
+    aten = torch.ops.aten
+    for operator in (aten.convolution.default, aten._convolution.default, aten.convolution_backward.default):
+        known = implementations.get(operator)
+        if known is not None and not hasattr(known, "lets_batches_vary"):
+            implementations[operator] = _with_one_library(known)
+
+
+def _with_one_library(known: Callable[..., Any]) -> Callable[..., Any]:
+    def traced(mode: Any, operator: Any, *arguments: Any, **named: Any) -> Any:
+        weights = [a for a in (*arguments[1:3], *named.values()) if isinstance(a, Tensor)]
+        if any(weight.dim() > 3 for weight in weights):
+            return known(mode, operator, *arguments, **named)
+        was = torch._C._get_mkldnn_enabled(), torch._C._get_nnpack_enabled()
+        torch._C._set_mkldnn_enabled(False)
+        torch._C._set_nnpack_enabled(False)
+        try:
+            return known(mode, operator, *arguments, **named)
+        finally:
+            torch._C._set_mkldnn_enabled(was[0])
+            torch._C._set_nnpack_enabled(was[1])
+
+    traced.lets_batches_vary = True  # type: ignore[attr-defined]
+    return traced
+
+
+def _add_up_in_order() -> None:
+    """The gradient of an embedding, or of whatever is indexed, adds up rows that come several times. Torch's
+    own code has several threads do so by atomic operations, in an order that is chance, and making that code
+    fails for ConvTTS. The library's order is the same every time.
+    """
+    from torch._inductor import lowering
+
+    if hasattr(lowering, "needs_fallback_due_to_atomic_add_limitations"):
+        lowering.needs_fallback_due_to_atomic_add_limitations = lambda dtype: True

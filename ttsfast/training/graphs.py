@@ -220,7 +220,8 @@ class ReplayedPasses(Passes):
         return sum_figures(done), done[-1]
 
     def counters(self) -> dict[str, float]:
-        return {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
+        recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
+        return {**super().counters(), **recorded}
 
 
 class _Pass:

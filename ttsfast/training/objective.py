@@ -36,6 +36,8 @@ class Objective:
         """The model's call, or its compiled one."""
         self.explained: Callable[[], AbstractContextManager[None]] = nullcontext
         """Around both passes: says in the user's words what may fail in them."""
+        self.counters: Callable[[], dict[str, float]] = dict
+        """What a log line tells of how it is called."""
         self.reduction_factor = reduction_factor
 
     def train(self) -> None:

@@ -80,4 +80,4 @@ class Passes:
 
     def counters(self) -> dict[str, float]:
         """What a log line tells of how the passes were run."""
-        return {}
+        return self.objective.counters()
