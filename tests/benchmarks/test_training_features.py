@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from ttsfast.benchmarks import training_features as features
 from ttsfast.data.batcher import PythonBatcher
@@ -56,6 +57,28 @@ def test_each_feature_is_on_and_off_and_what_needs_a_gpu_is_not_made_up(
     table = features.table(result).splitlines()
     assert len(table) == 2 + 5 + 1
     assert "needs a GPU" in table[2]
+
+
+def test_no_turn_counts_in_which_something_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step compiles, and the first turn that would be measured; the second one is."""
+    calls = []
+
+    def compile(model: torch.nn.Module, **_: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            calls.append(model)
+            counters["stats"]["unique_graphs"] += len(calls) in (1, 3)
+            return model(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile)
+    counters.clear()
+    result = json.loads(json.dumps(features.run(["compile"], **SMALL)))
+    row = result["features"]["compile"]
+    assert len(calls) == 4
+    assert row["programs"] == 2
+    assert row["first_step_seconds"] > 0
+    assert "compile: programs compiled: 2; first step: " in features.table(result)
 
 
 def test_no_speed_is_reported_of_a_feature_that_changes_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:

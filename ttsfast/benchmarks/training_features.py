@@ -212,12 +212,14 @@ def _pair(feature: Feature, base: dict[str, Any], folder: Path, steps: int, roun
         speeds: dict[str, list[float]] = {side: [] for side in turns}
         for _ in range(rounds):
             for side, turn in turns.items():
-                speeds[side].append(turn.take())
+                speeds[side].append(turn.take_compiled())
         memory = {}
         if base["training.device"] == "cuda":
             memory = {"peak_gib_of_both": torch.cuda.max_memory_allocated() / 2**30}
             torch.cuda.reset_peak_memory_stats()
         counters = sides["on"].passes.counters()
+        if "programs" in counters:
+            counters["first_step_seconds"] = turns["on"].first_seconds
     on, off = (median(speeds[side]) for side in ("on", "off"))
     return {
         "off_means": feature.off,
@@ -265,11 +267,15 @@ class _Turns:
         # Torch keeps it per process, and the other trainer may want another.
         self._arithmetic = partial(set_up_arithmetic, trainer.config.training, trainer.device)
         self._batches = itertools.chain.from_iterable(itertools.repeat(trainer.loader))
+        self.first_seconds = 0.0
+        """What the first step took, compilation included."""
 
     def first_loss(self) -> float:
         """Take one step; its total loss."""
         torch.manual_seed(0)
+        began = time.perf_counter()
         self._take(1)
+        self.first_seconds = time.perf_counter() - began
         (row,) = self._trainer.watch.records.read()
         return row["total"]
 
@@ -277,11 +283,22 @@ class _Turns:
         """Take turns until nothing is recorded or compiled any more."""
         before = None
         for _ in range(MOST_TURNS_TO_WARM):
-            self.take()
+            self.take_compiled()
             counted = self._trainer.passes.counters().get("plain_passes")
             if counted == before:
                 break
             before = counted
+
+    def take_compiled(self) -> float:
+        """Frames per second of the first turn in which nothing is compiled."""
+        while True:
+            before = self._programs()
+            speed = self.take()
+            if self._programs() == before:
+                return speed
+
+    def _programs(self) -> float:
+        return self._trainer.passes.counters().get("programs", 0)
 
     def take(self) -> float:
         """Frames per second of one turn."""
@@ -317,6 +334,12 @@ def table(result: dict[str, Any]) -> str:
             f"  {name:<22}{row['on_frames_per_second']:>12,.0f}{row['off_frames_per_second']:>12,.0f}"
             f"{row['on_over_off']:>8.2f}  {row['off_means']}"
         )
+    lines += [
+        f"{name}: programs compiled: {row['programs']}; first step: {row['first_step_seconds']:.0f} s; "
+        "no turn counts in which one was compiled"
+        for name, row in result["features"].items()
+        if "programs" in row
+    ]
     info = result["machine"]
     where = info.get("gpu") or info["processor"]
     lines.append(
