@@ -14,7 +14,15 @@ import typer
 
 from ttsfast import cli_data, cli_voice, streams
 from ttsfast.cli_bench import bench
-from ttsfast.errors import ExportError, InputError, Preempted, SaidByAnotherRank, TrainingError, exit_code
+from ttsfast.errors import (
+    ExportError,
+    InputError,
+    Preempted,
+    RankLost,
+    SaidByAnotherRank,
+    TrainingError,
+    exit_code,
+)
 from ttsfast.files import naming
 
 app = typer.Typer(
@@ -75,8 +83,8 @@ def _run() -> None:
     except SaidByAnotherRank as error:
         sys.exit(error.code)
     except (InputError, Preempted, TrainingError, ExportError, OSError) as error:
-        if isinstance(error, Preempted):
-            # Whoever sends it again, to the group of processes say, is obeyed already.
+        if isinstance(error, (Preempted, RankLost)):
+            # Whoever sends it (again), torchrun or a scheduler, is obeyed already.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print(f"ttsfast: {error}", file=streams.Forgiving(sys.stderr))
         sys.exit(exit_code(error))

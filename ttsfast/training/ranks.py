@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ttsfast.config import TrainingConfig
 from ttsfast.errors import InputError, RankLost, SaidByAnotherRank, exit_code
 from ttsfast.progress import console
+from ttsfast.training.preemption import Preemption
 
 T = TypeVar("T")
 CAUSE = "ttsfast/cause"
@@ -160,17 +161,20 @@ def join_ranks(training: TrainingConfig) -> Iterator[Ranks]:
     ranks = JoinedRanks(rank, size, local)
     quiet = console.quiet
     console.quiet = quiet or not ranks.first
-    try:
-        _open_group(training, store, ranks, timeout)
-        yield ranks
-        ranks.part()
-    except Exception as error:
-        told = _told(store, ranks, error)
-        raise told from (None if told is error else error)
-    finally:
-        console.quiet = quiet
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with ExitStack() as leaving:
+        try:
+            _open_group(training, store, ranks, timeout)
+            yield ranks
+            ranks.part()
+        except Exception as error:
+            # torchrun sends SIGTERM once another rank has ended: what this one has to say comes first.
+            leaving.enter_context(Preemption())
+            told = _told(store, ranks, error)
+            raise told from (None if told is error else error)
+        finally:
+            console.quiet = quiet
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
 
 def _meet(store: Any, rank: int, size: int, seconds: float) -> dist.PrefixStore:
