@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +11,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import TCPStore
 
 from ttsfast.config import Config
 
 WORKER = Path(__file__).with_name("rank_worker.py")
+STORES: list[TCPStore] = []
+"""They serve as long as they are referred to."""
 
 
 def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subprocess.Popen[str]]:
     """The ranks of a run as ``torchrun`` would start them, without its own process."""
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    # Kept here, as torchrun keeps it: a port that is only looked up may be another's when the first rank, at
+    # last, listens on it, and a rank that meets a stranger there waits for minutes.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    STORES.append(store)
+    address = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(size),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     return [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(path)],

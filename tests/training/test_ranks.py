@@ -138,8 +138,7 @@ def test_ranks_end_together_with_the_first_cause(
     else:
         results = [*ended(ranks)]
     assert tuple(code for code, _ in results) == codes, results
-    # Once each: where the rank that keeps the store ends first, the other says the same once more.
-    lines = list(dict.fromkeys(line for _, text in results for line in errors_of(text)))
+    lines = [line for _, text in results for line in errors_of(text)]
     assert len(lines) == len(said), results
     for line, part in zip(lines, said, strict=True):
         assert part in line
