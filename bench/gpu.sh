@@ -88,8 +88,9 @@ print("ttsfast", ttsfast.__file__, ttsfast.kernels.__file__, "extension:", nativ
 part small 90 "$python" bench/gpu_small.py $dry
 
 # Every test compiles kernels of its own, so several processes share the work. A test that hangs ends its own
-# process alone, by name: nothing else interrupts one that waits for a device.
-options=(-q -p no:cacheprovider)
+# process alone, by name: nothing else interrupts one that waits for a device. Some need packages that only
+# audio, commands or property tests use: what fails to import without them must not cost the others.
+options=(-q -p no:cacheprovider --continue-on-collection-errors)
 if "$python" -c 'import pytest_timeout' 2>/dev/null; then
     options+=(--timeout 120 --timeout-method thread)
 fi
@@ -111,9 +112,8 @@ fi
 
 others=$(grep -rlE 'mark\.gpu' tests --include='*.py' | grep -v '^tests/kernels/' | tr '\n' ' ')
 if [ -n "$others" ]; then
-    # Some need packages that only audio and commands use, and skip, or fail to import, without them.
     # shellcheck disable=SC2086
-    part others 60 "$python" -m pytest -m gpu $others "${options[@]}" --continue-on-collection-errors
+    part others 60 "$python" -m pytest -m gpu $others "${options[@]}"
 fi
 part host 40 "$python" bench/gpu_host.py --rounds 1000
 

@@ -76,7 +76,8 @@ def compiled_mel_loss() -> Any:
     torch._dynamo.reset()
     others = {"kl_weight": 0.0, "stop_weight": 0.0, "attention_weight": 0.0}
     loss = TTSLoss(**others, weighting="fixed", backend="triton").to(DEVICE)  # type: ignore[arg-type]
-    return torch.compile(loss, fullgraph=True, backend=COMPILER)
+    # What is asked is what the graph does, not what code becomes of it, which takes a GPU's compiler long.
+    return torch.compile(loss, fullgraph=True, backend="aot_eager")
 
 
 @pytest.mark.filterwarnings("ignore")
