@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,11 @@ from tiny_model import TinyModel
 
 from ttsfast.config import Config
 from ttsfast.data.store import Store
-from ttsfast.errors import InputError
+from ttsfast.errors import InputError, RankLost
 from ttsfast.training.agreement import check_run_folder
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.global_counts import GlobalCounts
-from ttsfast.training.ranks import Ranks, _meet
+from ttsfast.training.ranks import Ranks, _meet, join_ranks
 from ttsfast.training.setup import open_loaders
 from ttsfast.training.telemetry import read_log
 from ttsfast.training.trainer import Trainer, forever
@@ -225,6 +226,18 @@ def test_a_rank_that_never_comes_is_named() -> None:
     store = torch.distributed.HashStore()
     with pytest.raises(RuntimeError, match="no word from rank 1, 2 of 3"):
         _meet(store, 0, 3, 0.05)
+
+
+def test_a_stranger_at_the_first_ranks_address_is_not_waited_for(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stranger.getsockname()[1])}
+        for name, value in {**address, "WORLD_SIZE": "2", "RANK": "1"}.items():
+            monkeypatch.setenv(name, value)
+        joined = join_ranks(make_config(training__rank_timeout=1).training)
+        with pytest.raises(RankLost, match=f"listens at 127.0.0.1:{address['MASTER_PORT']} .* another port"):
+            joined.__enter__()
 
 
 def test_a_process_of_several_is_refused_unless_it_joins(

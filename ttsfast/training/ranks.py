@@ -6,6 +6,7 @@ Hosts talk over gloo, GPUs over NCCL, in one process group that ``torchrun`` giv
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ T = TypeVar("T")
 CAUSE = "ttsfast/cause"
 SECONDS_FOR_A_CAUSE = 3.0
 """How long a rank that lost the others looks for the reason: it is written before connections close."""
+
+SECONDS_FOR_TORCH = 2.0
+"""By how much torch's own timeout, which says more, may be late."""
 
 
 class Unreachable(RuntimeError):
@@ -153,7 +157,7 @@ def join_ranks(training: TrainingConfig) -> Iterator[Ranks]:
         return
     timeout = timedelta(seconds=training.rank_timeout)
     try:
-        shared, rank, size = next(dist.rendezvous("env://", timeout=timeout))
+        shared, rank, size = _rendezvous(timeout)
         store = _meet(shared, rank, size, training.rank_timeout)
     except RuntimeError as error:
         raise RankLost(f"not all ranks came within training.rank_timeout: {_line(error)}") from error
@@ -175,6 +179,35 @@ def join_ranks(training: TrainingConfig) -> Iterator[Ranks]:
             console.quiet = quiet
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def _rendezvous(timeout: timedelta) -> tuple[Any, int, int]:
+    """The store that ``MASTER_ADDR`` and ``MASTER_PORT`` name, this rank and how many there are.
+
+    In a thread that may be left behind: where something else listens at that address, torch waits for its
+    first word for ever, whatever the timeout.
+    """
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            found.append(next(dist.rendezvous("env://", timeout=timeout)))
+        except Exception as error:
+            found.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout.total_seconds() + SECONDS_FOR_TORCH)
+    if not found:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise RuntimeError(
+            f"what listens at {address} (MASTER_ADDR, MASTER_PORT) does not answer as the first rank would; "
+            "if it is another program, choose another port"
+        )
+    if isinstance(found[0], Exception):
+        raise found[0]
+    shared, rank, size = found[0]
+    return shared, rank, size
 
 
 def _meet(store: Any, rank: int, size: int, seconds: float) -> dist.PrefixStore:
