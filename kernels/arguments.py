@@ -151,6 +151,21 @@ class Numbers(NamedTuple):
     inverse_sigma: Any
 
 
+class Work(NamedTuple):
+    """What a program of either pass does its part of."""
+
+    lengths: Lengths
+    mel: Mel
+    latents: Latents
+    stop: Stop
+    attention: Attention
+    axes: Axes
+    ranges: Ranges
+    numbers: Numbers
+    seed: Any
+    """Of the noise, 32 bits."""
+
+
 class Options(NamedTuple):
     """What the kernel is compiled for."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
-from ttsfast.kernels.arguments import Axes, Options, Ranges
+from ttsfast.kernels.arguments import Axes, Options, Ranges, Work
 from ttsfast.kernels.finish import finish
 from ttsfast.kernels.report import APPLIED, NORMS, WEIGHTS
 from ttsfast.kernels.terms import choose_term, part_of_term
@@ -76,6 +76,7 @@ def fused_loss(
         attention_blocks,
         attention_tiles,
     )
+    work = Work(lengths, mel, latents, stop, attention, axes, ranges, numbers, seed)
     # Whether there are KL, stop and attention.
     PRESENT: tl.constexpr = (latents.inputs[0] is not None, stop.logits is not None, len(OPT.HEADS) > 1)
     pid = tl.program_id(0)
@@ -88,22 +89,7 @@ def fused_loss(
                 tl.load(results.report + WEIGHTS + term) * arrived * tl.load(results.report + NORMS + term)
             )
             step = tl.load(results.integers + 2)
-            part_of_term(
-                pid,
-                lengths,
-                mel,
-                latents,
-                stop,
-                attention,
-                axes,
-                ranges,
-                numbers,
-                seed,
-                step,
-                scale,
-                PRESENT,
-                OPT,
-            )
+            part_of_term(pid, work, step, scale, PRESENT, OPT)
     else:
         _, mel_norm, kl_norm, stop_norm, attention_norm = norms(lengths, axes, weighting.normalizer, OPT)
         # Only this program's own term stays in registers; the last program works the rest out again.
@@ -111,22 +97,7 @@ def fused_loss(
         term = choose_term(pid, ranges, 0, 1, 2, 3, PRESENT)
         scale = weight(weighting, term, OPT) * applied(weighting.grad_scale, OPT) * norm
         step = tl.load(weighting.step)
-        part = part_of_term(
-            pid,
-            lengths,
-            mel,
-            latents,
-            stop,
-            attention,
-            axes,
-            ranges,
-            numbers,
-            seed,
-            step,
-            scale,
-            PRESENT,
-            OPT,
-        )
+        part = part_of_term(pid, work, step, scale, PRESENT, OPT)
         tl.store(results.partials + pid, part)
         # Every thread has read the weights and the noise step before any program may count this one as done.
         tl.debug_barrier()

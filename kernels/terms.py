@@ -27,23 +27,9 @@ def choose_term(pid, ranges, mel, kl, stop, attention, PRESENT: tl.constexpr):
 
 
 @triton.jit
-def part_of_term(
-    pid,
-    lengths,
-    mel,
-    latents,
-    stop,
-    attention,
-    axes,
-    ranges,
-    numbers,
-    seed,
-    step,
-    scale,
-    PRESENT: tl.constexpr,
-    OPT: tl.constexpr,
-):
+def part_of_term(pid, work, step, scale, PRESENT: tl.constexpr, OPT: tl.constexpr):
     """Write this program's gradients times ``scale``; its sum, unweighted, divided only within utterances."""
+    lengths, mel, latents, stop, attention, axes, ranges, numbers, seed = work
     BY_UTTERANCE: tl.constexpr = OPT.BY_UTTERANCE
     part = tl.zeros([], OPT.ACC)
     if pid < ranges.mel_end:
