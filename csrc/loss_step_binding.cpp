@@ -125,8 +125,6 @@ class LossStep {
   py::object allocate_;
   std::vector<Real> wanted_;
   bool rounded_ = false;
-  // The loss that they belong to may be gone by the backward pass.
-  py::object statistics_[2];
   // Every tensor that is read and, where there are gradients, how often each had been modified.
   std::vector<py::object> read_;
   std::vector<std::int64_t> versions_;
@@ -149,8 +147,6 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& st
   objects.target = plain(argument(kTarget));
   objects.mean = plain_or_none(argument(kMean));
   objects.deviation = plain_or_none(argument(kDeviation));
-  statistics_[0] = py::reinterpret_borrow<py::object>(objects.mean);
-  statistics_[1] = py::reinterpret_borrow<py::object>(objects.deviation);
   plain_pair(argument(kPosterior), objects.posterior);
   plain_pair(argument(kPrior), objects.prior);
   if (objects.prior[0] != Py_None && objects.posterior[0] == Py_None) refuse("a prior without posterior");
@@ -186,7 +182,9 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& tuple, State& st
     wanted_.push_back(real);
     rounded_ = rounded_ || real.tensor.code == static_cast<int>(Type::bf16) || real.tensor.code == static_cast<int>(Type::f16);
   }
-  for (PyObject* vector : {objects.mel_lengths, objects.step_lengths, objects.text_lengths, objects.truncated})
+  // The statistics, too: the loss that they belong to may be gone by the backward pass.
+  for (PyObject* vector : {objects.mel_lengths, objects.step_lengths, objects.text_lengths, objects.truncated,
+                           objects.mean, objects.deviation})
     if (vector != Py_None) read_.push_back(py::reinterpret_borrow<py::object>(vector));
   // A tensor made in inference mode has no version: the search for it raises.
   if (!wanted_.empty()) {

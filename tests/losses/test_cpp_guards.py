@@ -82,6 +82,25 @@ def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
     torch.testing.assert_close(*found, rtol=2**-7, atol=0)
 
 
+@pytest.fixture(params=["at once", "by Python"])
+def _served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the extension takes a whole call, or Python reads the tensors for it."""
+    if request.param == "by Python":
+        monkeypatch.setattr(sweep, "READS_TENSORS", False)
+
+
+@pytest.mark.usefixtures("_served")
+def test_a_second_sweep_wants_the_statistics_of_the_first() -> None:
+    x = frames(1, torch.bfloat16).requires_grad_()
+    loss = mel_loss("cpp", mel_mean=torch.ones(8))
+    out = loss(x, frames(2), LENGTHS)
+    assert loss.mel_mean is not None
+    loss.mel_mean.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (2 * out.total).backward()
+
+
+@pytest.mark.usefixtures("_served")
 def test_a_second_sweep_reads_no_memory_that_was_exchanged() -> None:
     x = frames(1, torch.bfloat16).requires_grad_()
     out = mel_loss("cpp")(x, frames(2, torch.bfloat16), LENGTHS)

@@ -127,10 +127,14 @@ class Sweep:
 
     def _versions(self) -> list[int]:
         inputs = self.inputs
-        vectors = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
+        vectors = (
+            *(inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated),
+            *(inputs.mel_mean, inputs.mel_std),
+        )
         read = [*inputs.values(), self.weights, *(vector for vector in vectors if vector is not None)]
-        # Those made in inference mode keep no count.
-        return [tensor._version for tensor in read if not tensor.is_inference()]
+        # Those made in inference mode keep no count. Assigned to `.data`, a tensor is elsewhere and counts on.
+        counts = [tensor._version for tensor in read if not tensor.is_inference()]
+        return [*counts, *(tensor.data_ptr() for tensor in inputs.values())]
 
     def differentiable(self) -> list[tuple[Slot, Tensor]]:
         """The tensors of active terms that need a gradient."""
