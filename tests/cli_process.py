@@ -4,16 +4,12 @@ Python and import torch again takes two seconds of a processor each time.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["ttsfast.cli", "ttsfast.training.trainer", "ttsfast.evaluation.run", "ttsfast.data.prepare"]
-)
+import forks
 
 
 def forked_ttsfast(
@@ -21,8 +17,7 @@ def forked_ttsfast(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder ``cwd``; what it prints goes through two files in ``outputs``."""
     paths = (outputs / "stdout", outputs / "stderr")
-    process = _CONTEXT.Process(target=_command, args=(arguments, cwd, paths))
-    process.start()
+    process = forks.start(_command, arguments, cwd, paths)
     process.join(seconds)
     if process.exitcode is None:
         process.kill()

@@ -1,30 +1,20 @@
-"""Child processes for the tests: started quickly, and killed where a test wants it."""
+"""Child processes that prepare small corpora, and are killed where a test wants it."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+import forks
 from small_corpus import set_small_pieces
 
-# Imported by the package when they are needed: once in the server is faster than in every child.
-_LAZY = ("joblib", "librosa.filters", "safetensors.numpy", "scipy.fft", "soundfile")
 
-
-def start(function: Callable[..., object], *arguments: Any) -> multiprocessing.process.BaseProcess:
-    """Call a function of a module in a child, on a corpus cut into small pieces.
-
-    The child comes from a server without threads: one forked from here could wait for ever for a lock that
-    another thread of this process held at that moment.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "ttsfast.data.append", *_LAZY])
-    child = context.Process(target=_run, args=(function, arguments))
-    child.start()
-    return child
+def start(function: Callable[..., object], *arguments: Any) -> BaseProcess:
+    """Call a function of a module in a child, on a corpus cut into small pieces."""
+    return forks.start(_run, function, arguments)
 
 
 def killed_at(flush: int, function: Callable[..., object], *arguments: Any, **named: Any) -> bool:
