@@ -132,7 +132,7 @@ class Sweep:
             *(inputs.mel_mean, inputs.mel_std),
         )
         read = [*inputs.values(), self.weights, *(vector for vector in vectors if vector is not None)]
-        # Those made in inference mode keep no count. Assigned to `.data`, a tensor is elsewhere and counts on.
+        # Those made in inference mode keep no count; after an assignment to `.data` it goes on elsewhere.
         counts = [tensor._version for tensor in read if not tensor.is_inference()]
         return [*counts, *(tensor.data_ptr() for tensor in inputs.values())]
 
