@@ -103,7 +103,7 @@ def test_infinitely_distant_means(logvar: float, backend: str, reduction: str) -
         assert slopes[3] == -math.inf
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.int64])
 @terms
 def test_lengths_of_any_type_and_stride(term: str, dtype: torch.dtype) -> None:
     case = make_case(term, (9, 4, 0), 12, 8, variant=1)

@@ -117,7 +117,7 @@ def test_expanded_inputs() -> None:
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint32, torch.int16, torch.int32, torch.int64])
 def test_any_integer_lengths(dtype: torch.dtype) -> None:
     batch = make_batch([250, 3], [4, 2])
     cast = {k: v.to(dtype) if k.endswith("lengths") else v for k, v in batch.items()}

@@ -16,6 +16,8 @@ from ttsfast.losses.length_op import check_values, checked
 from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+"""What few operations know, and no backend."""
 _REALS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -60,6 +62,8 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
         ValueError: another shape or device, or a length that the axis cannot hold.
     """
     batch = like.shape[0]
+    if isinstance(lengths, Tensor) and lengths.dtype in _UNSIGNED:
+        lengths = lengths.long()
     if not isinstance(lengths, Tensor) or lengths.dtype not in _INTEGERS:
         have = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"{name} must be an integer tensor ({batch},), got {have}")

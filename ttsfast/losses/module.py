@@ -56,6 +56,7 @@ class TTSLoss(nn.Module):
     without gradients, advances the noise and, unless :attr:`update_in_forward` is False, the weights.
 
     Raises:
+        TypeError: an option that is no number where one is wanted.
         ValueError: an option out of its range.
         RuntimeError: a backend asked for by name that cannot run here.
     """
