@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,8 +14,9 @@ import torch
 from rank_runs import ended, errors_of, job, start, weights
 from rank_worker import BlocksModel, tiny_model
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from ttsfast.config import Config
+from ttsfast.config import Config, TrainingConfig
 from ttsfast.errors import InputError
 from ttsfast.training.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.ranks import Ranks
@@ -22,7 +24,13 @@ from ttsfast.training.sharding import blocks_of, summed_objective
 from ttsfast.training.telemetry import read_log
 from ttsfast.training.trainer import Trainer
 
+needs_sharding = pytest.mark.skipif(
+    not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"),
+    reason=f"training.sharding=full needs torch 2.8, this is {torch.__version__}",
+)
 
+
+@needs_sharding
 def test_two_parts_are_a_whole_and_go_on_as_one(
     make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +97,7 @@ def test_two_parts_are_a_whole_and_go_on_as_one(
     shutil.rmtree(tmp_path / "part")
 
 
+@needs_sharding
 def test_a_loss_that_is_not_finite_on_one_rank_ends_both(
     make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
@@ -111,6 +120,15 @@ def test_a_compiled_model_is_not_parted(make_config: Callable[..., Config]) -> N
         InputError, match=r"^training\.sharding=full was not tried with training\.compile: set "
     ):
         summed_objective(training, Mock(), Two())
+
+
+def test_a_torch_that_parts_models_otherwise_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms", raising=False)
+    training = TrainingConfig(sharding="full")
+    with pytest.raises(
+        InputError, match=r"^training\.sharding=full needs torch 2\.8 or newer, this is .*none$"
+    ):
+        summed_objective(training, SimpleNamespace(), SimpleNamespace(size=2))  # type: ignore[arg-type]
 
 
 def test_blocks_are_the_elements_of_the_outermost_lists() -> None:

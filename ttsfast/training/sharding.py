@@ -74,13 +74,15 @@ class ShardedObjective(SummedObjective):
     """
 
     def __init__(self, objective: Objective, ranks: Ranks) -> None:
-        try:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import FSDPModule, fully_shard
-        except ImportError as error:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        # Torch 2.6 and 2.7 part a model, too, but leave no parameter whole and cannot be told to sum.
+        if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
             raise InputError(
-                f"training.sharding=full needs torch 2.8, this is {torch.__version__}: upgrade torch"
-            ) from error
+                f"training.sharding=full needs torch 2.8 or newer, this is {torch.__version__}: "
+                "upgrade torch, or set training.sharding=none"
+            )
         self._objective, self._ranks = objective, ranks
         self._model = objective.model
         device = next(self._model.parameters()).device
