@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,14 @@ def test_speakers_are_chosen_by_name(voice: Voice, tmp_path: Path) -> None:
     mels = [voice.speak(["bad"], [name])[0].log_mel[:3] for name in ("anna", "ben")]
     assert np.array_equal(voice.speak(["bad"])[0].log_mel[:3], mels[0])
     assert not np.allclose(mels[0], mels[1], atol=1e-3)
+
+
+def test_the_one_speaker_of_a_corpus_without_names_is_not_listed(voice: Voice) -> None:
+    with pytest.raises(
+        InputError, match=r"^no speaker 'anna': this voice has one, without a name; name none$"
+    ):
+        replace(voice, speakers=("",)).speaker_number("anna")
+    assert replace(voice, speakers=("",)).speaker_number("") == 0
 
 
 def test_a_batch_is_written_in_files_and_a_record(voice: Voice, tmp_path: Path) -> None:

@@ -195,6 +195,8 @@ class Voice(VoiceInfo):
 
     def speaker_number(self, name: str) -> int:
         """A speaker's number; raises InputError, listing the speakers, for an unknown name."""
+        if self.speakers == ("",) and name:
+            raise InputError(f"no speaker {name!r}: this voice has one, without a name; name none")
         if name not in self.speakers:
             raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
         return self.speakers.index(name)
