@@ -116,12 +116,12 @@ def lay_out(
         ATTENTION_ALIGN=attention_align,
         BATCH_BLOCK=settings.BATCH_BLOCK,
         REDUCE_BLOCK=settings.REDUCE_BLOCK,
-        ACC=tl.float64 if inputs.compute_dtype == torch.float64 else tl.float32,
+        ACC=tl.float64 if inputs.compute_dtype() == torch.float64 else tl.float32,
     )
     dealt = Ranges(*mel_range, *kl_range, stop_range[0], stop_range[2], *attention_range[:2])
     return Layout(
         grid=(ranges.end, 1, 1),
-        dtype=inputs.compute_dtype,
+        dtype=inputs.compute_dtype(),
         mel_strides=mel_strides,
         latent_strides=latent_strides,
         stop_strides=stop_strides,

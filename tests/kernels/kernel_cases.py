@@ -149,7 +149,7 @@ def evaluate(backend: Any, spec: LossSpec, inputs: LossInputs, **call: Any) -> O
     """The result, and the gradients of its total squared: the incoming gradient is not trivially 1."""
     if isinstance(backend, Reference) and backend.dtype is not None:
         inputs = rebuilt(inputs, lambda t: t.to(backend.dtype))
-    weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype, device=DEVICE)
+    weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype(), device=DEVICE)
     step = torch.full((), call.pop("step", 5), device=DEVICE)
     tensors = [tensor.detach().requires_grad_() for tensor in leaves(inputs)]
     names = iter(tensors)

@@ -192,7 +192,7 @@ def check_call(spec: LossSpec, inputs: LossInputs, device: torch.device) -> None
     Raises:
         ValueError: a term that enters the total has no inputs, or the loss lies on another device.
     """
-    for term, weight, present in zip(TERMS, spec.base_weights, inputs.present, strict=True):
+    for term, weight, present in zip(TERMS, spec.base_weights, inputs.present(), strict=True):
         if weight != 0 and not present:
             name = {"kl": "posterior", "stop": "stop_logits"}.get(term, term)
             raise ValueError(

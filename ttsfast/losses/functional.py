@@ -78,7 +78,7 @@ def mel_huber_loss(
     )
     inputs = _inputs(target, mel=(input,), mel_lengths=lengths, mel_mean=mel_mean)
     chosen = backends.choose(backend, spec, inputs)
-    dtype = inputs.compute_dtype
+    dtype = inputs.compute_dtype()
     if chosen.name != "torch":
         if reduction != "none":
             return _total(chosen, spec, inputs, reduction)
@@ -145,7 +145,7 @@ def gaussian_kl_loss(
         return nats if per_frame else nats.squeeze(1)
     valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
     valid = valid if per_frame else valid.squeeze(1)
-    mu, logvar, *others = (part.to(inputs.compute_dtype) for part in latents)
+    mu, logvar, *others = (part.to(inputs.compute_dtype()) for part in latents)
     nats = reference.kl_vectors(mu, logvar, (others[0], others[1]) if others else None, valid, free_bits)
     return _reduce(nats, reduction, valid.sum())
 
@@ -264,7 +264,7 @@ def guided_attention_loss(
 def _total(chosen: backends.Backend, spec: LossSpec, inputs: LossInputs, reduction: str) -> Tensor:
     """One term through a fused backend: its average, or its sum."""
     device = inputs.target.device
-    weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype, device=device)
+    weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype(), device=device)
     # The generator's step, which nothing here draws from.
     step = torch.zeros((), dtype=torch.int64, device=device)
     normalizer = Counts(1.0, 1.0, 1.0, 1.0) if reduction == "sum" else None

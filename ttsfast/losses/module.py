@@ -222,7 +222,7 @@ class TTSLoss(nn.Module):
         if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
         else:
-            weights = self.current_weights(inputs.compute_dtype)
+            weights = self.current_weights(inputs.compute_dtype())
             result = backend.run(spec, inputs, weights, normalizer, grad_scale, self.noise_step)
             if self.training:
                 self.noise_step.add_(1)
@@ -234,7 +234,7 @@ class TTSLoss(nn.Module):
             floor_values=result.floors,
             weight_values=weights,
             frames=result.frames,
-            present=inputs.present,
+            present=inputs.present(),
             clamped=result.clamped,
         )
 

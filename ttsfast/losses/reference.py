@@ -197,7 +197,7 @@ class _Average:
 
 def _prepare(inputs: LossInputs) -> LossInputs:
     """Everything in the compute dtype, lengths as int64 within their axes."""
-    dtype = inputs.compute_dtype
+    dtype = inputs.compute_dtype()
     frames = inputs.target.shape[1]
     axes = [layer.shape[-2] for layer in inputs.attention]
     if inputs.stop_logits is not None:

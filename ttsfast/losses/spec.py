@@ -92,7 +92,7 @@ class LossInputs(NamedTuple):
     mel_std: Tensor | None
     """(C,) or None for 1"""
 
-    @property
+    # Methods, not properties: torch's compiler before 2.7 does not follow a named tuple's properties.
     def present(self) -> tuple[bool, bool, bool, bool]:
         """Which terms have inputs, in the order of :data:`TERMS`."""
         return True, self.posterior is not None, self.stop_logits is not None, len(self.attention) > 0
@@ -103,7 +103,6 @@ class LossInputs(NamedTuple):
         stop = [] if self.stop_logits is None else [self.stop_logits]
         return [*self.mel, self.target, *latents, *stop, *self.attention]
 
-    @property
     def compute_dtype(self) -> torch.dtype:
         """float64 where any input is, float32 otherwise: half precision is never computed in."""
         return compute_dtype(self.values())

@@ -106,7 +106,7 @@ class Sweep:
         self.spec = spec
         self.isa = isa
         self.inputs = inputs
-        self.dtype = inputs.compute_dtype
+        self.dtype = inputs.compute_dtype()
         self.state: StepState | None = None
         if isinstance(weights, StepState):
             self.state = weights
