@@ -30,7 +30,8 @@ BAD: list[tuple[dict[str, list[int]], str]] = [
 def message(call: Callable[[], Any]) -> str:
     with pytest.raises(ValueError) as raised:
         call()
-    return str(raised.value)
+    # Torch 2.6 adds what it was executing on lines of its own.
+    return str(raised.value).splitlines()[0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

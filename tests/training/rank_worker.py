@@ -113,7 +113,7 @@ class Moment:
             if self.what == "nan":
                 # What is trained is a copy where it is parted.
                 for model in {self.trainer.model, self.trainer.summed.trained}:
-                    model.read.register_forward_hook(lambda *_: torch.full_like(_[2], torch.nan))
+                    model.read.register_forward_hook(lambda *_: _[2] * torch.nan)
         return self.step(*args, **kwargs)
 
 

@@ -135,6 +135,21 @@ def test_a_resumed_run_takes_the_settings_of_its_own_configuration(kind: str) ->
                 assert group.get(name) == wanted.get(name)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "adam"])
+def test_a_run_resumes_under_a_torch_of_other_settings(kind: str) -> None:
+    """AdamW has ``decoupled_weight_decay`` from torch 2.7 on, say."""
+    _, kept = make(kind)
+    tensors, rest = kept.pack()
+    for group in rest[0]:
+        del group["amsgrad"]
+        group["of_another_torch"] = True
+    _, other = make(kind)
+    before = set(other.parts[0].param_groups[0])
+    other.unpack(tensors, json.loads(json.dumps(rest)))
+    assert set(other.parts[0].param_groups[0]) == before
+    assert other.parts[0].param_groups[0]["amsgrad"] is False
+
+
 def test_adam_resumed_from_adamw_couples_its_decay() -> None:
     _, kept = make("adamw")
     _, other = make("adam")

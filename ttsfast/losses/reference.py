@@ -211,7 +211,8 @@ def _prepare(inputs: LossInputs) -> LossInputs:
     def pair(tensors: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
         return None if tensors is None else (tensors[0].to(dtype), tensors[1].to(dtype))
 
-    return inputs._replace(
+    # Spelled out, since torch's compiler before 2.7 does not follow a named tuple's _replace.
+    return LossInputs(
         mel=tuple(prediction.to(dtype) for prediction in inputs.mel),
         target=inputs.target.to(dtype),
         mel_lengths=inputs.mel_lengths.long().clamp(0, frames),
@@ -221,6 +222,9 @@ def _prepare(inputs: LossInputs) -> LossInputs:
         posterior=pair(inputs.posterior),
         prior=pair(inputs.prior),
         attention=tuple(layer.to(dtype) for layer in inputs.attention),
+        truncated=inputs.truncated,
+        mel_mean=inputs.mel_mean,
+        mel_std=inputs.mel_std,
     )
 
 

@@ -14,6 +14,8 @@ from ttsfast.training.parts import parted_like
 
 _SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay", "capturable")
 """What torch keeps beside the state and the configuration decides, that of a resumed run too."""
+_KINDS = ("betas", "momentum", "train_mode")
+"""Settings that tell the kinds of optimiser apart; others come and go with the version of torch."""
 
 
 class Optimizers:
@@ -167,8 +169,7 @@ class Optimizers:
             InputError: it is of another kind of optimiser.
         """
         if len(rest) != len(self.parts) or any(
-            len(groups) != len(part.param_groups)
-            or set(groups[0]) != set(part.state_dict()["param_groups"][0])
+            len(groups) != len(part.param_groups) or _kind(groups[0]) != _kind(part.param_groups[0])
             for groups, part in zip(rest, self.parts, strict=False)
         ):
             raise InputError(
@@ -184,7 +185,11 @@ class Optimizers:
                 states[int(place)].setdefault(int(index), {})[name] = value
         for part, state, groups in zip(self.parts, states, rest, strict=True):
             settings = [{key: g[key] for key in _SETTINGS if key in g} for g in part.param_groups]
-            part.load_state_dict({"state": state, "param_groups": list(groups)})
+            known = [
+                {**ours, **{key: value for key, value in group.items() if key in ours}}
+                for ours, group in zip(part.state_dict()["param_groups"], groups, strict=True)
+            ]
+            part.load_state_dict({"state": state, "param_groups": known})
             for group, ours in zip(part.param_groups, settings, strict=True):
                 group.update(ours)
             for parameter, entries in part.state.items():
@@ -196,6 +201,10 @@ class Optimizers:
     def _groups(self) -> Iterator[dict[str, Any]]:
         for part in self.parts:
             yield from part.param_groups
+
+
+def _kind(group: Mapping[str, Any]) -> list[str]:
+    return [setting for setting in _KINDS if setting in group]
 
 
 def hidden_matrices(model: nn.Module, n_mels: int) -> list[nn.Parameter]:
