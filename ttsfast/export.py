@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ttsfast import __version__
 from ttsfast.errors import ExportError, InputError
 from ttsfast.export_check import TOLERANCE, compare_speech, compare_steps
@@ -24,6 +26,9 @@ from ttsfast.models.exported import FORMAT, METADATA, SEAL, exported_voice
 
 if TYPE_CHECKING:
     from ttsfast.models.voice import Voice
+
+OLDEST_TORCH = "2.11.0a0"
+"""What torch 2.6's exporter makes of the model, onnxruntime cannot run; versions between were not tried."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
             f"only ConvTTS is exported, and this voice's model is {type(voice.model).__name__}; "
             "export it with torch.onnx"
         )
+    if torch.__version__ < OLDEST_TORCH:
+        raise InputError(f"export needs torch 2.11 or newer, and this is {torch.__version__}: upgrade torch")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: name a file that ends in .onnx")
     onnx = _import_onnx()

@@ -21,6 +21,7 @@ from voices import BINS, small_voice
 
 from ttsfast.cli import app
 from ttsfast.errors import ExportError, InputError
+from ttsfast.export import OLDEST_TORCH, export_voice
 from ttsfast.models.voice import Voice
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra 'onnx')")
@@ -37,8 +38,8 @@ def voice() -> Voice:
 
 @pytest.fixture(scope="module")
 def exported(voice: Voice, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ttsfast.export import export_voice
-
+    if torch.__version__ < OLDEST_TORCH:
+        pytest.skip(f"export needs torch 2.11, and this is {torch.__version__}")
     path = tmp_path_factory.mktemp("export") / "voice.onnx"
     report = export_voice(voice, path)
     assert report.bytes == path.stat().st_size
@@ -211,8 +212,12 @@ def test_every_frame_is_compared_and_a_fault_of_a_single_step_is_seen(voice: Voi
 def test_what_cannot_be_exported_is_said(
     voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ttsfast.export import export_voice
-
+    with monkeypatch.context() as old:
+        old.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.6.0"))
+        with pytest.raises(InputError, match=r"needs torch 2\.11 or newer, and this is 2\.6\.0: upgrade"):
+            export_voice(voice, tmp_path / "v.onnx")
+    if torch.__version__ < OLDEST_TORCH:
+        return
     with pytest.raises(InputError, match="only ConvTTS is exported, and this voice's model is Linear"):
         export_voice(replace(voice, model=nn.Linear(1, 1)), tmp_path / "v.onnx")
     with pytest.raises(InputError, match=r"name a file that ends in \.onnx"):

@@ -218,6 +218,9 @@ def test_a_run_of_format_1_goes_on(
     with Trainer(config, model=make_model(), resume=True) as trainer:
         assert trainer.step == 4
         trainer.fit()
+    torch.manual_seed(0)
+    if torch.nn.functional.dropout(torch.ones(8), 0.5).tolist() != [0, 0, 2, 0, 0, 0, 2, 2]:
+        pytest.skip(f"dropout draws other numbers in torch {torch.__version__} than in the old run's")
     # Other processors and libraries round differently, from the features on.
     for ours, theirs in zip(trainer.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=2e-3)
