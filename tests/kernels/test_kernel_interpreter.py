@@ -21,6 +21,7 @@ def _version(module: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(INTERPRETED, reason="already under the interpreter")
+@pytest.mark.timeout(960)
 @pytest.mark.parametrize("name", KERNEL_FILES)
 def test_under_the_interpreter(name: str) -> None:
     triton = pytest.importorskip("triton", reason="Triton is not installed")

@@ -20,6 +20,7 @@ def _version(module: Any) -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="already under the interpreter")
+@pytest.mark.timeout(960)
 @pytest.mark.parametrize(
     "names",
     [
@@ -48,7 +49,7 @@ def test_under_the_interpreter(names: list[str]) -> None:
         cwd=here.parents[1],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
