@@ -65,6 +65,8 @@ def test_sums_of_several_calls_move_the_state_as_the_reference_moves_it(
     before = ours.adaptive.factors.clone()
     ours.eval().update_weights(torch.ones(4), torch.zeros(4))
     assert torch.equal(ours.adaptive.factors, before)
+    if not sweep.READS_TENSORS:
+        pytest.skip("before torch 2.10 the extension cannot read tensors: the reference moves the state")
     monkeypatch.setattr(ours.adaptive, "observe", lambda *_: pytest.fail("left to the reference"))
     ours.train().update_weights(torch.ones(4), torch.zeros(4))
 

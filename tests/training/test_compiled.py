@@ -25,6 +25,10 @@ from ttsfast.models.layers import GatedConv
 from ttsfast.training import compiled
 from ttsfast.training.trainer import Trainer, forever
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < compiled.OLDEST_TORCH,
+    reason=f"training.compile needs torch 2.11, and this is {torch.__version__}",
+)
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
 DILATIONS = ("text_dilations", "mel_dilations", "decoder_dilations")

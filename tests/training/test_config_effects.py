@@ -18,7 +18,7 @@ from ttsfast.data.store import Store
 from ttsfast.errors import InputError, RankLost
 from ttsfast.models.build import build_model
 from ttsfast.models.voice import VoiceInfo
-from ttsfast.training import precision, ranks, setup
+from ttsfast.training import compiled, precision, ranks, setup
 from ttsfast.training.objective import Objective
 from ttsfast.training.telemetry import Telemetry, read_log
 from ttsfast.training.trainer import Trainer
@@ -174,9 +174,23 @@ def test_compile_is_asked_of_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[torch.nn.Module] = []
+    if wanted and torch.__version__ < compiled.OLDEST_TORCH:
+        pytest.skip(f"training.compile needs torch 2.11, and this is {torch.__version__}")
     monkeypatch.setattr(torch, "compile", lambda model, **_: asked.append(model) or model)
     with Trainer(make_config(training__compile=wanted), model=make_model()) as trainer:
         assert asked == [trainer.model][: int(wanted)]
+
+
+def test_compile_on_an_old_torch_is_refused_in_one_line(
+    make_config: Callable[..., Config],
+    make_model: Callable[[], torch.nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.6.0"))
+    with pytest.raises(
+        InputError, match=r"^training\.compile needs torch 2\.11 or newer, and this is 2\.6\.0: .*false$"
+    ):
+        Trainer(make_config(training__compile=True), model=make_model())
 
 
 def changed(config: Config, values: dict[str, Any]) -> Config:

@@ -12,6 +12,9 @@ from torch import Tensor
 from ttsfast.errors import InputError
 from ttsfast.training.objective import Objective
 
+OLDEST_TORCH = "2.11.0a0"
+"""The compiler of torch 2.6 gives other weights or fails here; the versions between were not tried."""
+
 
 def compile_model(objective: Objective) -> None:
     """Let training passes run compiled; the module itself stays what it is, for validation, synthesis,
@@ -20,7 +23,15 @@ def compile_model(objective: Objective) -> None:
     One program serves all batches: their sizes are symbols in it. A few more are compiled where a size asks
     for other code (a batch of one utterance, a buffer of another size); after torch's limit of 8 the model
     goes on uncompiled, which torch says. Dropout draws what it draws without compilation.
+
+    Raises:
+        InputError: a torch before :data:`OLDEST_TORCH`.
     """
+    if torch.__version__ < OLDEST_TORCH:
+        raise InputError(
+            f"training.compile needs torch 2.11 or newer, and this is {torch.__version__}: "
+            "upgrade torch, or set training.compile=false"
+        )
     _let_lengths_vary()
     _let_batches_vary()
     _add_up_in_order()
