@@ -157,6 +157,14 @@ def test_an_input_changed_in_place_before_backward_raises() -> None:
         torch.autograd.grad(total, tensors)
 
 
+def test_an_input_whose_memory_was_exchanged_before_backward_raises() -> None:
+    inputs = make_inputs()
+    total, tensors = run(inputs)
+    inputs.target.data = inputs.target.clone()
+    with pytest.raises(RuntimeError, match="in-place"):
+        torch.autograd.grad(total, tensors)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode: Any) -> None:
     inputs = make_inputs()

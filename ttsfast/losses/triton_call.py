@@ -75,7 +75,9 @@ class _Attach(Attaching):
                 "pass retain_graph=True to the first backward"
             )
         call, counting, versions = ctx.held
-        if [*map(_version, counting)] != versions:
+        # The launch goes to the same addresses; to exchange a tensor's ``.data`` counts as no modification.
+        moved = [*map(Tensor.data_ptr, call.read)] != call.addresses[: len(call.read)]
+        if moved or [*map(_version, counting)] != versions:
             raise RuntimeError(
                 "a tensor that the loss was computed from has been modified by an in-place operation since: "
                 "pass a clone of it, or modify it after backward"
