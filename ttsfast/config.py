@@ -146,7 +146,7 @@ class TrainingConfig:
     )
 
     compile: bool = option(
-        False, "torch.compile the model: the first step takes minutes, the others less time"
+        False, "torch.compile the model: the first step takes minutes; on a CPU the others gain nothing"
     )
     cuda_graphs: bool = option(
         False, "record a step's kernels once per bucket of shapes and replay them (one GPU only)"
