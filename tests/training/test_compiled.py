@@ -102,16 +102,6 @@ def test_traced_steps_are_plain_steps_and_no_length_is_traced_anew(
     check_compiled_against_plain(TinyModel, make_config, tmp_path, steps=40)
 
 
-def test_the_size_of_a_batch_is_a_symbol_beyond_sixteen_too() -> None:
-    """There a convolution on a CPU takes another library."""
-    compiled._let_batches_vary()
-    call = torch.compile(nn.Conv1d(4, 4, 3), dynamic=True, backend="aot_eager")
-    for count in (15, 16, 3, 17):
-        call(torch.randn(count, 4, 9 + count)).square().sum().backward()
-    assert counters["stats"]["unique_graphs"] == 1
-    assert torch.backends.mkldnn.enabled
-
-
 def test_rows_that_come_several_times_are_added_up_in_order() -> None:
     """Not by several threads as they come."""
     compiled._add_up_in_order()

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ttsfast.errors import InputError
 from ttsfast.training.objective import Objective
@@ -21,8 +20,9 @@ def compile_model(objective: Objective) -> None:
     checkpoints and export.
 
     One program serves all batches: their sizes are symbols in it. A few more are compiled where a size asks
-    for other code (a batch of one utterance, a buffer of another size); after torch's limit of 8 the model
-    goes on uncompiled, which torch says. Dropout draws what it draws without compilation.
+    for other code (a batch of one utterance, 16 and more of them on a CPU, a buffer of another size); after
+    torch's limit of 8 the model goes on uncompiled, which torch says. Dropout draws what it draws without
+    compilation.
 
     Raises:
         InputError: a torch before :data:`OLDEST_TORCH`.
@@ -33,7 +33,6 @@ def compile_model(objective: Objective) -> None:
             "upgrade torch, or set training.compile=false"
         )
     _let_lengths_vary()
-    _let_batches_vary()
     _add_up_in_order()
     # Of several ranks, torch would cut a model of more than 25 MiB into a program for each message of its
     # gradients, to send one while the next is made; it fails at that where sizes are symbols.
@@ -88,39 +87,6 @@ def _let_lengths_vary() -> None:
 
     lowered.lets_lengths_vary = True  # type: ignore[attr-defined]
     lowering.lowerings[operator] = lowered
-
-
-def _let_batches_vary() -> None:
-    """A convolution on a CPU takes another library for 16 samples and more, and torch compiles a program for
-    each side of that. Both leave one-dimensional results in the same order of memory, and the one to use is
-    chosen when the program runs; so while sizes are traced, there is one library.
-    """
-    from torch._subclasses import fake_impls
-
-    implementations: dict[Any, Callable[..., Any]] = getattr(fake_impls, "op_implementations_dict", {})
-    aten = torch.ops.aten
-    for operator in (aten.convolution.default, aten._convolution.default, aten.convolution_backward.default):
-        known = implementations.get(operator)
-        if known is not None and not hasattr(known, "lets_batches_vary"):
-            implementations[operator] = _with_one_library(known)
-
-
-def _with_one_library(known: Callable[..., Any]) -> Callable[..., Any]:
-    def traced(mode: Any, operator: Any, *arguments: Any, **named: Any) -> Any:
-        weights = [a for a in (*arguments[1:3], *named.values()) if isinstance(a, Tensor)]
-        if any(weight.dim() > 3 for weight in weights):
-            return known(mode, operator, *arguments, **named)
-        was = torch._C._get_mkldnn_enabled(), torch._C._get_nnpack_enabled()
-        torch._C._set_mkldnn_enabled(False)
-        torch._C._set_nnpack_enabled(False)
-        try:
-            return known(mode, operator, *arguments, **named)
-        finally:
-            torch._C._set_mkldnn_enabled(was[0])
-            torch._C._set_nnpack_enabled(was[1])
-
-    traced.lets_batches_vary = True  # type: ignore[attr-defined]
-    return traced
 
 
 def _add_up_in_order() -> None:
