@@ -253,9 +253,12 @@ def test_a_disk_that_fails_while_reading(store: Path, monkeypatch: pytest.Monkey
 
 def test_too_many_shards_for_the_open_files(store: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd"))
-    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(2)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 3, limits[1]))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    held = [os.open("/dev/null", os.O_RDONLY)]
+    # Numbers that are free among those in use would be taken first.
+    while held[-1] < highest:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 4, limits[1]))
     try:
         with pytest.raises(InputError, match=r"Too many open files.*ulimit -n"):
             [Store.open(store) for _ in range(4)]

@@ -207,9 +207,16 @@ MUTANTS = (
     Mutant(
         "inputs changed in between not noticed",
         "ttsfast/losses/triton_call.py",
-        "if [*map(_version, counting)] != versions:",
-        "if False:",
+        "if moved or [*map(_version, counting)] != versions:",
+        "if moved:",
         f"{BACKWARD} changed_in_place",
+    ),
+    Mutant(
+        "memory exchanged in between not noticed",
+        "ttsfast/losses/triton_call.py",
+        "if moved or [*map(_version, counting)] != versions:",
+        "if [*map(_version, counting)] != versions:",
+        f"{BACKWARD} exchanged",
     ),
     Mutant(
         "the alignment of addresses forgotten",
