@@ -61,9 +61,10 @@ __all__ = [
 TOLERANCE = 1e-4
 """Of a gradient, relative to its largest element: far above rounding, far below any mistake."""
 
-CALLS, SETTLING = 12, 4
+CALLS, SETTLING = 24, 12
 """Calls of a variant in a row, and how many of them come before the figures: the first ones find caches and
-threads as the variant before left them, and the first of all is reported apart."""
+threads as the variant before left them, and the first of all is reported apart. It takes ten calls until a
+cache of 32 MiB that holds a batch and its gradients has forgotten the variant before."""
 
 
 def run_loss_bench(
