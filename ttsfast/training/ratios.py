@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ttsfast.training.parts import total_norm
 
-LEAST_STEPS = 50
+LEAST_STEPS = 100
 """Between two measurements: more often, they would take a noticeable part of a small model's step."""
 
 

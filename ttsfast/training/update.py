@@ -45,7 +45,7 @@ class Update:
 
     def judge(self, figures: Tensor) -> Judged:
         """Measure the gradient; ``figures`` (9,) are total, values and floors."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [gradient for p in self._parameters if (gradient := p.grad) is not None]
         norm = norm_of(gradients, self.scaler.factor)
         # Zero times what is finite is 0; else it is NaN, which is not 0.
         bad = torch.add(figures[0] * 0, norm, alpha=0) != 0
