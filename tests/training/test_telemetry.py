@@ -211,8 +211,8 @@ def test_a_gpu_that_does_not_tell_how_busy_it_is(installed: bool, monkeypatch: p
 
 def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 1, bias=False))
-    ratios = ModuleRatios(model, 20)
-    assert [step for step in range(1, 200) if ratios.due(step)] == [60, 120, 180]
+    ratios = ModuleRatios(model, 40)
+    assert [step for step in range(1, 400) if ratios.due(step)] == [120, 240, 360]
     for parameter, grad in zip(model.parameters(), (3.0, 0.5), strict=True):
         torch.nn.init.constant_(parameter, 2.0)
         parameter.grad = torch.full_like(parameter, grad)
@@ -239,7 +239,7 @@ def test_a_part_without_gradients_has_a_ratio_of_0() -> None:
 
 def test_ratios_and_shares_are_logged_at_log_points(make_config: MakeConfig, make_model: MakeModel) -> None:
     config = make_config(
-        training__max_steps=100, training__log_step=25, training__val_step=100, training__save_step=100
+        training__max_steps=200, training__log_step=50, training__val_step=200, training__save_step=200
     )
     with Trainer(config, model=make_model()) as trainer:
         trainer.fit()
