@@ -45,7 +45,7 @@ def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subpr
     ]
 
 
-def ended(ranks: list[subprocess.Popen[str]], seconds: float = 180) -> list[tuple[int, str]]:
+def ended(ranks: list[subprocess.Popen[str]], seconds: float = 280) -> list[tuple[int, str]]:
     """Exit code and stderr of every rank."""
     try:
         texts = [rank.communicate(timeout=seconds)[1] for rank in ranks]
@@ -69,7 +69,7 @@ def weights(folder: Path, name: str, rank: int) -> dict[str, Tensor]:
     return loaded
 
 
-def torchrun(*arguments: str | Path, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: str | Path, seconds: float = 280) -> subprocess.CompletedProcess[str]:
     """Two ranks under ``torchrun`` itself, to their end."""
     return subprocess.run(
         [
