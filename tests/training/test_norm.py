@@ -74,5 +74,14 @@ def test_other_tensors_are_left_to_torch(unusual: Tensor) -> None:
     assert float(total_norm(tensors)) == pytest.approx(exact(tensors), rel=1e-2)
 
 
+def test_the_default_dtype_does_not_matter() -> None:
+    tensors = random_tensors()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert float(total_norm(tensors)) == pytest.approx(exact(tensors), rel=1e-6)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_nothing_has_no_length() -> None:
     assert float(total_norm([])) == 0.0

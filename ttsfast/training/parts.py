@@ -47,7 +47,7 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
         return torch.zeros(())
     if READS_TENSORS and tensors[0].is_cpu:
         assert native.core is not None
-        result = torch.empty(())
+        result = torch.empty((), dtype=torch.float32, device="cpu")
         if native.core.norm(list(tensors), result, torch.get_num_threads()):
             return result
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
