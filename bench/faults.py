@@ -35,18 +35,18 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
-from ttsfast.data import features, writer
-from ttsfast.data.append import append
-from ttsfast.data.manifest import NAME
-from ttsfast.data.parts import Part
-from ttsfast.data.prepare import finalize, prepare, prepare_part
-from ttsfast.data.store import Store
-from ttsfast.data.verify import verify
+from ttsfast.data.prepare import extraction, writer
+from ttsfast.data.prepare.append import append
+from ttsfast.data.prepare.partitions import Part
+from ttsfast.data.prepare.prepare import finalize, prepare, prepare_part
+from ttsfast.data.store.manifest import NAME
+from ttsfast.data.store.store import Store
+from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "data"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from small_corpus import contents, options, write_corpus
 
 OLD, NEW = 100, 200
@@ -55,7 +55,7 @@ OLD, NEW = 100, 200
 
 def small_pieces() -> None:
     """Many chunks and several shards, so that there are many moments to be killed at."""
-    features.CHUNK, writer.SHARD_FRAMES = 16, 1500
+    extraction.CHUNK, writer.SHARD_FRAMES = 16, 1500
 
 
 def run_prepare(corpus: Path, folder: Path) -> None:
@@ -91,7 +91,7 @@ def kills(
     # What is asked for last must be imported already in the server, or most moments are spent on imports.
     context = multiprocessing.get_context("forkserver")
     imports = ("joblib", "librosa.filters", "safetensors.numpy", "scipy.fft", "soundfile")
-    context.set_forkserver_preload(["ttsfast.data.append", *imports])
+    context.set_forkserver_preload(["ttsfast.data.prepare.append", *imports])
     chance = random.Random(seed)
 
     def fresh(name: str) -> Path:
@@ -165,7 +165,7 @@ def state_of(folder: Path, before: dict[str, bytes], expected: dict[str, bytes])
 
 def damage(corpus: Path, work: Path, samples: int, seed: int) -> dict[str, Any]:
     """Every change of one byte in headers and manifest, sampled ones in the arrays; and truncations."""
-    features.CHUNK, writer.SHARD_FRAMES = 4, 150
+    extraction.CHUNK, writer.SHARD_FRAMES = 4, 150
     folder = work / "damage"
     prepare(corpus, folder, options())
     small_pieces()

@@ -18,9 +18,9 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from ttsfast.kernels import launch
 
 from ttsfast.benchmarks import machine
+from ttsfast.kernels import launch
 from ttsfast.losses import triton as backend
 from ttsfast.losses.handover import why_not_plain
 from ttsfast.losses.module import TTSLoss

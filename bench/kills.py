@@ -33,22 +33,28 @@ import torch
 
 from ttsfast.benchmarks.machine import describe
 from ttsfast.config import Config, config_from_dict
-from ttsfast.data.audio import write_wav
-from ttsfast.data.prepare import PrepareOptions, prepare
-from ttsfast.data.store import Store
+from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.data.store.store import Store
 from ttsfast.errors import PREEMPTED_EXIT_CODE, Preempted
+from ttsfast.evaluation.log import read_log
+from ttsfast.models.checkpoint import best_checkpoint, checkpoints, load_checkpoint
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.convtts_config import ConvTTSConfig
-from ttsfast.training import state, trainer, validation
-from ttsfast.training.checkpoint import best_checkpoint, checkpoints, load_checkpoint
-from ttsfast.training.telemetry import Telemetry, read_log
+from ttsfast.training import resume, trainer, validation
+from ttsfast.training.telemetry.log import Telemetry
 
 PHASES = ("step", "validation", "checkpoint")
 STEPS, VALIDATIONS, CHECKPOINTS = 24, 4, 6
 COUNTS = {"step": STEPS, "validation": VALIDATIONS, "checkpoint": CHECKPOINTS}
 OF_THE_CLOCK = ("frames_per_second", "loader_wait_percent", "percent_", "memory_gib")
 SAMPLE_RATE = 22050
-PRELOADED = ["ttsfast.training.trainer", "ttsfast.models.convtts", "ttsfast.data.prepare", "torch._dynamo"]
+PRELOADED = [
+    "ttsfast.training.trainer",
+    "ttsfast.models.convtts",
+    "ttsfast.data.prepare.prepare",
+    "torch._dynamo",
+]
 """What children need not import again, which takes longer than a run."""
 
 
@@ -80,7 +86,7 @@ def make_store(folder: Path) -> Path:
 
 
 def configuration(store: Path, run: Path) -> Config:
-    """A short run with everything on that has state."""
+    """A short run with everything on that has resume."""
     return config_from_dict(
         {
             "training": {
@@ -128,7 +134,7 @@ def train(store: Path, run: Path, kill: Kill | None, usual: dict[str, float], to
     watch = Watcher(kill, usual, told)
     trainer.Trainer.train_step = watch.over("step", trainer.Trainer.train_step)  # type: ignore[method-assign]
     trainer.validate_run = watch.over("validation", trainer.validate_run)
-    state.save_checkpoint = watch.over("checkpoint", state.save_checkpoint)
+    resume.save_checkpoint = watch.over("checkpoint", resume.save_checkpoint)
     try:
         with trainer.Trainer(config, model=model, resume=True) as running:
             running.fit()

@@ -22,10 +22,10 @@ import torch
 from ttsfast.benchmarks.machine import describe
 from ttsfast.benchmarks.training import write_corpus
 from ttsfast.config import load_config
-from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.evaluation.log import read_log
 from ttsfast.training import gradients, trainer, update
-from ttsfast.training.clock import PHASES
-from ttsfast.training.telemetry import read_log
+from ttsfast.training.telemetry.timing import PHASES
 
 
 def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> dict[str, Any]:

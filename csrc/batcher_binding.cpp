@@ -257,7 +257,7 @@ void bind_batcher(py::module_& module) {
       PyErr_SetObject(PyExc_IndexError, arguments.ptr());
     }
   });
-  py::class_<Handle>(module, "Batcher", "Threads that fill slots with batches; see ttsfast/data/batcher.py.")
+  py::class_<Handle>(module, "Batcher", "Threads that fill slots with batches; see ttsfast/data/loading/batcher.py.")
       .def(py::init<const py::list&, const py::dict&, std::int64_t, std::int64_t, bool, const std::string&,
                     const std::vector<float>&, std::size_t, std::size_t, std::size_t, bool, std::size_t,
                     std::size_t, std::size_t>(),

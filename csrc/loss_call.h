@@ -1,7 +1,7 @@
 // One call of the fused losses, as the kernels of every instruction set see it: raw memory and numbers.
 // Plain pointers and no containers: a template of the standard library, compiled by a file that may use
 // wide registers, could end up serving processors without them.
-// Formulas and options are those of ttsfast/losses/reference.py and ttsfast/losses/spec.py.
+// Formulas and options are those of ttsfast/losses/reference.py and ttsfast/terms/spec.py.
 #pragma once
 
 #include <cstddef>

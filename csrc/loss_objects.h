@@ -39,13 +39,13 @@ struct Real {
 };
 
 // Sizes and views of every tensor of real numbers that is given, each checked against the others; in the order of
-// LossInputs.values() in ttsfast/losses/spec.py. The results point into `tensors`.
+// LossInputs.values() in ttsfast/terms/spec.py. The results point into `tensors`.
 std::vector<Real> read_reals(const LossObjects& objects, LossTensors& tensors);
 
 // Lengths and flags, after the real numbers.
 void read_vectors(const LossObjects& objects, Beyond beyond, LossTensors& tensors);
 
-// What moves on from call to call: see StepState in ttsfast/losses/spec.py, whose order the tuple has.
+// What moves on from call to call: see StepState in ttsfast/terms/spec.py, whose order the tuple has.
 struct State {
   bool given = false;
   AdaptiveState adaptive;

@@ -29,7 +29,7 @@ struct LossOptions {
   std::uint32_t seed = 0;
 };
 
-// What terms are divided by: see Counts in ttsfast/losses/counts.py.
+// What terms are divided by: see Counts in ttsfast/terms/counts.py.
 struct Normalizer {
   enum Kind { own, scalar, counts } kind = own;
   double values[kTerms] = {};  // frames, stop steps, attention steps, utterances; a scalar is the first

@@ -1,5 +1,5 @@
 // Log-mel features: a real transform of windowed frames, a filterbank and a logarithm, in one pass over a
-// waveform. No Python here; see ttsfast/data/mel.py for what the numbers mean.
+// waveform. No Python here; see ttsfast/data/features/mel.py for what the numbers mean.
 #pragma once
 
 #include <cstddef>

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ttsfast.config import ModelConfig
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.layers import valid_positions
-from ttsfast.models.voice import VoiceInfo
+from ttsfast.models.voice_info import VoiceInfo
 
 DURATION_WEIGHT, ALIGNER_WEIGHT = 1.0, 1.0
 PRIOR_WIDTH = 0.2

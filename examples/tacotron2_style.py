@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ttsfast.config import ModelConfig
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.layers import valid_positions
-from ttsfast.models.voice import VoiceInfo
+from ttsfast.models.voice_info import VoiceInfo
 
 
 def build(voice: VoiceInfo, options: ModelConfig) -> Tacotron2Style:

@@ -8,6 +8,7 @@ Returns the unweighted sum over its elements, to be scaled by the caller, and wr
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.arithmetic import one_minus_exp
 from ttsfast.kernels.memory import load, rounded_up, store
 

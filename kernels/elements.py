@@ -8,6 +8,7 @@ used, whatever it holds. With ``incoming`` it writes gradients, without it value
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.arithmetic import logistic, one_minus_exp
 from ttsfast.kernels.counts import clamped, is_truncated, stop_tail
 from ttsfast.kernels.latents import divergence

@@ -9,10 +9,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from ttsfast.kernels import elements, settings
 
+from ttsfast.kernels import elements, settings
 from ttsfast.losses.elements import ElementCall
-from ttsfast.losses.spec import compute_dtype
+from ttsfast.terms.spec import compute_dtype
 
 ELEMENTS = 4
 """Of a tile, per thread."""

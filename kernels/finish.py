@@ -4,6 +4,7 @@
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.arithmetic import exp, expm1
 from ttsfast.kernels.counts import clamped, stop_lengths
 from ttsfast.kernels.report import APPLIED, FLOORS, NORMS, VALUES, WEIGHTS

@@ -16,6 +16,7 @@ from typing import Any
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.arguments import Axes, Options, Ranges, Work
 from ttsfast.kernels.finish import finish
 from ttsfast.kernels.report import APPLIED, NORMS, WEIGHTS

@@ -13,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from ttsfast.kernels import settings
 
 TILE = 2048

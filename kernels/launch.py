@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
 from ttsfast.kernels import report, settings
 from ttsfast.kernels.arguments import Attention, Latents, Lengths, Mel, Results, Stop, Weighting
 from ttsfast.kernels.counter import counter
 from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
 from ttsfast.kernels.starter import Slot, Starter, stream_of
-
-from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import LossInputs, LossSpec, StepState
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import LossInputs, LossSpec, StepState
 
 LAYOUTS = 4096
 """Layouts remembered; every batch shape is one."""

@@ -10,10 +10,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from ttsfast.kernels import settings
 from ttsfast.kernels.arguments import Axes, Numbers, Options, Ranges
-
-from ttsfast.losses.spec import LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import LossInputs, LossSpec, StepState
 
 
 class Gradients(NamedTuple):

@@ -10,6 +10,7 @@ Returns the unweighted sum over its elements, to be scaled by the caller, and wr
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.memory import load, pointers_at, rounded_up, store
 from ttsfast.kernels.noise import four_normals, interleave_four
 

@@ -4,6 +4,7 @@
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.arithmetic import cos_sin_of_turn
 
 

@@ -6,6 +6,7 @@
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.attention import attention_rows
 from ttsfast.kernels.counts import clamped, stop_lengths
 from ttsfast.kernels.latents import kl_rows

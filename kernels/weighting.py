@@ -6,6 +6,7 @@
 
 import triton
 import triton.language as tl
+
 from ttsfast.kernels.counts import batch_counts, divisors, number
 
 

@@ -13,15 +13,15 @@ LONGEST = (
     "kernels/test_kernel_interpreter.py",
     "test_packaging.py",
     "losses/test_functional_interpreter.py",
-    "training/test_ranks.py",
-    "training/test_compiled.py",
+    "training/distributed/test_process_group.py",
+    "training/test_compilation.py",
     "test_end_to_end.py",
-    "data/test_batcher_process.py",
-    "training/test_sharding.py",
+    "data/loading/test_batcher_process.py",
+    "training/distributed/test_sharding.py",
     "training/test_config_effects.py",
-    "models/test_export.py",
-    "test_cli.py",
-    "data/test_prepare_engines.py",
+    "export/test_export.py",
+    "cli/test_cli.py",
+    "data/prepare/test_prepare_engines.py",
 )
 """Ten seconds of a processor and more each; the rest fills up what these leave."""
 

@@ -16,10 +16,10 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from ttsfast.cli import app
-from ttsfast.data.espeak import available
-from ttsfast.demo_corpus import write_demo_corpus
-from ttsfast.training.checkpoint import checkpoints
-from ttsfast.training.telemetry import read_log
+from ttsfast.data.corpus.espeak import available
+from ttsfast.demo.corpus import write_demo_corpus
+from ttsfast.evaluation.log import read_log
+from ttsfast.models.checkpoint import checkpoints
 
 SPEECH = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "ljspeech-mini"
 needs_espeak = pytest.mark.skipif(not available(), reason="espeakng-loader is not installed (extra 'demo')")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ttsfast.config import load_config
-from ttsfast.data.audio import write_wav
-from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.models.voice import Voice
 from ttsfast.training.trainer import Trainer
 

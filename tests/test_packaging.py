@@ -69,4 +69,4 @@ def test_a_wheel_holds_the_extension_kernels_and_presets(tmp_path: Path) -> None
 def test_without_a_compiler_the_wheel_is_built_without_the_extension(tmp_path: Path) -> None:
     names = build_wheel(tmp_path, {"CC": "/bin/false", "CXX": "/bin/false"})
     assert not has_extension(names)
-    assert "ttsfast/cli.py" in names
+    assert "ttsfast/cli/commands.py" in names

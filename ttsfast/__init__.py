@@ -12,15 +12,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Batch": "ttsfast.data.batch",
-    "DeviceLoader": "ttsfast.data.device_loader",
+    "Batch": "ttsfast.data.loading.batch",
+    "DeviceLoader": "ttsfast.data.loading.device_loader",
     "InputError": "ttsfast.errors",
-    "MelLoader": "ttsfast.data.loader",
-    "Store": "ttsfast.data.store",
+    "MelLoader": "ttsfast.data.loading.loader",
+    "Store": "ttsfast.data.store.store",
     "TTSLoss": "ttsfast.losses.module",
     "Trainer": "ttsfast.training.trainer",
-    "Utterance": "ttsfast.data.items",
-    "collate": "ttsfast.data.batch",
+    "Utterance": "ttsfast.data.store.utterance",
+    "collate": "ttsfast.data.loading.batch",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -15,8 +15,8 @@ from ttsfast.benchmarks import data as bench
 from ttsfast.benchmarks import data_loader, data_planning
 from ttsfast.benchmarks.data_corpus import make_store
 from ttsfast.cli import app
-from ttsfast.data.batch import Batch
-from ttsfast.data.store import Store
+from ttsfast.data.loading.batch import Batch
+from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 
 

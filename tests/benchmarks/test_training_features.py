@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from ttsfast.benchmarks import training_features as features
-from ttsfast.data.batcher import PythonBatcher
+from ttsfast.data.loading.batcher import PythonBatcher
 from ttsfast.errors import InputError
 from ttsfast.training.trainer import Trainer
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from small_corpus import CHUNK, SHARD_FRAMES, prepare_small, two_shards, write_corpus
 
-from ttsfast.data import features, writer
-from ttsfast.data.store import Store
+from ttsfast.data.prepare import extraction, writer
+from ttsfast.data.store.store import Store
 
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks and shards from twenty utterances."""
-    monkeypatch.setattr(features, "CHUNK", CHUNK)
+    monkeypatch.setattr(extraction, "CHUNK", CHUNK)
     monkeypatch.setattr(writer, "SHARD_FRAMES", SHARD_FRAMES)
 
 

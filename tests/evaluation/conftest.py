@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ttsfast.data.audio import write_wav
-from ttsfast.data.batch import Batch, Utterance, collate
-from ttsfast.data.mel import MelContract, log_mel
-from ttsfast.data.text import Symbols, TextFrontend
+from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.corpus.text import Symbols, TextFrontend
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.mel import log_mel
+from ttsfast.data.loading.batch import Batch, Utterance, collate
 from ttsfast.evaluation.evaluate import Evaluation, evaluate
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.voice import Voice

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ttsfast.data.mel import MelContract
-from ttsfast.data.text import TextFrontend
+from ttsfast.data.corpus.text import TextFrontend
+from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines, metrics
 from ttsfast.evaluation.evaluate import Evaluation, evaluate

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttsfast.data.mel import MelContract
+from ttsfast.data.features.contract import MelContract
 from ttsfast.evaluation import metrics
 
 CONTRACT = MelContract.preset("librosa-22k")

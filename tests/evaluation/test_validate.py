@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttsfast.data.batch import Batch
+from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation import metrics
 from ttsfast.evaluation.passes import ValidationSample

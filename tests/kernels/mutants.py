@@ -335,10 +335,8 @@ MUTANTS = (
 
 def copied(folder: Path) -> None:
     """What the tests need, with the kernels where an installation puts them."""
-    for name in ("kernels", "ttsfast", "tests/kernels"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "kernels"))
-    shutil.copytree(ROOT / "kernels", folder / "kernels", dirs_exist_ok=True)
-    shutil.copytree(ROOT / "tests" / "kernels", folder / "tests" / "kernels", dirs_exist_ok=True)
+    for name in ("kernels", "ttsfast", "tests/kernels", "tests/support"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "ttsfast" / "kernels").symlink_to(folder / "kernels")
     shutil.copy(ROOT / "pyproject.toml", folder)
 

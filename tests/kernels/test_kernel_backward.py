@@ -8,10 +8,10 @@ import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, check, leaves, make_inputs, make_spec, only, rebuilt
 from torch import Tensor
-from ttsfast.kernels import launch
 
+from ttsfast.kernels import launch
 from ttsfast.losses import reference
-from ttsfast.losses.spec import LossInputs
+from ttsfast.terms.spec import LossInputs
 
 SPEC = make_spec()
 WEIGHTS = torch.tensor(SPEC.base_weights, device=DEVICE)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ttsfast.losses import triton_op
 from ttsfast.losses.module import TTSLoss
-from ttsfast.losses.spec import LossInputs
+from ttsfast.terms.spec import LossInputs
 
 # Tracing does not need generated code; on a GPU the whole compiler runs.
 COMPILER = "inductor" if DEVICE == "cuda" else "aot_eager"

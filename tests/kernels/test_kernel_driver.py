@@ -37,7 +37,7 @@ def handed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     flags = ["-shared", "-fPIC", f"-I{HEADERS}", "-Wl,-soname,libcuda.so.1"]
     subprocess.run([COMPILER, *flags, "-o", str(library), str(HERE / "fake_libcuda.c")], check=True)
     done = subprocess.run(
-        [sys.executable, str(HERE / "driver_worker.py")],
+        [sys.executable, str(HERE.parent / "support" / "driver_worker.py")],
         env={
             **os.environ,
             # Not the launcher of a machine that has a driver, nor ours for such a machine.

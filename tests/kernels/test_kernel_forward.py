@@ -8,8 +8,8 @@ import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, Reference, check, evaluate, make_inputs, make_spec, only
 
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.philox import standard_normal
+from ttsfast.terms.counts import Counts
 
 HALF = (torch.bfloat16, torch.float16)
 

@@ -16,9 +16,9 @@ import torch
 from kernel_cases import DEVICE
 from kernel_files import INTERPRETED
 from torch import Tensor
-from ttsfast.kernels import gather
 
-from ttsfast.data import device_corpus
+from ttsfast.data.loading import device_corpus
+from ttsfast.kernels import gather
 
 Expected = dict[str, Tensor]
 

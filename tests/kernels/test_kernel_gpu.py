@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ttsfast.losses import reference
 from ttsfast.losses.module import LossOutput, TTSLoss
-from ttsfast.losses.spec import LossInputs
 from ttsfast.losses.triton import TritonBackend
+from ttsfast.terms.spec import LossInputs
 
 pytestmark = [
     pytest.mark.gpu,

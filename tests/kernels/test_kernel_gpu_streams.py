@@ -10,10 +10,10 @@ import torch
 from kernel_cases import make_inputs
 from kernel_files import INTERPRETED
 from torch import Tensor
-from ttsfast.kernels import counter as counters
 
+from ttsfast.kernels import counter as counters
 from ttsfast.losses.module import LossOutput, TTSLoss
-from ttsfast.losses.spec import LossInputs
+from ttsfast.terms.spec import LossInputs
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, Reference, check, evaluate, make_inputs, make_spec, only, rebuilt
 from torch import Tensor
+
 from ttsfast.kernels import launch, layout, settings
 
 

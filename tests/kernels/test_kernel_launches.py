@@ -24,12 +24,12 @@ import triton
 from kernel_compile import BF16, SPEC, TARGETS, launching_for, tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
 from ttsfast.kernels import counter as counters
 from ttsfast.kernels import launch, layout
 from ttsfast.kernels.starter import Slot, binder
-
 from ttsfast.losses import triton_call
-from ttsfast.losses.spec import LossInputs, StepState
+from ttsfast.terms.spec import LossInputs, StepState
 
 WEIGHTS = torch.ones(4)
 STEP = torch.zeros((), dtype=torch.int64)

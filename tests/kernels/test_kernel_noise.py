@@ -7,8 +7,8 @@ import torch
 import triton
 import triton.language as tl
 from kernel_cases import DEVICE
-from ttsfast.kernels.noise import four_words
 
+from ttsfast.kernels.noise import four_words
 from ttsfast.losses.philox import philox4x32
 
 

@@ -11,7 +11,7 @@ from kernel_cases import BACKEND, DEVICE, make_inputs, make_spec, only
 from ttsfast.losses import reference
 from ttsfast.losses.adaptive import AdaptiveWeights
 from ttsfast.losses.module import TTSLoss
-from ttsfast.losses.spec import LossSpec, StepState
+from ttsfast.terms.spec import LossSpec, StepState
 
 
 class Both:

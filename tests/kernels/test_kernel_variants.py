@@ -17,10 +17,10 @@ if INTERPRETED:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 from kernel_compile import SPEC, TARGETS, launching_for
-from ttsfast.kernels import launch
 
+from ttsfast.kernels import launch
 from ttsfast.losses import triton_call
-from ttsfast.losses.spec import LossInputs
+from ttsfast.terms.spec import LossInputs
 
 
 class _Kernel:

@@ -17,8 +17,8 @@ from torch._subclasses import FakeTensorMode
 
 from ttsfast.losses import backend as backends
 from ttsfast.losses import cpp, sweep
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.module import TTSLoss
+from ttsfast.terms.counts import Counts
 
 pytestmark = [
     pytest.mark.skipif(MISSING, reason=WHY_MISSING),

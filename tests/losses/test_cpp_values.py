@@ -40,8 +40,8 @@ from ttsfast import native
 from ttsfast.losses import backend as backends
 from ttsfast.losses.module import Counts
 from ttsfast.losses.philox import philox4x32, standard_normal
-from ttsfast.losses.spec import LossInputs
 from ttsfast.losses.sweep import Sweep
+from ttsfast.terms.spec import LossInputs
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 

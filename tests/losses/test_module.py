@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from ttsfast import TTSLoss
 from ttsfast.losses import backend as backends
 from ttsfast.losses.adaptive import METHODS
-from ttsfast.losses.spec import BackendResult
+from ttsfast.terms.spec import BackendResult
 
 
 def test_the_documented_call() -> None:

@@ -9,7 +9,7 @@ import torch
 from loss_checks import assert_close, gradients, make_batch, make_loss
 from torch import Tensor
 
-from ttsfast.losses.counts import Counts, sum_counts
+from ttsfast.terms.counts import Counts, sum_counts
 
 LENGTHS, TEXT = [9, 2, 0, 7, 5], [4, 3, 2, 4, 1]
 CUTS = [slice(0, 2), slice(2, 3), slice(3, 5)]

@@ -13,11 +13,11 @@ import torch.distributed as dist
 from cpp_checks import MISSING, WHY_MISSING
 from functional_cases import BACKEND, INTERPRETED
 from loss_checks import assert_close
-from test_wiring_training import FRAMES, LENGTHS, Model, call, data, make
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from wired_loss import FRAMES, LENGTHS, Model, call, data, make
 
-from ttsfast.losses.counts import Counts
+from ttsfast.terms.counts import Counts
 
 pytestmark = [
     pytest.mark.skipif(MISSING and not INTERPRETED, reason=WHY_MISSING),

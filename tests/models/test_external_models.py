@@ -14,13 +14,13 @@ from model_checks import small_model
 from torch import Tensor, nn
 
 from ttsfast.config import Config, ModelConfig, config_from_dict
-from ttsfast.data.mel import MelContract
-from ttsfast.data.text import Symbols, TextFrontend
+from ttsfast.data.corpus.text import Symbols, TextFrontend
+from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.voice import VoiceInfo
+from ttsfast.models.voice_info import VoiceInfo
 
 BINS = 80
 INFO = VoiceInfo(

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from voices import BINS, small_voice
 
-from ttsfast.data.mel import MelContract, griffin_lim
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.voice import Voice
-from ttsfast.synthesis import Line, given_lines, read_file, read_lines, stream_speech, write_speech
-from ttsfast.vocoder import Vocoder, load_vocoder
+from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.synthesis.speech import Line, given_lines, read_file, read_lines, stream_speech, write_speech
+from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
 
 LIBROSA = MelContract.preset("librosa-22k")
 HOP = LIBROSA.hop_length
@@ -337,3 +339,13 @@ def test_griffin_lim_is_the_vocoder_that_is_always_there(voice: Voice) -> None:
     speech = voice.speak(["bad"], vocoder=PLAIN)[0]
     assert np.array_equal(speech.wave, griffin_lim(speech.log_mel, LIBROSA))
     assert np.array_equal(speech.wave, voice.speak(["bad"])[0].wave)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"max_frames": -1}, {"max_frames": 1e999}, {"stop_threshold": float("nan")}, {"speakers": "ab"}]
+)
+def test_a_voice_of_impossible_values_is_refused(bad: dict[str, Any], voice: Voice) -> None:
+    values = voice.to_dict()
+    VoiceInfo.from_dict(values, "here")
+    with pytest.raises(InputError, match="here: "):
+        VoiceInfo.from_dict({**values, **bad}, "here")

@@ -12,8 +12,8 @@ import torch
 from tiny_model import TinyModel
 
 from ttsfast.config import Config, config_from_dict
-from ttsfast.data.audio import write_wav
-from ttsfast.data.prepare import PrepareOptions, prepare
+from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 
 SAMPLE_RATE = 22050
 
@@ -83,7 +83,7 @@ def make_model(store_path: Path) -> Callable[[], TinyModel]:
     """A freshly seeded tiny model for the store's symbols."""
 
     def make() -> TinyModel:
-        from ttsfast.data.store import Store
+        from ttsfast.data.store.store import Store
 
         torch.manual_seed(1)
         return TinyModel(len(Store.open(store_path).symbols))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.config import Config
-from ttsfast.data.batch import collate
+from ttsfast.data.loading.batch import collate
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.training.trainer import Trainer
 

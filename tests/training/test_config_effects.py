@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from ttsfast.config import SECTIONS, Config, config_from_dict
-from ttsfast.data.store import Store
+from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError, RankLost
+from ttsfast.evaluation.log import read_log
 from ttsfast.models.build import build_model
-from ttsfast.models.voice import VoiceInfo
-from ttsfast.training import compiled, precision, ranks, setup
+from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.training import compilation, precision, setup
+from ttsfast.training.distributed import process_group
 from ttsfast.training.objective import Objective
-from ttsfast.training.telemetry import Telemetry, read_log
+from ttsfast.training.telemetry.log import Telemetry
 from ttsfast.training.trainer import Trainer
 
 TIMING = ("frames_per_second", "loader_wait_percent", "percent_", "memory_gib")
@@ -174,7 +176,7 @@ def test_compile_is_asked_of_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[torch.nn.Module] = []
-    if wanted and torch.__version__ < compiled.OLDEST_TORCH:
+    if wanted and torch.__version__ < compilation.OLDEST_TORCH:
         pytest.skip(f"training.compile needs torch 2.11, and this is {torch.__version__}")
     monkeypatch.setattr(torch, "compile", lambda model, **_: asked.append(model) or model)
     with Trainer(make_config(training__compile=wanted), model=make_model()) as trainer:
@@ -215,12 +217,15 @@ def test_the_rank_timeout_is_that_of_the_process_group(
         raise RuntimeError("nobody there")
 
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(ranks, "SECONDS_FOR_A_CAUSE", 0.0)
-    monkeypatch.setattr(ranks, "_meet", lambda store, *rest: store)
+    monkeypatch.setattr(process_group, "SECONDS_FOR_A_CAUSE", 0.0)
+    monkeypatch.setattr(process_group, "_meet", lambda store, *rest: store)
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda *args, **kwargs: iter([(Store(), 1, 2)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", open_group)
     config = make_config(training__rank_timeout=7, training__device="cpu")
-    with pytest.raises(RankLost, match=r"gone or silent.*nobody there"), ranks.join_ranks(config.training):
+    with (
+        pytest.raises(RankLost, match=r"gone or silent.*nobody there"),
+        process_group.join_ranks(config.training),
+    ):
         pass
     assert seen == [7.0]
 
@@ -228,7 +233,7 @@ def test_the_rank_timeout_is_that_of_the_process_group(
 def test_sharding_wants_several_processes_and_an_optimiser_of_single_weights(
     make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module]
 ) -> None:
-    class Two(ranks.Ranks):
+    class Two(process_group.Ranks):
         size = 2
 
         def gather(self, value: Any) -> list[Any]:

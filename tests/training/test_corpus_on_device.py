@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ttsfast.config import Config
-from ttsfast.data.device_loader import DeviceLoader
+from ttsfast.data.loading.device_loader import DeviceLoader
 from ttsfast.training.trainer import Trainer
 
 

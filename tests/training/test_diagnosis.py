@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ttsfast.config import Config
 from ttsfast.errors import TrainingError
-from ttsfast.training.checkpoint import checkpoints, load_checkpoint
+from ttsfast.models.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.diagnosis import StepInputs, first_non_finite
 from ttsfast.training.trainer import Trainer
 

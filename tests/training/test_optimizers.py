@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ttsfast.config import Config, config_from_dict
 from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
-from ttsfast.training.averages import WeightAverage, deployed_weights
 from ttsfast.training.optimizers import Optimizers, hidden_matrices
 from ttsfast.training.trainer import Trainer
+from ttsfast.training.weight_average import WeightAverage, deployed_weights
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]

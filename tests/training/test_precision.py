@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ttsfast.config import Config
 from ttsfast.errors import TrainingError
+from ttsfast.evaluation.log import read_log
 from ttsfast.training.precision import LossScaler
-from ttsfast.training.telemetry import Telemetry, read_log
+from ttsfast.training.telemetry.log import Telemetry
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]

@@ -15,14 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ttsfast import cli
+from ttsfast.cli import commands
 from ttsfast.config import Config
 from ttsfast.errors import Preempted
-from ttsfast.training import state as state_module
+from ttsfast.evaluation.log import read_log
+from ttsfast.models.checkpoint import best_checkpoint, checkpoints
+from ttsfast.training import resume as state_module
 from ttsfast.training import trainer as trainer_module
-from ttsfast.training.checkpoint import best_checkpoint, checkpoints
 from ttsfast.training.preemption import Preemption
-from ttsfast.training.telemetry import Telemetry, read_log
+from ttsfast.training.telemetry.log import Telemetry
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -142,11 +143,11 @@ def test_the_command_line_exits_with_its_documented_code(
     def preempted() -> None:
         raise Preempted("runs/voice: stopped by SIGTERM")
 
-    monkeypatch.setattr(cli, "app", preempted)
+    monkeypatch.setattr(commands, "app", preempted)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            commands.main()
         # On its way out already: whoever sends it again is obeyed.
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from test_graphs import FakeRecorder, needs_gpu
+from graph_recorder import FakeRecorder, needs_gpu
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ttsfast.config import Config
-from ttsfast.data import loader as loaders
-from ttsfast.data.batch import Batch
-from ttsfast.data.loader import MelLoader
+from ttsfast.data.loading import loader as loaders
+from ttsfast.data.loading.batch import Batch
+from ttsfast.data.loading.loader import MelLoader
 from ttsfast.losses import checks
-from ttsfast.training.graphs import replay_steps
+from ttsfast.training.cuda_graphs import replay_steps
 from ttsfast.training.trainer import Trainer, forever
 
 MakeConfig = Callable[..., Config]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError, TrainingError
+from ttsfast.evaluation.log import read_log
+from ttsfast.models.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training import validation
-from ttsfast.training.checkpoint import checkpoints, load_checkpoint
-from ttsfast.training.clock import PHASES
 from ttsfast.training.setup import tail_steps
-from ttsfast.training.telemetry import Telemetry, read_log
+from ttsfast.training.telemetry.log import Telemetry
+from ttsfast.training.telemetry.timing import PHASES
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -229,7 +230,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(
         with Trainer(config, model=make_model()) as trainer:
             trainer.model.dropout.p = 0.0  # type: ignore[union-attr]
             indices = trainer.store.indices("train")[:8]
-            from ttsfast.data.batch import collate
+            from ttsfast.data.loading.batch import collate
 
             utterances = [trainer.store[int(i)] for i in indices]
             size = -(-len(utterances) // parts)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ttsfast import native
-from ttsfast.data.batch import padded_length
+from ttsfast.data.loading.batch import padded_length
 from ttsfast.errors import InputError
 
 BATCH, BINS, SYMBOLS = 48, 80, 100

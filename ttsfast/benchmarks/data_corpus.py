@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ttsfast.data.entries import Entries
-from ttsfast.data.prepare import PrepareOptions, prepare
-from ttsfast.data.shard import Shard, shard_name
-from ttsfast.data.store import Store
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.data.store.shard import Shard, shard_name
+from ttsfast.data.store.store import Store
+from ttsfast.data.store.utterance_table import Entries
 
 RATE = 22050
 WORDS = ("rain", "falls", "on", "the", "roof", "and", "nobody", "hears", "it", "until", "morning", "comes")

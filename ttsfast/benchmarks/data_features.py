@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from ttsfast import native
-from ttsfast.data.audio import read_audio
-from ttsfast.data.features import FeatureOptions, Recording, plan_chunks, write_chunk
-from ttsfast.data.filterbank import mel_filters
-from ttsfast.data.mel import MelContract, log_mel, log_mels
+from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.filterbank import mel_filters
+from ttsfast.data.features.mel import log_mel, log_mels
+from ttsfast.data.features.options import FeatureOptions
+from ttsfast.data.prepare.extraction import Recording, plan_chunks, write_chunk
 from ttsfast.files import file_sha256
 
 CONTRACT = MelContract.preset("librosa-22k")
@@ -244,10 +246,10 @@ def prepare_corpus(corpus: str, store: str) -> None:
     """Prepare by two workers, with shards so small that a small corpus has several, too: only its size is to
     make a difference. Run in a process of its own.
     """
-    from ttsfast.data import features, writer
-    from ttsfast.data.prepare import PrepareOptions, prepare
+    from ttsfast.data.prepare import extraction, writer
+    from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 
-    features.PARALLEL_FROM = 0.0
+    extraction.PARALLEL_FROM = 0.0
     writer.SHARD_FRAMES = 10_000
     prepare(corpus, store, PrepareOptions(jobs=2))
 

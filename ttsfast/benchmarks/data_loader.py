@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import tile_store
 from ttsfast.config import load_config
-from ttsfast.data.batch import TEXT_MULTIPLE, Batch, collate, padded_length
-from ttsfast.data.device_corpus import DeviceCorpus
-from ttsfast.data.device_loader import DeviceLoader
-from ttsfast.data.loader import MelLoader
-from ttsfast.data.sampler import BatchPlan
-from ttsfast.data.store import Store
+from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, collate, padded_length
+from ttsfast.data.loading.device_corpus import DeviceCorpus
+from ttsfast.data.loading.device_loader import DeviceLoader
+from ttsfast.data.loading.loader import MelLoader
+from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.store.store import Store
 from ttsfast.training.trainer import Trainer
 
 BATCH = 48

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ttsfast.data.cursor import Cursor
-from ttsfast.data.sampler import BatchPlan
+from ttsfast.data.loading.cursor import Cursor
+from ttsfast.data.loading.plan import BatchPlan
 
 UTTERANCES = 100_000
 VARIANTS: dict[str, dict[str, Any]] = {

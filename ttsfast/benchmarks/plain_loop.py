@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from ttsfast.data.store import Store
+from ttsfast.data.store.store import Store
 from ttsfast.losses.module import TTSLoss
 from ttsfast.models.interface import AcousticOutput
 

@@ -20,8 +20,8 @@ import torch
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.plain_loop import NpyDataset, Padding, PlainLoop, composite, write_npy
 from ttsfast.config import Config, load_config
-from ttsfast.data.prepare import PrepareOptions, prepare
-from ttsfast.data.text import TextFrontend
+from ttsfast.data.corpus.text import TextFrontend
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.training.setup import tail_steps
 from ttsfast.training.trainer import Trainer

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import make_store
 from ttsfast.config import TrainingConfig, load_config
-from ttsfast.data.loader import MelLoader
+from ttsfast.data.loading.loader import MelLoader
 from ttsfast.errors import InputError
 from ttsfast.training import trainer as trainers
 from ttsfast.training.optimizers import Optimizers

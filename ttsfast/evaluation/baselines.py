@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ttsfast.data.mel import MelContract, griffin_lim, log_mel
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.inversion import griffin_lim
+from ttsfast.data.features.mel import log_mel
 from ttsfast.evaluation import metrics
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ttsfast.data.audio import read_audio
-from ttsfast.data.batch import Batch, collate
-from ttsfast.data.mel import MelContract, griffin_lim
+from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.inversion import griffin_lim
+from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines
 from ttsfast.evaluation.passes import ValidationSample
@@ -24,8 +25,8 @@ from ttsfast.progress import track
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ttsfast.data.entries import Entry
-    from ttsfast.data.store import Store
+    from ttsfast.data.store.store import Store
+    from ttsfast.data.store.utterance_table import Entry
     from ttsfast.models.voice import Voice
 
 T = TypeVar("T")

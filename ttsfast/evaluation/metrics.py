@@ -18,7 +18,7 @@ from torch import Tensor
 from ttsfast.evaluation.dtw import warp
 
 if TYPE_CHECKING:
-    from ttsfast.data.mel import MelContract
+    from ttsfast.data.features.contract import MelContract
 
 DIAGONAL_BAND = 0.15
 """Half width of the diagonal band, as a share of the utterance."""

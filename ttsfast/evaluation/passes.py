@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttsfast.data.batch import Batch
+from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation.metrics import STOP_TOLERANCE_FRAMES
 from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.undisturbed import undisturbed
 
 
 @dataclass
@@ -112,24 +112,6 @@ def free_running_samples(
                 attention=_cut(attention, row, steps, symbols, name),
                 stopped=stopped[row],
             )
-
-
-@contextmanager
-def undisturbed(model: nn.Module, device: torch.device | str) -> Iterator[None]:
-    """``eval()`` and ``inference_mode``, with training flags and random streams put back afterwards.
-
-    The random streams start from the same seed each time, for models that keep dropout when they speak.
-    """
-    device = torch.device(device)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
-            torch.manual_seed(0)
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _common(batch: Batch) -> Iterator[dict[str, Any]]:

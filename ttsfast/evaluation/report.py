@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ttsfast.data.audio import write_wav
-from ttsfast.data.mel import MelContract
-from ttsfast.evaluation import plots
+from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.evaluation.evaluate import Evaluation, SpokenSample
 from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
 from ttsfast.evaluation.verdict import label, number
 from ttsfast.files import atomic_write
+from ttsfast.pages import plots
 
 FILES = "report_files"
 CURVES = f"{FILES}/curves"
@@ -124,7 +125,7 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelCo
         "predicted, teacher-forced": sample.teacher_forced,
         "predicted, free-running": sample.free_running,
     }
-    size = plots.save(plots.mel_figure(mels, contract), run_folder / folder / "mel.png")
+    size = plots.save(plots.mel_figure(mels, mel_axes(contract)), run_folder / folder / "mel.png")
     spectrograms = Picture(
         f"{folder}/mel.png",
         *size,
@@ -186,7 +187,7 @@ def _curves(run_folder: Path, log: Sequence[Mapping[str, Any]]) -> list[Picture]
             "Speed: mel frames per second, and the share of time spent waiting for data",
         ),
     ):
-        figure = plots.curves_figure(log, names)
+        figure = plots.curves_figure(log, names, label)
         if figure is not None:
             pictures.append(_curve(run_folder, file, figure, caption))
     rates = [(r["step"], r["learning_rate"]) for r in log if "learning_rate" in r]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-from ttsfast.evaluation.report_style import STYLE
 from ttsfast.evaluation.verdict import DEFINITIONS, Verdict, number
+from ttsfast.pages.style import STYLE
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ttsfast.config import config_from_dict
-from ttsfast.data.store import Store
-from ttsfast.environment import environment
+from ttsfast.data.store.store import Store
+from ttsfast.devices import find_device
+from ttsfast.evaluation.environment import environment
 from ttsfast.evaluation.evaluate import Evaluation, evaluate
+from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.report import write_report
 from ttsfast.files import output_folder
+from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.voice import Voice
-from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
-from ttsfast.training.precision import find_device
-from ttsfast.training.telemetry import read_log
 
 
 def evaluate_run(

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ttsfast.data.batch import Batch
+from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation import metrics
 from ttsfast.evaluation.passes import ValidationSample, free_running_samples, teacher_forced_samples
 
 if TYPE_CHECKING:
-    from ttsfast.data.mel import MelContract
+    from ttsfast.data.features.contract import MelContract
 
 OnSample = Callable[[ValidationSample], None]
 

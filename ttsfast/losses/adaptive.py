@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttsfast.losses.spec import TERMS
+from ttsfast.terms.spec import TERMS
 
 METHODS = ("fixed", "dwa", "uncertainty", "origin")
 FAST_DECAY = 0.9

@@ -7,10 +7,10 @@ from typing import Protocol
 from torch import Tensor
 
 from ttsfast.losses import reference
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.cpp import CppBackend
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
 from ttsfast.losses.triton import TritonBackend, interpreted
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
 
 NAMES = ("auto", "torch", "cpp", "triton")
 

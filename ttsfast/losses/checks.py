@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.length_op import check_values, checked
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)

@@ -17,11 +17,11 @@ from torch.autograd import forward_ad
 from ttsfast import native
 from ttsfast.losses import cpp_op
 from ttsfast.losses import sweep as sweeps
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS, BackendResult, LossInputs, LossSpec, StepState
 from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import TERMS, BackendResult, LossInputs, LossSpec, StepState
 
 
 class CppBackend:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
 from ttsfast.losses.sweep import HALF, Slot, Sweep, empty_gradient, hint_of
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
 
 _MEL_LOSSES = ("huber", "l1", "mse")
 _SMOOTHINGS = ("none", "mean", "noise")

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.losses.counts import stop_tail
-from ttsfast.losses.spec import compute_dtype
 from ttsfast.losses.sweep import BEST_ISA
+from ttsfast.terms.counts import stop_tail
+from ttsfast.terms.spec import compute_dtype
 
 TERMS = ("mel", "kl", "stop", "attention")
 

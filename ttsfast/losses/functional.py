@@ -28,8 +28,8 @@ from ttsfast.losses.checks import (
     one_of,
     whole,
 )
-from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, compute_dtype, stop_coefficients
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, compute_dtype, stop_coefficients
 
 
 def mel_huber_loss(

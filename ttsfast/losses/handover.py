@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ttsfast.losses.spec import LossInputs
+from ttsfast.terms.spec import LossInputs
 
 graph_is_kept: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from ttsfast.losses import backend as backends
 from ttsfast.losses.adaptive import METHODS, AdaptiveWeights, refuse_other_dtypes
 from ttsfast.losses.checks import check_call, check_inputs, check_scalars, in_range, one_of
-from ttsfast.losses.counts import Counts, count
 from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS, LossSpec, StepState
 from ttsfast.losses.triton import TritonBackend
+from ttsfast.terms.counts import Counts, count
+from ttsfast.terms.spec import TERMS, LossSpec, StepState
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -306,7 +306,7 @@ class TTSLoss(nn.Module):
         *,
         steps: int | None = None,
     ) -> Counts:
-        """This batch's part of a ``normalizer``; arguments as in :func:`ttsfast.losses.counts.count`."""
+        """This batch's part of a ``normalizer``; arguments as in :func:`ttsfast.terms.counts.count`."""
         tail = self.spec.stop_tail_frames
         return count(mel_lengths, step_lengths, truncated, stop_tail_frames=tail, steps=steps)
 

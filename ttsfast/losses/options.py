@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ttsfast.losses import reference
 from ttsfast.losses.checks import in_range, one_of, whole
-from ttsfast.losses.spec import TERMS, LossSpec
+from ttsfast.terms.spec import TERMS, LossSpec
 
 
 def resolve(options: LossSpec, mel_std: Tensor | None) -> LossSpec:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ttsfast.losses.spec import TERMS
+from ttsfast.terms.spec import TERMS
 
 
 @dataclass

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ttsfast.losses.counts import Counts, counts_by_utterance, resolve_normalizer, stop_tail
 from ttsfast.losses.philox import standard_normal
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.counts import Counts, counts_by_utterance, resolve_normalizer, stop_tail
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from ttsfast import native
-from ttsfast.losses.counts import Counts
-from ttsfast.losses.spec import TERMS, LossInputs, LossSpec, StepState
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, StepState
 
 BEST_ISA = 0
 """Let the extension pick among baseline (1), AVX2 (2) and AVX-512 (3)."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import triton_op
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import why_not_plain
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
 def interpreted() -> bool:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ttsfast.kernels import launch, layout
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
 
 _version = attrgetter("_version")
 

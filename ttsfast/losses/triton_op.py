@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsfast.losses.counts import Counts
 from ttsfast.losses.cpp_op import rescaled
-from ttsfast.losses.spec import BackendResult, LossInputs, LossSpec, compute_dtype
 from ttsfast.losses.sweep import LARGEST_HINT, hint_of
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, compute_dtype
 
 _HALF = (torch.bfloat16, torch.float16)
 _library = torch.library.Library("ttsfast", "FRAGMENT")

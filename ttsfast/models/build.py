@@ -17,7 +17,7 @@ from ttsfast.errors import InputError, in_their_code
 from ttsfast.models.convtts import ConvTTS
 
 if TYPE_CHECKING:
-    from ttsfast.models.voice import VoiceInfo
+    from ttsfast.models.voice_info import VoiceInfo
 
 BUILT_IN = "convtts"
 

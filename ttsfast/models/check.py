@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError, in_their_code
-from ttsfast.evaluation.passes import undisturbed
 from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.undisturbed import undisturbed
 
 if TYPE_CHECKING:
-    from ttsfast.models.voice import VoiceInfo
+    from ttsfast.models.voice_info import VoiceInfo
 
 STEPS = 8
 """decoder steps of the made-up batch: its frames are a multiple of 8, as the loader pads them"""

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from ttsfast.errors import InputError
 from ttsfast.models.attention import TextAttention
 from ttsfast.models.convtts_config import SIZES, ConvTTSConfig
+from ttsfast.models.decoding import DecoderCaches, free_run, readable
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.layers import GatedStack, valid_positions
 from ttsfast.models.posterior import PosteriorEncoder
-from ttsfast.models.synthesis import DecoderCaches, readable, synthesize
 
 
 class Prenet(nn.Sequential):
@@ -186,12 +186,35 @@ class ConvTTS(nn.Module):
         max_frames: int,
         stop_threshold: float = 0.5,
     ) -> FreeRunning:
-        """Speak (see :func:`ttsfast.models.synthesis.synthesize`); always as in ``eval()``."""
+        """Speak a batch of texts, always as in ``eval()``; see :func:`ttsfast.models.decoding.free_run`.
+
+        Args:
+            text: (B, N) int64
+            text_lengths: (B,)
+            speaker: (B,) int64; may be None for a model of one speaker.
+            max_frames: where an utterance that does not stop is cut.
+            stop_threshold: a probability.
+
+        Raises:
+            ValueError: ``max_frames`` below 1, or no speaker for a model of several.
+        """
         training = self.training
         self.eval()
         try:
-            return synthesize(
-                self, text, text_lengths, speaker, max_frames=max_frames, stop_threshold=stop_threshold
+            speaker = self.speaker_of(speaker, text)
+            keys, values = self.encode_text(text, text_lengths, speaker)
+            condition = self.condition(None, speaker)
+            caches = self.caches(len(text))
+            return free_run(
+                lambda heard, allowed: self.decode(heard, keys, values, allowed, condition, speaker, caches),
+                self.silence.expand(len(text), 1, -1),
+                text_lengths,
+                text.shape[1],
+                reduction_factor=self.config.reduction_factor,
+                window_back=self.config.window_back,
+                window_ahead=self.config.window_ahead,
+                max_frames=max_frames,
+                stop_threshold=stop_threshold,
             )
         finally:
             self.train(training)

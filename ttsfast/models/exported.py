@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ttsfast.errors import InputError
 from ttsfast.models.interface import FreeRunning
-from ttsfast.models.voice import Voice, VoiceInfo
+from ttsfast.models.voice_info import VoiceInfo
 
 FORMAT = 1
 METADATA, SEAL = "ttsfast", "ttsfast.seal"
@@ -23,16 +23,18 @@ LARGEST = 1 << 31
 """bytes: protobuf's own limit"""
 
 
-def load_exported(path: Path, device: torch.device | str = "cpu") -> Voice:
+def load_exported(path: Path, device: torch.device | str = "cpu") -> tuple[ExportedModel, VoiceInfo]:
     """Load what ``ttsfast export`` wrote.
 
     Raises:
         InputError: onnxruntime is missing, or the file is damaged, is no voice, or contradicts itself.
     """
-    return exported_voice(read_file(path), path, device)
+    return exported_model(read_file(path), path, device)
 
 
-def exported_voice(content: bytes, path: Path, device: torch.device | str = "cpu") -> Voice:
+def exported_model(
+    content: bytes, path: Path, device: torch.device | str = "cpu"
+) -> tuple[ExportedModel, VoiceInfo]:
     """:func:`load_exported` of a file's content; ``path`` is for the messages."""
     session = open_session(content, path, torch.device(device))
     metadata = session.get_modelmeta().custom_metadata_map
@@ -67,8 +69,7 @@ def exported_voice(content: bytes, path: Path, device: torch.device | str = "cpu
     ):
         if found != wanted:
             raise InputError(f"{path}: the graph has {found} {name} and the voice {wanted}; {remedy}")
-    model = ExportedModel(session, sizes["reduction_factor"])
-    return Voice(model=model, device=torch.device("cpu"), **vars(info))
+    return ExportedModel(session, sizes["reduction_factor"]), info
 
 
 def read_file(path: Path) -> bytes:

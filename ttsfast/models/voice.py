@@ -2,104 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from ttsfast.config import config_from_dict
-from ttsfast.data.mel import MelContract, griffin_lim
-from ttsfast.data.text import Symbols, TextFrontend
+from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
-from ttsfast.training.checkpoint import find_checkpoint, load_checkpoint
+from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
+from ttsfast.models.exported import load_exported
+from ttsfast.models.voice_info import VoiceInfo
 
 if TYPE_CHECKING:
-    from ttsfast.data.store import Store
-
-
-LONGEST = 10_000_000
-"""frames that a voice may speak without an end: more than a day"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VoiceInfo:
-    """What a voice needs beside its weights; saved in every checkpoint as ``voice.json``."""
-
-    contract: MelContract
-    frontend: TextFrontend
-    symbols: Symbols
-    speakers: tuple[str, ...]
-    mel_mean: np.ndarray
-    """(C,) float32, log-mel units"""
-    mel_std: np.ndarray
-    """(C,) float32, log-mel units"""
-    silence: np.ndarray
-    """(C,) float32, normalised units"""
-    max_frames: int
-    stop_threshold: float = 0.5
-
-    @classmethod
-    def of_store(cls, store: Store) -> VoiceInfo:
-        """The voice that training on ``store`` gives."""
-        return cls(
-            contract=store.contract,
-            frontend=store.frontend,
-            symbols=store.symbols,
-            speakers=tuple(store.speakers),
-            mel_mean=store.mel_mean,
-            mel_std=store.mel_std,
-            silence=store.silence,
-            # More than any sentence like the corpus's needs.
-            max_frames=2 * int(store.frames.max()),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able; float32 values survive the round trip exactly."""
-        return {
-            "contract": self.contract.to_dict(),
-            "frontend": self.frontend.to_dict(),
-            "symbols": self.symbols.to_list(),
-            "speakers": list(self.speakers),
-            "max_frames": self.max_frames,
-            "stop_threshold": self.stop_threshold,
-            **{name: getattr(self, name).tolist() for name in ("mel_mean", "mel_std", "silence")},
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str) -> VoiceInfo:
-        """Read :meth:`to_dict`'s result; raise InputError naming ``where`` when it is something else."""
-        try:
-            contract = MelContract.from_dict(values["contract"])
-            arrays = {
-                name: np.asarray(values[name], dtype=np.float32)
-                for name in ("mel_mean", "mel_std", "silence")
-            }
-            info = cls(
-                contract=contract,
-                frontend=TextFrontend.from_dict(values["frontend"]),
-                symbols=Symbols.from_list(values["symbols"]),
-                speakers=tuple(values["speakers"]),
-                max_frames=int(values["max_frames"]),
-                stop_threshold=float(values["stop_threshold"]),
-                **arrays,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise InputError(f"{where}: not a voice ({error!r}); use another checkpoint") from error
-        if not 1 <= info.max_frames <= LONGEST or not 0.0 <= info.stop_threshold <= 1.0:
-            raise InputError(
-                f"{where}: max_frames is {info.max_frames} and stop_threshold {info.stop_threshold}, "
-                f"expected 1 to {LONGEST} and 0 to 1; use another checkpoint"
-            )
-        if not isinstance(values["speakers"], (list, tuple)) or not info.speakers:
-            raise InputError(f"{where}: speakers are not a list of names; use another checkpoint")
-        if any(a.shape != (contract.n_mels,) or not np.isfinite(a).all() for a in arrays.values()):
-            raise InputError(f"{where}: statistics are not {contract.n_mels} finite numbers")
-        return info
+    pass
 
 
 @dataclass
@@ -137,9 +58,8 @@ class Voice(VoiceInfo):
             InputError: there is no checkpoint, or it is damaged, or it is of another model.
         """
         if path.is_file():
-            from ttsfast.models.exported import load_exported
-
-            return load_exported(path, device)
+            exported, info = load_exported(path, device)
+            return cls(model=exported, device=torch.device("cpu"), **vars(info))
         checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
         if model is None:
@@ -176,7 +96,7 @@ class Voice(VoiceInfo):
             texts: to say.
             speakers: one name per text; the voice's first for all when None.
             batch_size: texts at a time.
-            vocoder: from log-mels (T, C) to samples, as :func:`ttsfast.vocoder.load_vocoder` gives;
+            vocoder: from log-mels (T, C) to samples, as :func:`ttsfast.synthesis.vocoder.load_vocoder` gives;
                 Griffin-Lim when None.
 
         Raises:

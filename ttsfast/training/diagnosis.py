@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ttsfast.data.batch import Batch, collate
-from ttsfast.losses.spec import TERMS
+from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.randomness import random_streams, set_random_streams
 from ttsfast.training.setup import padding_of
 

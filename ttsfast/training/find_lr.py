@@ -12,9 +12,9 @@ import numpy as np
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError
-from ttsfast.evaluation.plots import save
 from ttsfast.files import output_folder
-from ttsfast.training.telemetry import Telemetry
+from ttsfast.pages.plots import save
+from ttsfast.training.telemetry.log import Telemetry
 from ttsfast.training.trainer import Trainer, forever
 
 LOWEST, HIGHEST = 1e-7, 1.0

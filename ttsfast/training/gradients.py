@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ttsfast.data.batch import Batch
-from ttsfast.losses.counts import Counts
+from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.output import LossOutput
+from ttsfast.terms.counts import Counts
+from ttsfast.training.distributed.process_group import Ranks, Unreachable
+from ttsfast.training.distributed.sharded_tensors import total_norm
 from ttsfast.training.objective import Objective
-from ttsfast.training.parts import total_norm
-from ttsfast.training.ranks import Ranks, Unreachable
 
 
 def norm_of(gradients: Sequence[Tensor], scale: Tensor | None) -> Tensor:

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ttsfast.data.batch import Batch
-from ttsfast.losses.counts import Counts, sum_counts
+from ttsfast.data.loading.batch import Batch
+from ttsfast.devices import Precision
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.models.interface import AcousticOutput
-from ttsfast.training.clock import StepClock
-from ttsfast.training.precision import Precision
+from ttsfast.terms.counts import Counts, sum_counts
+from ttsfast.training.telemetry.timing import StepClock
 
 
 class Objective:

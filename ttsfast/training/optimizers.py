@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ttsfast.config import TrainingConfig
 from ttsfast.errors import InputError
-from ttsfast.training.parts import parted_like
+from ttsfast.training.distributed.sharded_tensors import parted_like
 
 _SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay", "capturable")
 """What torch keeps beside the state and the configuration decides, that of a resumed run too."""

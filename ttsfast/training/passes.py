@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ttsfast.data.batch import Batch
-from ttsfast.losses.counts import Counts
+from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.spec import TERMS
+from ttsfast.terms.counts import Counts
+from ttsfast.terms.spec import TERMS
+from ttsfast.training.distributed.process_group import Ranks
 from ttsfast.training.gradients import SummedObjective
 from ttsfast.training.objective import Objective
 from ttsfast.training.precision import LossScaler
-from ttsfast.training.ranks import Ranks
 
 
 class PassFigures(NamedTuple):

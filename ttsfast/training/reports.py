@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ttsfast.losses.spec import TERMS
-from ttsfast.training.clock import device_load
+from ttsfast.terms.spec import TERMS
+from ttsfast.training.telemetry.timing import device_load
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer

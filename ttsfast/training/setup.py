@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from ttsfast.config import Config
-from ttsfast.data.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
-from ttsfast.data.device_loader import DeviceLoader
-from ttsfast.data.loader import MelLoader, select
-from ttsfast.data.sampler import BatchPlan
-from ttsfast.data.store import Store
+from ttsfast.data.loading.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
+from ttsfast.data.loading.device_loader import DeviceLoader
+from ttsfast.data.loading.loader import MelLoader, select
+from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.losses.backend import unavailable
 from ttsfast.losses.module import TTSLoss
 from ttsfast.progress import console
-from ttsfast.training.global_counts import GlobalCounts
-from ttsfast.training.ranks import Ranks
+from ttsfast.training.distributed.global_counts import GlobalCounts
+from ttsfast.training.distributed.process_group import Ranks
 
 
 def open_store(config: Config) -> Store:

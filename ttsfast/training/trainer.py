@@ -11,45 +11,41 @@ from typing import NoReturn
 from torch import Tensor, nn
 
 from ttsfast.config import Config
-from ttsfast.data.batch import Batch
-from ttsfast.data.device_loader import DeviceLoader
-from ttsfast.data.loader import MelLoader
+from ttsfast.data.loading.batch import Batch
+from ttsfast.data.loading.device_loader import DeviceLoader
+from ttsfast.data.loading.loader import MelLoader
+from ttsfast.devices import choose_precision
 from ttsfast.errors import InputError, Preempted
 from ttsfast.files import output_folder
-from ttsfast.losses.counts import Counts
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
-from ttsfast.models.voice import VoiceInfo
-from ttsfast.training.agreement import check_agreement, check_run_folder
-from ttsfast.training.averages import WeightAverage, deployed_weights
-from ttsfast.training.checkpoint import (
-    best_checkpoint,
-    checkpoint_folder,
-    checkpoints,
-    load_checkpoint,
-    record_best,
-)
-from ttsfast.training.clock import StepClock
-from ttsfast.training.compiled import compile_model
-from ttsfast.training.graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
+from ttsfast.models.checkpoint import best_checkpoint, checkpoint_folder, checkpoints, load_checkpoint
+from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.terms.counts import Counts
+from ttsfast.training.checkpoint import record_best
+from ttsfast.training.compilation import compile_model
+from ttsfast.training.cuda_graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
+from ttsfast.training.distributed.consistency import check_agreement, check_run_folder
+from ttsfast.training.distributed.process_group import Ranks, refuse_unjoined
+from ttsfast.training.distributed.sharding import summed_objective
 from ttsfast.training.monitor import EarlyStopping
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
 from ttsfast.training.passes import Passes
-from ttsfast.training.precision import LossScaler, choose_precision, set_up_arithmetic
+from ttsfast.training.precision import LossScaler, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
 from ttsfast.training.randomness import seed_everything, seed_rank
-from ttsfast.training.ranks import Ranks, refuse_unjoined
-from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.reports import farewell, greet, report
+from ttsfast.training.resume import restore_run, save_run
 from ttsfast.training.schedule import PlateauReduction, learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, open_loaders, open_store
-from ttsfast.training.sharding import summed_objective
-from ttsfast.training.state import restore_run, save_run
-from ttsfast.training.telemetry import NoTelemetry, Telemetry
+from ttsfast.training.telemetry.log import NoTelemetry, Telemetry
+from ttsfast.training.telemetry.ratios import ModuleRatios
+from ttsfast.training.telemetry.timing import StepClock
 from ttsfast.training.update import Update
 from ttsfast.training.validation import ValidationInterrupted, validate_run
 from ttsfast.training.watch import Watch
+from ttsfast.training.weight_average import WeightAverage, deployed_weights
 
 
 @dataclass
@@ -74,7 +70,8 @@ class Trainer:
         config: see :mod:`ttsfast.config`.
         model: any module with the signature of :mod:`ttsfast.models.interface`; ConvTTS when None.
         resume: continue from the run folder's last checkpoint, where there is one.
-        ranks: of :func:`ttsfast.training.ranks.join_ranks`, where ``torchrun`` started several processes.
+        ranks: of :func:`ttsfast.training.distributed.process_group.join_ranks`, where ``torchrun`` started
+            several processes.
 
     Raises:
         InputError: the store, the run folder or a value does not fit; nothing has been written then.

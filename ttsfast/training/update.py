@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ttsfast.losses.spec import TERMS
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.gradients import divisor_of, norm_of
 
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ttsfast.data.batch import Batch, collate
-from ttsfast.data.mel import griffin_lim
+from ttsfast.data.features.filterbank import mel_axes
+from ttsfast.data.features.inversion import griffin_lim
+from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
 from ttsfast.evaluation.passes import ValidationSample
-from ttsfast.evaluation.plots import alignment_figure, mel_figure
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
+from ttsfast.pages.plots import alignment_figure, mel_figure
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
@@ -85,5 +86,7 @@ def _show(trainer: Trainer, sample: ValidationSample) -> None:
     target, spoken = (mel * voice.mel_std + voice.mel_mean for mel in (sample.target, sample.predicted))
     if sample.attention is not None:
         trainer.telemetry.figure("alignment", alignment_figure(sample.attention), step)
-    trainer.telemetry.figure("mel", mel_figure({"recorded": target, "spoken": spoken}, voice.contract), step)
+    trainer.telemetry.figure(
+        "mel", mel_figure({"recorded": target, "spoken": spoken}, mel_axes(voice.contract)), step
+    )
     trainer.telemetry.audio("spoken", griffin_lim(spoken, voice.contract), voice.contract.sample_rate, step)

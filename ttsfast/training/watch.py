@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ttsfast.config import TrainingConfig
-from ttsfast.data.batch import Batch
+from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import TrainingError
-from ttsfast.losses.spec import TERMS
-from ttsfast.training.checkpoint import checkpoints
+from ttsfast.models.checkpoint import checkpoints
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.diagnosis import NOWHERE, StepInputs, first_non_finite
 from ttsfast.training.monitor import ConvergenceWindow, SpikeGuard, StepRecords
 

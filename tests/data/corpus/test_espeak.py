@@ -1,0 +1,96 @@
+"""espeak-ng: the same samples for the same text, phonemes that keep punctuation, one-line errors."""
+
+import sys
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+
+from ttsfast.data.corpus.espeak import SAMPLE_RATE, available, phonemize, speak
+from ttsfast.errors import InputError
+
+needs_espeak = pytest.mark.skipif(not available(), reason="espeakng-loader is not installed (extra 'demo')")
+
+
+@needs_espeak
+@pytest.mark.parametrize(("language", "text"), [("en", "one two three"), ("fa", "یک دو سه")])
+def test_speech_is_audible_and_of_plausible_length(language: str, text: str) -> None:
+    wave = speak(text, language)
+    assert wave.dtype == np.float32
+    assert 0.4 < len(wave) / SAMPLE_RATE < 2.5
+    assert 0.1 < np.abs(wave).max() <= 1.0
+
+
+@needs_espeak
+def test_samples_do_not_depend_on_what_was_spoken_before() -> None:
+    alone = speak("one two three")
+    speak("seven eight nine, forty four")
+    speak("سلام", "fa")
+    assert np.array_equal(speak("one two three"), alone)
+    assert not np.array_equal(speak("one two four"), alone)
+
+
+@needs_espeak
+def test_a_faster_rate_gives_shorter_speech() -> None:
+    assert len(speak("one two three four", rate=300)) < 0.8 * len(speak("one two three four", rate=150))
+
+
+@needs_espeak
+def test_phonemes_do_not_depend_on_the_other_texts() -> None:
+    texts = ["one two three", "read this; I read that", "the cat", "one"]
+    together = phonemize(texts)
+    assert together == phonemize(texts[::-1])[::-1] == [phonemize([text])[0] for text in texts]
+    assert together[2] == "ðə kˈæt"
+
+
+@needs_espeak
+def test_persian_phonemes_keep_punctuation_and_drop_language_marks() -> None:
+    (phonemes,) = phonemize(["سلام، خوبی؟ hello سه\u200cشنبه؛ کتاب."], "fa")
+    assert [mark for mark in phonemes if mark in "،؟؛."] == ["،", "؟", "؛", "."]
+    assert phonemes.startswith("salˈɑm، ")
+    assert "(" not in phonemes
+    assert not any("\u0600" <= c <= "\u06ff" and c not in "،؛؟" for c in phonemes)
+
+
+@needs_espeak
+def test_punctuation_inside_numbers_is_read_and_outside_is_kept() -> None:
+    (phonemes,) = phonemize(["It costs 3.14, (yes) 1,000!"])
+    assert "pɔɪnt" in phonemes
+    assert "θˈaʊzənd" in phonemes
+    assert [c for c in phonemes if c in ".,()!"] == [",", "(", ")", "!"]
+
+
+@needs_espeak
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
+def test_nothing_to_say_is_an_error_to_speak_and_empty_to_phonemize(text: str) -> None:
+    with pytest.raises(InputError, match="no text"):
+        speak(text)
+    assert phonemize([text]) == [""]
+
+
+@needs_espeak
+def test_unknown_language_and_nul_are_named() -> None:
+    with pytest.raises(InputError, match="'xx-none'"):
+        speak("one", "xx-none")
+    with pytest.raises(InputError, match="NUL"):
+        phonemize(["a\0b"])
+
+
+@needs_espeak
+def test_works_from_a_deep_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import espeakng_loader
+
+    deep = tmp_path / ("a" * 120) / ("b" * 120)
+    copytree(Path(espeakng_loader.__file__).parent / "espeak-ng-data", deep / "espeak-ng-data")
+    expected = speak("one")
+    monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(deep / "espeak-ng-data"))
+    assert np.array_equal(speak("one"), expected)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    assert not available()
+    for call in (lambda: speak("one"), lambda: phonemize(["one"])):
+        with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
+            call()

@@ -1,0 +1,209 @@
+"""``training.compile``: what compiled passes compute, how often they are compiled, what they leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from rank_runs import ended, job, start, weights
+from rank_worker import BlocksModel, tiny_model
+from tiny_model import TinyModel, traced_only
+from torch import Tensor, nn
+from torch import _inductor as inductor
+from torch._dynamo.utils import counters
+from torch._inductor.utils import run_and_get_code
+
+from ttsfast.config import Config
+from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.errors import InputError
+from ttsfast.models.convtts import ConvTTS
+from ttsfast.models.layers import GatedConv
+from ttsfast.training import compilation
+from ttsfast.training.trainer import Trainer, forever
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < compilation.OLDEST_TORCH,
+    reason=f"training.compile needs torch 2.11, and this is {torch.__version__}",
+)
+MakeConfig = Callable[..., Config]
+MakeModel = Callable[[], nn.Module]
+DILATIONS = ("text_dilations", "mel_dilations", "decoder_dilations")
+
+
+class TinyConvolution(TinyModel):
+    """Hears through a gated convolution, whose gradient compilers treat by itself."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__(symbols)
+        self.heard = GatedConv(80, 3, 1, causal=True, dropout=0.1)
+
+    def forward(self, text: Tensor, text_lengths: Tensor, mel: Tensor, *rest: Any, **named: Any) -> Any:
+        return super().forward(text, text_lengths, self.heard(mel), *rest, **named)
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", traced_only(torch.compile))
+
+
+def batches_of_all_sizes(trainer: Trainer, count: int) -> Iterator[Batch]:
+    """From 2 to 6 utterances, padded to lengths of all kinds."""
+    store = trainer.store
+    indices = store.indices("train")
+    for number in range(count):
+        chosen = [store[int(i)] for i in indices[number % 4 : number % 4 + 2 + number % 5]]
+        multiple = 8 * (1 + number % 7)
+        yield collate(chosen, pad_value=store.silence, tail_frames=8, pad_to_multiple=multiple)
+
+
+def after(trainer: Trainer, batches: Any) -> dict[str, Tensor]:
+    for batch in batches:
+        trainer.train_step([batch])
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def check_compiled_against_plain(
+    model: type[TinyModel], make_config: MakeConfig, tmp_path: Any, steps: int
+) -> None:
+    """With dropout: both draw the same numbers."""
+    weights = []
+    for compile in (False, True):
+        config = make_config(
+            training__compile=compile,
+            training__learning_rate=1e-3,
+            training__run_folder=str(tmp_path / str(compile)),
+        )
+        torch.manual_seed(1)
+        with Trainer(config, model=model(100)) as trainer:
+            names = [name for name, _ in trainer.model.named_parameters()]
+            weights.append(after(trainer, batches_of_all_sizes(trainer, steps)))
+    assert list(weights[0]) == list(weights[1]) == names
+    assert counters["stats"]["unique_graphs"] in (1, 2, 3)
+    assert counters["graph_break"] == {}
+    for name, plain in weights[0].items():
+        torch.testing.assert_close(weights[1][name], plain, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_traced_steps_are_plain_steps_and_no_length_is_traced_anew(
+    make_config: MakeConfig, tmp_path: Any, traced: None
+) -> None:
+    check_compiled_against_plain(TinyModel, make_config, tmp_path, steps=40)
+
+
+def test_rows_that_come_several_times_are_added_up_in_order() -> None:
+    """Not by several threads as they come."""
+    compilation._add_up_in_order()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        call = torch.compile(nn.Embedding(9, 16), dynamic=True)
+        with inductor.config.patch(force_disable_caches=True):
+            _, codes = run_and_get_code(lambda: call(torch.arange(700) % 9).square().sum().backward())
+    finally:
+        torch.set_num_threads(threads)
+    assert codes
+    assert not any("atomic_add" in code for code in codes)
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_plain_steps_and_no_length_is_compiled_anew(
+    make_config: MakeConfig, tmp_path: Any
+) -> None:
+    check_compiled_against_plain(TinyConvolution, make_config, tmp_path, steps=40)
+
+
+@pytest.mark.slow
+def test_convtts_is_traced_in_one_piece(make_config: MakeConfig, tmp_path: Any, traced: None) -> None:
+    config = make_config(training__compile=True, training__run_folder=str(tmp_path))
+    model = ConvTTS.from_size("nano", 100, 80, channels=8, **dict.fromkeys(DILATIONS, (1,)))
+    with Trainer(config, model=model) as trainer:
+        after(trainer, batches_of_all_sizes(trainer, 12))
+    assert counters["stats"]["unique_graphs"] in (1, 2, 3)
+    assert counters["graph_break"] == {}
+
+
+def test_a_compiled_run_validates_saves_and_resumes_uncompiled(
+    make_config: MakeConfig, make_model: MakeModel, traced: None
+) -> None:
+    config = make_config(training__compile=True, training__max_steps=3)
+    with Trainer(config, model=make_model()) as trainer:
+        result = trainer.fit()
+        assert type(trainer.model) is TinyModel
+        assert counters["stats"]["unique_graphs"] in (1, 2, 3)
+    with Trainer(make_config(training__max_steps=5), model=make_model(), resume=True) as trainer:
+        assert trainer.step == result.step
+        before = dict(counters["stats"])
+        trainer.fit()
+    assert dict(counters["stats"]) == before
+
+
+def test_a_model_that_cannot_be_compiled_is_bad_input(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(graph: Any, inputs: Any) -> Any:
+        raise NotImplementedError("no such instruction")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend=breaks))
+    with (
+        Trainer(make_config(training__compile=True), model=make_model()) as trainer,
+        pytest.raises(
+            InputError, match=r"^training\.compile: .*no such instruction.*training\.compile=false"
+        ),
+    ):
+        trainer.fit()
+
+
+def test_what_a_model_itself_raises_is_not_blamed_on_the_compiler(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    with pytest.raises(RuntimeError, match="mine"), compilation.explained():
+        raise RuntimeError("mine")
+    config = partial(make_config, training__compile=False)
+    with Trainer(config(), model=make_model()) as trainer:
+        assert list(islice(forever(trainer.loader), 1))
+        assert trainer.objective.forward is trainer.model
+
+
+@pytest.mark.slow
+def test_two_compiled_ranks_are_one_compiled_and_one_plain(
+    make_config: MakeConfig, tmp_path: Any, traced: None
+) -> None:
+    """Of a model whose gradients are many messages, which torch would cut it by."""
+
+    def config(name: str, batch_size: int, compile: bool = True) -> Config:
+        return make_config(
+            training__run_folder=str(tmp_path / name),
+            training__early_stopping_restore_best_weights=False,
+            training__gradient_accumulation_steps=2,
+            training__compile=compile,
+            training__device="cpu",
+            training__max_steps=4,
+            training__val_step=4,
+            training__save_step=4,
+            data__batch_size=batch_size,
+        )
+
+    two = job("two", config("two", 3), model="BlocksModel", bucket_bytes=2000)
+    results = ended(start([two], tmp_path), seconds=280)
+    assert [code for code, _ in results] == [0, 0], results
+    both = [weights(tmp_path, "two", rank) for rank in (0, 1)]
+    for compile in (True, False):
+        alone = config(f"alone, {compile}", 6, compile)
+        with Trainer(alone, model=tiny_model(alone.data.store, 0.0, BlocksModel)) as trainer:
+            trainer.fit()
+        for name, expected in trainer.model.named_parameters():
+            assert torch.equal(both[0][name], both[1][name])
+            torch.testing.assert_close(both[0][name], expected, rtol=1e-4, atol=2e-5, msg=f"{name} {compile}")

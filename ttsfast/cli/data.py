@@ -1,0 +1,216 @@
+"""The commands that make, check and show feature stores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ttsfast.errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+CorpusFolder = Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")]
+ExcludeBad = Annotated[
+    bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
+]
+Jobs = Annotated[int, typer.Option(help="Processes; -1 uses every core.")]
+Engine = Annotated[str, typer.Option(help="What runs them: serial, joblib (this machine), ray or dask.")]
+Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the GPU computes features.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    for command in (prepare, finalize, append, verify, inspect):
+        app.command()(command)
+
+
+def prepare(
+    corpus: CorpusFolder,
+    store: Annotated[Path, typer.Argument(help="Folder to write the feature store to.")],
+    language: Annotated[str, typer.Option(help="Language of the text, such as en or fa.")] = "en",
+    phonemes: Annotated[bool, typer.Option(help="Turn text into phonemes with espeak-ng.")] = False,
+    keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
+    layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
+    contract: Annotated[str, typer.Option(help="Mel contract: librosa-22k or hifigan-22k.")] = "librosa-22k",
+    validation_fraction: Annotated[float, typer.Option(help="Share of the texts held out.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
+    mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
+    trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
+    max_duration: Annotated[
+        float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
+    ] = None,
+    pitch: Annotated[bool, typer.Option("--pitch", help="Also each frame's F0 in Hz; slow.")] = False,
+    energy: Annotated[bool, typer.Option("--energy", help="Also each frame's energy.")] = False,
+    exclude_bad: ExcludeBad = False,
+    jobs: Jobs = -1,
+    engine: Engine = "joblib",
+    device: Device = "cpu",
+    force: Annotated[bool, typer.Option(help="Replace a store made with other options.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="i/n: only do part i of n, as one of n workers; `ttsfast finalize` ends it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the features of a corpus once, with statistics, checksums and a fixed validation split.
+
+    Example: ttsfast prepare LJSpeech-1.1 data/store --language en
+    """
+    from ttsfast.data.corpus.text import TextFrontend
+    from ttsfast.data.features.contract import MelContract
+    from ttsfast.data.prepare.partitions import Part
+    from ttsfast.data.prepare.prepare import PrepareOptions, prepare_part
+    from ttsfast.data.prepare.prepare import prepare as run
+
+    options = PrepareOptions(
+        contract=MelContract.preset(contract),
+        frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
+        layout=layout,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        resample=resample,
+        mixdown=mixdown,
+        trim=trim,
+        max_duration=max_duration,
+        pitch=pitch,
+        energy=energy,
+        exclude_bad=exclude_bad,
+        jobs=jobs,
+        engine=engine,
+        device=device,
+        force=force,
+    )
+    with _faults_listed():
+        if shard is None:
+            _show(run(corpus, store, options), as_json)
+        else:
+            _show(prepare_part(corpus, store, options, Part.parse(shard)), as_json)
+
+
+def finalize(
+    store: Annotated[Path, typer.Argument(help="Folder that all parts were prepared into.")],
+    rebuild: Annotated[
+        bool, typer.Option(help="Make a lost or damaged manifest anew from the shards themselves.")
+    ] = False,
+    force: Annotated[bool, typer.Option(help="Replace the store that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a store of the parts that `prepare --shard i/n` has left: statistics, shards, manifest.
+
+    Example: ttsfast finalize data/store
+    """
+    from ttsfast.data.prepare.prepare import finalize as run
+    from ttsfast.data.prepare.rebuild import rebuild as run_rebuild
+
+    _show(run_rebuild(store) if rebuild else run(store, force=force), as_json)
+
+
+def append(
+    corpus: CorpusFolder,
+    store: Annotated[Path, typer.Argument(help="The store that was prepared from it.")],
+    exclude_bad: ExcludeBad = False,
+    jobs: Jobs = -1,
+    engine: Engine = "joblib",
+    device: Device = "cpu",
+    shard: Annotated[str | None, typer.Option(hidden=True)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
+
+    Example: ttsfast append LJSpeech-1.1 data/store
+    """
+    from ttsfast.data.prepare.append import append as run
+
+    if shard is not None:
+        raise InputError(
+            f"--shard {shard}: an append is one process's work and cannot be shared out; leave --shard away, "
+            "or spread it with --engine ray or dask"
+        )
+    with _faults_listed():
+        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
+
+
+def verify(
+    store: Annotated[str, typer.Argument(help="A feature store: a folder, or an address.")],
+    quick: Annotated[bool, typer.Option(help="Sizes, headers and manifest only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a store against its manifest.
+
+    Example: ttsfast verify data/store
+    """
+    from ttsfast.data.store.verify import verify as run
+
+    report = run(store, quick=quick)
+    if as_json:
+        _print_json(report.to_dict())
+    elif report.ok:
+        print(report)
+    else:
+        for problem in report.problems:
+            print(f"  {problem}", file=sys.stderr)
+    if not report.ok:
+        count = len(report.problems)
+        raise InputError(
+            f"{store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
+            f"{'them' if count > 1 else 'it'}"
+        )
+
+
+def inspect(
+    store: Annotated[str, typer.Argument(help="A feature store: a folder, or an address.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Also write a page with plots and sample mels to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is inside a store: lengths, speakers, statistics, and what was left out and why.
+
+    Example: ttsfast inspect data/store --output store.html
+    """
+    from rich.console import Console
+
+    from ttsfast.data.inspection.summary import inspect as run
+    from ttsfast.data.store.store import Store
+    from ttsfast.files import check_output_file
+
+    if output is not None:
+        check_output_file(output)
+    opened = Store.open(store)
+    inspection = run(opened)
+    if output is not None:
+        from ttsfast.data.inspection.page import write_page
+
+        write_page(output, opened, inspection)
+    if as_json:
+        _print_json(inspection.to_dict())
+    else:
+        Console().print(inspection.table())
+        if output is not None:
+            print(output)
+
+
+@contextmanager
+def _faults_listed() -> Iterator[None]:
+    from ttsfast.data.prepare.survey import CorpusFaults
+
+    try:
+        yield
+    except CorpusFaults as error:
+        for fault in error.faults:
+            print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
+        raise
+
+
+def _show(report: Any, as_json: bool) -> None:
+    _print_json(report.to_dict()) if as_json else print(report)
+
+
+def _print_json(values: Any) -> None:
+    print(json.dumps(values, indent=1, ensure_ascii=False))

@@ -1,0 +1,149 @@
+"""The commands that use a trained voice."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ttsfast.errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+VoicePath = Annotated[Path, typer.Argument(help="A run folder, one of its checkpoints, or an exported file.")]
+SPEECH, VOICE_FILE, PIPE = Path("speech"), Path("voice.onnx"), Path("-")
+BROKEN_PIPE = 141
+"""128 + SIGPIPE: what a shell reports of any program whose reader has gone."""
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    for command in (synth, export):
+        app.command()(command)
+
+
+def synth(
+    voice: VoicePath,
+    texts: Annotated[list[str] | None, typer.Argument(help="What to say.")] = None,
+    input: Annotated[
+        Path | None, typer.Option("--input", "-i", help="A file of lines, text or id|text; - is stdin.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the wav files; - streams to stdout.")
+    ] = SPEECH,
+    raw: Annotated[bool, typer.Option(help="Stream samples (s16le, mono) without a wav header.")] = False,
+    speaker: Annotated[str | None, typer.Option(help="Speaker by name; the first one.")] = None,
+    vocoder: Annotated[
+        Path | None, typer.Option(help="ONNX or TorchScript (trusted!) file; without it, Griffin-Lim.")
+    ] = None,
+    assume_contract: Annotated[
+        bool, typer.Option(help="Use a vocoder that names no mel contract as if it had the voice's.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Speak texts into wav files, with the mel contract beside them, or as a stream.
+
+    Example: ttsfast synth runs/voice "Hello there." "How are you?" --output speech
+    """
+    from ttsfast.devices import find_device
+    from ttsfast.models.voice import Voice
+    from ttsfast.synthesis import speech
+    from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
+
+    streaming = output == PIPE
+    _check_choices(texts, input, streaming, raw, vocoder, assume_contract, as_json)
+    where = find_device(device)
+    speaking = Voice.load(voice, where)
+    made_by = (
+        Vocoder("griffin-lim", speaking.contract)
+        if vocoder is None
+        else load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
+    )
+    if speaker is not None:
+        speaking.speaker_number(speaker)
+    if streaming and input == PIPE:
+        _stream(
+            lambda: speech.stream_speech(
+                speaking,
+                speech.read_lines(sys.stdin, "stdin"),
+                sys.stdout.buffer,
+                speaker,
+                made_by,
+                raw=raw,
+            )
+        )
+        return
+    if input is None:
+        lines = speech.given_lines(texts or [])
+    else:
+        lines = list(speech.read_lines(sys.stdin, "stdin")) if input == PIPE else speech.read_file(input)
+    if streaming:
+        speech.check(speaking, lines, speaker)
+        _stream(lambda: speech.stream_speech(speaking, lines, sys.stdout.buffer, speaker, made_by, raw=raw))
+        return
+    spoken = speech.write_speech(speaking, lines, output, speaker, made_by)
+    if as_json:
+        print(json.dumps(spoken, indent=1, ensure_ascii=False))
+    else:
+        for entry in spoken:
+            print(f"{entry['file']}  {entry['seconds']:.2f} s  {entry['text']}")
+
+
+def export(
+    voice: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, *.onnx.")] = VOICE_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Write a voice as one ONNX file, checked against PyTorch, for `ttsfast synth` or any ONNX runtime.
+
+    Example: ttsfast export runs/voice --output voice.onnx
+    """
+    from ttsfast.export.onnx import export_voice
+    from ttsfast.models.voice import Voice
+
+    report = export_voice(Voice.load(voice), output)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        print(
+            f"{report.path}: {report.parameters:,} parameters in {report.bytes / 2**20:.1f} MiB; its mels "
+            f"differ from PyTorch's by {report.max_difference:.1e} at most where both hear the same frames "
+            f"({report.frames}), and free-running by {report.free_running_difference:.1e} "
+            f"(the {report.free_running_frames} frames that float32 rounding leaves certain)"
+        )
+
+
+def _check_choices(
+    texts: list[str] | None,
+    input: Path | None,
+    streaming: bool,
+    raw: bool,
+    vocoder: Path | None,
+    assume_contract: bool,
+    as_json: bool,
+) -> None:
+    if bool(texts) == (input is not None):
+        raise InputError("say what: give texts, or a file with --input, and not both")
+    if raw and not streaming:
+        raise InputError("--raw is for a stream: add --output -")
+    if assume_contract and vocoder is None:
+        raise InputError("--assume-contract is for a vocoder: add --vocoder FILE")
+    if streaming and as_json:
+        raise InputError("--json and --output - both want stdout: choose one")
+    if streaming and sys.stdout is None:
+        raise InputError("--output - writes to stdout, which is closed: pipe it into a player or a file")
+    if streaming and sys.stdout.isatty():
+        raise InputError("--output - would write samples to the terminal: pipe it into a player or a file")
+
+
+def _stream(write: Any) -> None:
+    try:
+        write()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; Python would complain of it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE) from None

@@ -1,0 +1,158 @@
+"""Reading and writing recordings. Nothing is mixed, resampled or trimmed unless it was asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ttsfast.data.corpus.truncation import cut_short
+from ttsfast.errors import InputError
+from ttsfast.files import atomic_write
+
+if TYPE_CHECKING:
+    import soundfile
+
+# Floating-point files may pass full scale by some; samples beyond this are in another unit, or damaged, and
+# one such recording would outweigh a corpus in its statistics.
+LOUDEST = 16.0
+# Those of libsndfile's containers of which ``cut_short``, or libsndfile itself, tells whether they are whole.
+_CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+# Samples read at a time: a damaged header can announce more than there is memory for.
+_BLOCK = 1 << 24
+
+
+def read_audio(
+    path: Path | str,
+    sample_rate: int,
+    *,
+    resample: bool = False,
+    mixdown: bool = False,
+    trim: bool = False,
+    trim_db: float = 40.0,
+) -> np.ndarray:
+    """Read a recording (wav, flac, ogg, mp3) as float32 mono samples in about [-1, 1], shape (samples,).
+
+    ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
+    cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
+    remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
+    the option that allows it, that ends before its format says it does or is of a format that does not tell,
+    that holds NaN or Inf, that lies far beyond full scale (any sample above ``LOUDEST``), or that is silent
+    throughout when it is to be trimmed.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the corpus listing")
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.format not in _CONTAINERS:
+                raise InputError(
+                    f"{path}: is {file.format_info}, a format that does not tell whether a file is whole; "
+                    "convert it to wav or FLAC"
+                )
+            samples, rate = _samples(file), file.samplerate
+            cut = cut_short(path, file.format, file.frames, len(samples))
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"
+        ) from error
+    if cut:
+        raise InputError(f"{path}: is cut short or damaged: {cut}; replace or remove it")
+    if samples.shape[0] == 0:
+        raise InputError(f"{path}: holds no samples; replace or remove it")
+    if samples.shape[1] != 1 and not mixdown:
+        raise InputError(
+            f"{path}: has {samples.shape[1]} channels, expected mono; convert it or use --mixdown"
+        )
+    wave = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    bad = np.flatnonzero(~np.isfinite(wave))
+    if bad.size:
+        first = f"{bad[0] / rate:.3f} s"
+        raise InputError(f"{path}: {bad.size} samples are NaN or Inf, first at {first}; replace or remove it")
+    # Of every channel: in their average two wrecks can cancel.
+    peak = float(np.abs(samples).max())
+    if peak > LOUDEST:
+        raise InputError(
+            f"{path}: its samples reach {peak:.3g}, full scale is 1; scale it to [-1, 1] or remove it"
+        )
+    if rate != sample_rate:
+        if not resample:
+            raise InputError(
+                f"{path}: the sample rate is {rate} Hz, expected {sample_rate} Hz; use --resample"
+            )
+        wave = resample_audio(wave, rate, sample_rate)
+    if trim:
+        wave = trim_silence(wave, sample_rate, trim_db)
+        if wave.size == 0:
+            raise InputError(f"{path}: is silent throughout; replace or remove it")
+    return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _samples(file: soundfile.SoundFile) -> np.ndarray:
+    """All samples (samples, channels) float32 of an open file, whatever its header announces."""
+    size = max(1, _BLOCK // file.channels)
+    blocks = [file.read(size, dtype="float32", always_2d=True)]
+    while len(blocks[-1]) == size:
+        blocks.append(file.read(size, dtype="float32", always_2d=True))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def resample_audio(wave: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Convert samples (samples,) from one rate to another with soxr's high-quality filter."""
+    import librosa
+
+    return librosa.resample(wave, orig_sr=source_rate, target_sr=target_rate, res_type="soxr_hq")
+
+
+def trim_silence(
+    wave: np.ndarray, sample_rate: int, threshold_db: float = 40.0, margin_seconds: float = 0.02
+) -> np.ndarray:
+    """Cut what lies before the first and after the last sound.
+
+    A 5 ms block is sound when its RMS is within ``threshold_db`` of the loudest block's. ``margin_seconds``
+    are kept on both sides, so that a soft first consonant survives. Digital silence throughout gives (0,).
+    """
+    block = max(1, sample_rate // 200)
+    blocks = -(-len(wave) // block)
+    padded = np.zeros(blocks * block, dtype=np.float64)
+    padded[: len(wave)] = wave
+    level = np.sqrt(np.mean(padded.reshape(blocks, block) ** 2, axis=1))
+    loudest = level.max(initial=0.0)
+    if loudest == 0.0:
+        return wave[:0]
+    sound = np.flatnonzero(level >= loudest * 10 ** (-threshold_db / 20))
+    margin = round(margin_seconds * sample_rate)
+    return wave[max(0, sound[0] * block - margin) : (sound[-1] + 1) * block + margin]
+
+
+def write_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:
+    """Write samples (samples,) in [-1, 1] as 16-bit mono PCM, atomically.
+
+    What exceeds the range is clipped at full scale and never wraps around. Raises ValueError for samples that
+    are not one-dimensional, floating-point and finite.
+    """
+    import soundfile
+
+    samples = np.asarray(wave)
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"expected floating-point samples (samples,), got {samples.dtype} {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{os.fspath(path)}: the samples hold NaN or Inf")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm16(samples), sample_rate, format="WAV", subtype="PCM_16")
+    with atomic_write(Path(path)) as handle:
+        handle.write(buffer.getbuffer())
+
+
+def pcm16(samples: np.ndarray) -> np.ndarray:
+    """Finite samples in [-1, 1] as int16; what exceeds the range is clipped at full scale."""
+    return np.clip(np.rint(samples.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")

@@ -1,0 +1,40 @@
+"""Everything that shapes an utterance's features beside the recording itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.features import tracks
+from ttsfast.data.features.contract import MelContract
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Everything that shapes an utterance's features beside the recording itself."""
+
+    contract: MelContract
+    resample: bool
+    mixdown: bool
+    trim: bool
+    tracks: tuple[str, ...] = ()
+    """Those of ``tracks.NAMES`` to compute beside the log-mel, in that order."""
+
+    def shaping(self) -> dict[str, Any]:
+        """Plain values; those of ``tracks`` that are not wanted leave no trace."""
+        plain = asdict(self)
+        return plain | {name: tracks.METHODS[name] for name in plain.pop("tracks")}
+
+    def read(self, path: Path | str) -> np.ndarray:
+        """The samples (samples,) to compute features from; raises InputError as ``read_audio`` does."""
+        return read_audio(
+            path,
+            self.contract.sample_rate,
+            resample=self.resample,
+            mixdown=self.mixdown,
+            trim=self.trim,
+        )

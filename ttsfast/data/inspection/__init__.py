@@ -1,0 +1,1 @@
+"""What is inside a store, as a table and as a page."""

@@ -1,0 +1,1 @@
+"""From a store to padded batches in the order of a plan."""

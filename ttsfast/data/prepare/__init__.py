@@ -1,0 +1,1 @@
+"""From a corpus to a store, in steps that each can be interrupted and taken up again."""

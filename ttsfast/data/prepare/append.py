@@ -1,0 +1,196 @@
+"""New utterances for a store that is complete: computed by its own rules, beside what is there.
+
+The corpus is the store's own, grown: what the store has must still be in it, unchanged. New utterances are
+normalised by the statistics that the store has, and encoded by its symbols; a text that the store knows stays
+on its side of the split. New shards are written beside the old ones, then the manifest is replaced: until
+that moment the old store is there, and afterwards the new one. Its bytes do not depend on interruptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, read_corpus
+from ttsfast.data.corpus.split import split_of_more, text_key
+from ttsfast.data.corpus.text import normalize_text
+from ttsfast.data.prepare.options import PrepareOptions, check_means
+from ttsfast.data.prepare.prepare import fingerprint_of
+from ttsfast.data.prepare.report import PrepareReport, report
+from ttsfast.data.prepare.survey import CorpusFaults, compute_missing, look, plan_chunks, sort_out
+from ttsfast.data.prepare.writer import Item, write_shards
+from ttsfast.data.store.folder import WORK, clean, locked, writing
+from ttsfast.data.store.manifest import Manifest
+from ttsfast.data.store.manifest_reader import read_manifest
+from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.verify import verify
+from ttsfast.devices import available_cores
+from ttsfast.errors import InputError
+from ttsfast.files import file_sha256
+from ttsfast.progress import progress_bar
+
+_ANEW = "or make the store anew with `ttsfast prepare --force`"
+
+
+def append(
+    corpus_folder: Path | str,
+    store_folder: Path | str,
+    *,
+    exclude_bad: bool = False,
+    jobs: int = -1,
+    engine: str = "joblib",
+    device: str = "cpu",
+) -> PrepareReport:
+    """Add to a store the utterances that its corpus has gained; with none, nothing is written.
+
+    Args:
+        corpus_folder: the corpus that the store was prepared from, as it is now; it may have moved.
+        store_folder: a complete store.
+        exclude_bad: leave out what is faulty and list it. Faults that the store lists already are left out
+            in any case.
+        jobs: processes; -1: one for every core.
+        engine: what runs them, as in ``PrepareOptions``.
+        device: what computes features, as in ``PrepareOptions``.
+
+    Raises:
+        CorpusFaults: something new is faulty (a symbol that the store lacks is a fault, too) and
+            ``exclude_bad`` is not set; nothing is written.
+        InputError: there is no sound store, or this version of ttsfast computes other features; or an
+            utterance of the store is gone from the corpus or has another text, speaker or recording; or
+            another preparation is at work; or the folder cannot be written to, or the disk is full.
+    """
+    check_means(engine, device, jobs)
+    folder, root = Path(store_folder), Path(corpus_folder).absolute()
+    manifest = read_manifest(folder)
+    with writing(folder), locked(folder):
+        # Once more: what was there before the lock may have been replaced.
+        manifest = read_manifest(folder)
+        problems = verify(folder, quick=True).problems
+        if problems:
+            raise InputError(problems[0])
+        jobs = available_cores() if jobs == -1 else jobs
+        options = _options(folder, manifest, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device)
+        corpus = read_corpus(root, options.layout)
+        _check_kept(corpus, manifest, options)
+        items, exclusions = _choose_new(corpus, manifest, options)
+        if not items:
+            clean(folder, manifest)
+            return replace(report(folder, manifest, unchanged=True), exclusions=tuple(exclusions))
+        return _add(folder, corpus, manifest, options, items, exclusions)
+
+
+def _options(folder: Path, manifest: Manifest, **changes: Any) -> PrepareOptions:
+    try:
+        options = PrepareOptions.from_shaping(manifest.options, **changes)
+    except InputError as error:
+        raise InputError(f"{folder}: cannot be appended to: {error}; {_ANEW[3:]}") from error
+    # What was the corpus's own character set then is a given one now.
+    return replace(options, symbols=manifest.symbols)
+
+
+def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> None:
+    """Raise InputError unless all that the store has is in the corpus as it was."""
+    listed = {item.id: item for item in corpus.items}
+    entries = manifest.entries
+    gone = [name for name in entries.id if name not in listed]
+    if gone:
+        # A faulty line may have no id to be found by.
+        details = {exclusion.id: exclusion.detail for exclusion in reversed(corpus.exclusions)}
+        reason = details.get(gone[0]) or (corpus.exclusions[0].detail if corpus.exclusions else "")
+        raise InputError(
+            f"{corpus.root}: {len(gone)} utterances of the store are gone, or can no longer be used, the "
+            f"first {gone[0]!r}{f' ({reason})' if reason else ''}; put them back, {_ANEW}"
+        )
+    items = [listed[name] for name in entries.id]
+    for index, (item, text) in enumerate(
+        zip(items, options.frontend.batch([item.text for item in items]), strict=True)
+    ):
+        entry = entries[index]
+        speaker = manifest.speakers[entry.speaker]
+        for what, before, now in (
+            ("text", entry.text, text),
+            ("speaker", speaker, item.speaker),
+            ("mark 'truncated'", entry.truncated, item.truncated),
+        ):
+            if before != now:
+                raise InputError(
+                    f"{corpus.root}: the {what} of {item.id!r} was {before!r} and is {now!r}; append keeps "
+                    f"what the store has: put it back, {_ANEW}"
+                )
+    with ThreadPoolExecutor(options.jobs) as threads, progress_bar() as bar:
+        computed = threads.map(file_sha256, [Path(item.audio) for item in items])
+        hashes = bar.track(computed, total=len(items), description="comparing recordings")
+        for item, before, now in zip(items, entries.audio_sha256, hashes, strict=True):
+            if before != now:
+                raise InputError(
+                    f"{item.audio}: is not the recording that the store has of {item.id!r}; put that back, "
+                    f"{_ANEW}"
+                )
+
+
+def _choose_new(
+    corpus: Corpus, manifest: Manifest, options: PrepareOptions
+) -> tuple[list[Item], list[Exclusion]]:
+    """The utterances to add, and all that is left out, old and new."""
+    stored = set(manifest.entries.id)
+    places = [place for place, item in enumerate(corpus.items) if item.id not in stored]
+    looks = look(corpus, places, options, options.jobs)
+    usable, exclusions = sort_out(corpus.root, looks, corpus.exclusions, replace(options, exclude_bad=True))
+    known_faults = {(exclusion.id, exclusion.reason) for exclusion in manifest.exclusions}
+    faults = [e for e in exclusions if e.reason != "too long" and (e.id, e.reason) not in known_faults]
+    if faults and not options.exclude_bad:
+        raise CorpusFaults(corpus.root, faults)
+    known = {text_key(_letters(item, options)): split for item, split in _with_split(corpus.items, manifest)}
+    splits = split_of_more(
+        [_letters(one.item, options) for one in usable],
+        [one.item.split for one in usable],
+        known,
+        fraction=options.validation_fraction,
+        seed=options.seed,
+    )
+    return [Item(one, split) for one, split in zip(usable, splits, strict=True)], exclusions
+
+
+def _with_split(items: Sequence[CorpusItem], manifest: Manifest) -> list[tuple[CorpusItem, str]]:
+    splits = dict(zip(manifest.entries.id, manifest.entries.split, strict=True))
+    return [(item, splits[item.id]) for item in items if item.id in splits]
+
+
+def _letters(item: CorpusItem, options: PrepareOptions) -> str:
+    return normalize_text(item.text, options.frontend.language)
+
+
+def _add(
+    folder: Path,
+    corpus: Corpus,
+    manifest: Manifest,
+    options: PrepareOptions,
+    items: list[Item],
+    exclusions: list[Exclusion],
+) -> PrepareReport:
+    new = {item.look.item.speaker for item in items} - set(manifest.speakers)
+    draft = replace(
+        manifest,
+        fingerprint=fingerprint_of(manifest.fingerprint, items, exclusions),
+        history=(*manifest.history, manifest.fingerprint),
+        # Behind those who have a number already.
+        speakers=(*manifest.speakers, *sorted(new)),
+        corpus=str(corpus.root),
+        exclusions=tuple(exclusions),
+    )
+    work = folder / WORK
+    work.mkdir(exist_ok=True)
+    chunks = plan_chunks([item.look for item in items], options, work)
+    computed = compute_missing(chunks, options, options.jobs)
+    entries, shards = write_shards(folder, draft, items, chunks)
+    grown = replace(
+        draft,
+        shards=(*manifest.shards, *shards),
+        entries=Entries.join([manifest.entries, entries]),
+    )
+    grown.write(folder)
+    clean(folder, grown)
+    return report(folder, grown, computed=computed)

@@ -1,0 +1,129 @@
+"""How a corpus becomes a store: the choices, and their plain form by which a store tells how it was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ttsfast.data.corpus.text import Symbols, TextFrontend
+from ttsfast.data.features import tracks
+from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.options import FeatureOptions
+from ttsfast.data.prepare import extraction
+from ttsfast.data.prepare.engines import check_engine
+from ttsfast.data.store.store import STD_FLOOR
+from ttsfast.errors import InputError
+
+# More than machines have cores; far beyond it the system gives no threads, and engines fail each in its way.
+_MOST_JOBS = 1024
+_PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim", "max_duration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint; of
+    these, ``device`` may still change the last bits of stored numbers.
+    """
+
+    frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
+    contract: MelContract = field(default_factory=lambda: MelContract.preset("librosa-22k"))
+    layout: str = "auto"
+    symbols: Symbols | None = None
+    """A character set to hold to, another store's say; None: the characters of the corpus."""
+    validation_fraction: float = 0.05
+    seed: int = 0
+    resample: bool = False
+    mixdown: bool = False
+    trim: bool = False
+    max_duration: float | None = None
+    """Seconds; longer utterances are left out, and listed."""
+    pitch: bool = False
+    """Also each frame's fundamental frequency, see ``tracks.py``."""
+    energy: bool = False
+    """Also each frame's energy."""
+    exclude_bad: bool = False
+    """Go on without what is faulty, and list it, where otherwise nothing is written."""
+    jobs: int = -1
+    """Processes for the features; -1: one for every core."""
+    engine: str = "joblib"
+    """What runs them, see ``engines.py``."""
+    device: str = "cpu"
+    """"cuda": they decode only, and this process computes on the GPU."""
+    force: bool = False
+    """Replace a store that was made otherwise, or that is damaged."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction is {self.validation_fraction}, must be from 0 to below 1")
+        # JSON has no infinity, so no manifest could say it.
+        if self.max_duration is not None and not 0 < self.max_duration < math.inf:
+            raise InputError(
+                f"max_duration is {self.max_duration}, must be a number of seconds above 0; leave it out for "
+                "no limit"
+            )
+        check_means(self.engine, self.device, self.jobs)
+
+    @property
+    def features(self) -> FeatureOptions:
+        """The part that shapes log-mels, and what goes with them."""
+        names = tuple(name for name in tracks.NAMES if getattr(self, name))
+        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim, names)
+
+    def shaping(self) -> dict[str, Any]:
+        """Everything that shapes the store, flat, by name."""
+        return {
+            "features_version": extraction.VERSION,
+            "symbols": None if self.symbols is None else self.symbols.to_list(),
+            "std_floor": STD_FLOOR,
+            **{name: getattr(self, name) for name in _PLAIN},
+            **{f"contract.{name}": value for name, value in self.contract.to_dict().items()},
+            **{f"frontend.{name}": value for name, value in self.frontend.to_dict().items()},
+            # Only where there are any: a store without them is what it was before they could be had.
+            **{name: tracks.METHODS[name] for name in self.features.tracks},
+        }
+
+    @classmethod
+    def from_shaping(cls, values: Mapping[str, Any], **changes: Any) -> PrepareOptions:
+        """The inverse of :meth:`shaping`; ``changes`` are the options that shape nothing.
+
+        Raises InputError when the values are of another version of ttsfast, whose features would differ.
+        """
+        wanted: dict[str, Any] = {name: name in values for name in tracks.NAMES}
+        try:
+            symbols = values["symbols"]
+            options = cls(
+                frontend=TextFrontend.from_dict(_under(values, "frontend.")),
+                contract=MelContract.from_dict(_under(values, "contract.")),
+                symbols=None if symbols is None else Symbols.from_list(symbols),
+                **{name: values[name] for name in _PLAIN},
+                **wanted,
+                **changes,
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"the options are not those of this version of ttsfast ({error!r})") from error
+        now = options.shaping()
+        for name in sorted(set(now) | set(values)):
+            if now.get(name) != values.get(name):
+                raise InputError(
+                    f"{name} is {values.get(name)!r} and {now.get(name)!r} in this version of ttsfast"
+                )
+        return options
+
+
+def check_means(engine: str, device: str, jobs: int) -> None:
+    """Raise InputError for an engine or a device that is unknown, or not there, or a number of processes
+    that none has.
+    """
+    if jobs != -1 and not 1 <= jobs <= _MOST_JOBS:
+        raise InputError(f"jobs is {jobs}, must be from 1 to {_MOST_JOBS}, or -1 for every core")
+    check_engine(engine)
+    if device != "cpu":
+        from ttsfast.devices import find_device
+
+        find_device(device)
+
+
+def _under(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}

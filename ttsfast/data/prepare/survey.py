@@ -1,0 +1,126 @@
+"""A look at the corpus: all that can be known of it before features are computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, count_exclusions
+from ttsfast.data.corpus.text import Symbols
+from ttsfast.data.prepare import extraction
+from ttsfast.data.prepare.extraction import Chunk, Recording
+from ttsfast.data.prepare.options import PrepareOptions
+from ttsfast.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One listed utterance, looked at."""
+
+    place: int
+    """In the listing, from 0; lines that are no utterance do not count."""
+    item: CorpusItem
+    text: str
+    """As the frontend left it."""
+    audio: str
+    """Relative to the corpus folder."""
+    recording: Recording
+    problems: tuple[Exclusion, ...]
+    """Why it cannot be used; empty for a good one."""
+
+
+class CorpusFaults(InputError):
+    """The corpus has faults; ``faults`` lists every one, the message counts them and names the first."""
+
+    def __init__(self, root: Path, faults: list[Exclusion]) -> None:
+        self.faults = faults
+        counts = ", ".join(f"{count} x {reason}" for reason, count in count_exclusions(faults).items())
+        super().__init__(
+            f"{root}: {len(faults)} faults ({counts}); the first: {faults[0].id}: {faults[0].detail}; "
+            "mend the corpus, or leave what is faulty out with --exclude-bad"
+        )
+
+
+def look(corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: int) -> list[Look]:
+    """Look at the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
+    items = [corpus.items[place] for place in places]
+    texts = options.frontend.batch([item.text for item in items])
+    recordings = extraction.inspect(
+        [item.audio for item in items], options.features, jobs, engine=options.engine
+    )
+    looks = []
+    for place, item, text, recording in zip(places, items, texts, recordings, strict=True):
+        problems = _text_problem(item, text, options.symbols)
+        if recording.fault:
+            problems.append(Exclusion(item.id, recording.reason, recording.fault))
+        # Not by Path, which interns the names that it takes apart: a table entry for each, for good.
+        audio = os.path.relpath(item.audio, corpus.root).replace(os.sep, "/")
+        # One string in memory for both, where the front end changes nothing.
+        text = item.text if text == item.text else text
+        looks.append(Look(place, item, text, audio, recording, tuple(problems)))
+    return looks
+
+
+def _text_problem(item: CorpusItem, text: str, symbols: Symbols | None) -> list[Exclusion]:
+    if not text:
+        return [Exclusion(item.id, "empty text", f"nothing is left of {item.text!r}; give it words")]
+    if symbols is not None:
+        try:
+            symbols.encode(text, "the text")
+        except InputError as error:
+            return [Exclusion(item.id, "unknown symbol", str(error))]
+    return []
+
+
+def sort_out(
+    root: Path, looks: Sequence[Look], listed: Sequence[Exclusion], options: PrepareOptions
+) -> tuple[list[Look], list[Exclusion]]:
+    """The usable ones, in order, and what is left out: faults of the listing (``listed``) first, then of the
+    utterances, then what is too long.
+
+    Raises CorpusFaults unless faults may be left out.
+    """
+    faults = list(listed)
+    usable, too_long = [], []
+    for one in looks:
+        seconds = one.recording.frames * options.contract.hop_length / options.contract.sample_rate
+        if one.problems:
+            faults += one.problems
+        elif options.max_duration is not None and seconds > options.max_duration:
+            detail = f"{seconds:.2f} s, max_duration is {options.max_duration:g} s"
+            too_long.append(Exclusion(one.item.id, "too long", detail))
+        else:
+            usable.append(one)
+    if faults and not options.exclude_bad:
+        raise CorpusFaults(root, faults)
+    return usable, faults + too_long
+
+
+def plan_chunks(usable: Sequence[Look], options: PrepareOptions, work: Path) -> list[Chunk]:
+    """The work files of the usable utterances, in order.
+
+    Cut by their place in the listing, so that every worker, whatever part of the corpus it knows, and every
+    later run with other faults, cuts at the same places.
+    """
+    blocks: dict[int, list[Look]] = {}
+    for one in usable:
+        blocks.setdefault(one.place // extraction.CHUNK, []).append(one)
+    return [
+        chunk
+        for block in blocks.values()
+        for chunk in extraction.plan_chunks(
+            [one.item.audio for one in block],
+            [one.recording for one in block],
+            options.features,
+            work,
+        )
+    ]
+
+
+def compute_missing(chunks: Sequence[Chunk], options: PrepareOptions, jobs: int) -> int:
+    """Compute the features that are missing, by the engine and on the device that ``options`` name."""
+    return extraction.compute_missing(
+        chunks, options.features, jobs, engine=options.engine, device=options.device
+    )

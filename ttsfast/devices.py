@@ -1,0 +1,94 @@
+"""What this machine lets the process use: cores, GPUs, and the precision that suits them.
+
+Worker processes that compute features import this: torch is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ttsfast.config import Config
+
+
+def available_cores() -> int:
+    """Cores this process may run on, which in a container or under ``taskset`` are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A device and the type that its matrix products run in."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of the forward pass."""
+        import torch
+
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients need dynamic loss scaling: fp16's smallest normal number is 6e-5."""
+        import torch
+
+        return self.dtype is torch.float16
+
+
+def choose_precision(config: Config, gpu: int | None = None) -> Precision:
+    """Resolve ``training.device``, ``data.mixed_precision`` and ``training.amp_dtype``.
+
+    ``gpu`` is the number of the one to use, torch's current one when None.
+
+    Raises:
+        InputError: a GPU is asked for where there is none.
+    """
+    import torch
+
+    asked, amp = config.training.device, config.training.amp_dtype
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise InputError("training.device is cuda, but torch sees no GPU: use training.device=cpu or auto")
+    use_gpu = asked != "cpu" and torch.cuda.is_available()
+    device = torch.device("cpu" if not use_gpu else "cuda" if gpu is None else f"cuda:{gpu}")
+    if not config.data.mixed_precision:
+        return Precision(device, torch.float32, "data.mixed_precision is false")
+    if amp == "bf16":
+        return Precision(device, torch.bfloat16, "training.amp_dtype is bf16")
+    if amp == "fp16":
+        return Precision(device, torch.float16, "training.amp_dtype is fp16")
+    if not use_gpu:
+        return Precision(device, torch.float32, "auto on a CPU, where fp32 is the sure choice")
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Precision(device, torch.bfloat16, "auto, and the GPU has bf16")
+    return Precision(device, torch.float16, "auto, and the GPU has no bf16")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a ``--device`` option: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: the name is another one, or there is no such GPU.
+    """
+    import torch
+
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count()
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or not (number == "" or number.isdecimal()):
+        raise InputError(f"device {name!r}: use cpu, cuda or cuda:N")
+    if int(number or 0) >= count:
+        raise InputError(f"device {name!r}: torch sees {count} GPUs here; use cpu")
+    return torch.device(name)

@@ -1,0 +1,1 @@
+"""Voices as files that speak without PyTorch."""

@@ -1,0 +1,27 @@
+"""A model looked at without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device | str) -> Iterator[None]:
+    """``eval()`` and ``inference_mode``, with training flags and random streams put back afterwards.
+
+    The random streams start from the same seed each time, for models that keep dropout when they speak.
+    """
+    device = torch.device(device)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.inference_mode():
+            torch.manual_seed(0)
+            yield
+    finally:
+        for module in training:
+            module.training = True

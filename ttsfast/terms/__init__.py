@@ -1,0 +1,1 @@
+"""What losses and kernels share: options, inputs, results, counts."""

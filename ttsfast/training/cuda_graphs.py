@@ -1,0 +1,304 @@
+"""``training.cuda_graphs``: a step's kernels recorded once for a batch's bucket of shapes, then replayed.
+
+A recorded graph reads and writes the same addresses every time. So a batch is copied into a bucket's slots,
+gradients stay where they are and are set to 0 instead of dropped, and everything that a step moves (adaptive
+weights, spike guard, loss scale, learning rate, optimiser state) lies in device tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length
+from ttsfast.errors import InputError
+from ttsfast.terms.counts import Counts
+from ttsfast.training.passes import Passes, PassFigures, sum_figures
+from ttsfast.training.setup import padding_of
+from ttsfast.training.update import Judged, Update
+
+if TYPE_CHECKING:
+    from ttsfast.config import Config
+    from ttsfast.training.distributed.process_group import Ranks
+    from ttsfast.training.trainer import Trainer
+
+FRAMES, SYMBOLS = 64, 32
+"""What a bucket's frames and symbols are multiples of, at least. 13,000 utterances of 1 to 9 seconds in
+batches of 48 make 40 buckets so, and are padded by 5% more frames and 10% more symbols than without; 32 and
+16 would make 82 buckets for 2% and 4%."""
+MOST = 64
+"""Graphs kept; each takes its slots and some MiB. Buckets that come after so many others go without."""
+
+
+def refuse_cuda_graphs(config: Config, device: torch.device, ranks: Ranks) -> None:
+    """Raise InputError where ``training.cuda_graphs`` is set and cannot be."""
+    if not config.training.cuda_graphs:
+        return
+    if device.type != "cuda":
+        raise InputError(
+            f"training.cuda_graphs needs a CUDA device, and this run is on {device.type}: "
+            "set training.cuda_graphs=false"
+        )
+    if ranks.size > 1:
+        raise InputError(
+            f"training.cuda_graphs works in one process, and there are {ranks.size} ranks: "
+            "set training.cuda_graphs=false"
+        )
+
+
+class Bucket(NamedTuple):
+    """The shapes of a padded batch."""
+
+    utterances: int
+    frames: int
+    symbols: int
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Rounds a batch's frames and symbols up, the number of its utterances being what it is.
+
+    ``frames`` and ``symbols`` are what they become multiples of, but for the longest utterance of the corpus:
+    no batch is padded beyond what that needs.
+    """
+
+    frames: int
+    symbols: int
+    most_frames: int
+    most_symbols: int
+
+    @classmethod
+    def of_run(cls, trainer: Trainer) -> Buckets:
+        """For the training batches of a run: whole multiples of what the loader pads to, too."""
+        plan, store = trainer.loader.plan, trainer.store
+        padding = padding_of(trainer.config, trainer.reduction_factor)
+        multiple, tail = padding["pad_to_multiple"], padding["tail_frames"]
+        return cls(
+            frames=-(-FRAMES // multiple) * multiple,
+            symbols=SYMBOLS,
+            most_frames=padded_length(int(store.frames[plan.indices].max()), tail, multiple),
+            most_symbols=padded_length(int(store.text_lengths[plan.indices].max()), 0, TEXT_MULTIPLE),
+        )
+
+    def __call__(self, batch: Batch) -> Bucket:
+        """Where ``batch`` belongs."""
+        utterances, frames = batch.mel.shape[:2]
+        symbols = batch.text.shape[1]
+        # A batch from elsewhere may be longer than the corpus's own.
+        return Bucket(
+            utterances,
+            max(frames, min(self.most_frames, -(-frames // self.frames) * self.frames)),
+            max(symbols, min(self.most_symbols, -(-symbols // self.symbols) * self.symbols)),
+        )
+
+
+class Recorder(Protocol):
+    """How a piece of work is run, and recorded to be run again. The work takes and returns nothing: it
+    reads and writes tensors that stay where they are."""
+
+    def plainly(self, work: Callable[[], None]) -> None:
+        """Run it."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Take down what it would do, without doing it; what is returned does it."""
+
+
+class CudaRecorder:
+    """CUDA graphs, one stream and one pool of memory for all of them.
+
+    In a shared pool a graph's intermediate results may lie where another's do: one replay at a time, and
+    nothing in the pool is read after it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def plainly(self, work: Callable[[], None]) -> None:
+        """On the stream of the recordings: what libraries set up at their first call is then there."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            work()
+        current.wait_stream(self._stream)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Raises InputError where something in ``work`` cannot be recorded."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Of this thread only: the loader's may allocate meanwhile.
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                work()
+        except RuntimeError as error:
+            # What ends a recording that was broken off says no more than that it was.
+            cause = error.__context__ or error
+            reason = str(cause).strip().partition("\n")[0].rstrip(".")
+            raise InputError(
+                f"training.cuda_graphs: the step cannot be recorded ({reason}); "
+                "set training.cuda_graphs=false"
+            ) from error
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+
+class Work(Protocol):
+    """A piece of work with slots for what it is given."""
+
+    def fill(self, given: Any) -> None:
+        """Copy into the slots."""
+
+    def __call__(self) -> None:
+        """Do it from there."""
+
+
+class Replays:
+    """Work by its key: the first time plainly, the second time recorded, replayed from then on.
+
+    What comes once is not worth a recording, and the plain run has set up what a recording must find. After
+    :data:`MOST` recordings other keys go on plainly.
+    """
+
+    def __init__(self, recorder: Recorder, most: int = MOST) -> None:
+        self._recorder, self._most = recorder, most
+        self._seen: set[Hashable] = set()
+        self._recorded: dict[Hashable, tuple[Work, Callable[[], None]]] = {}
+        self.plain = 0
+        """Runs without a recording."""
+        self.replayed = 0
+        """Runs by a recording."""
+
+    @property
+    def recorded(self) -> int:
+        """Recordings kept."""
+        return len(self._recorded)
+
+    def run(self, key: Hashable, make: Callable[[], Work], given: Any) -> None:
+        """Do the work of ``key``, which ``make`` makes, with what it is given."""
+        kept = self._recorded.get(key)
+        work = make() if kept is None else kept[0]
+        work.fill(given)
+        if kept is None and key in self._seen and len(self._recorded) < self._most:
+            kept = self._recorded[key] = work, self._recorder.record(work)
+        if kept is None:
+            self._seen.add(key)
+            self.plain += 1
+            self._recorder.plainly(work)
+        else:
+            self.replayed += 1
+            kept[1]()
+
+
+class ReplayedPasses(Passes):
+    """Forward, loss and backward of each micro-batch by its bucket's recording."""
+
+    def __init__(self, trainer: Trainer, replays: Replays) -> None:
+        super().__init__(trainer.objective, trainer.summed, trainer.scaler, trainer.ranks)
+        self.replays = replays
+        self._buckets = Buckets.of_run(trainer)
+        self._silence = torch.as_tensor(trainer.store.silence, device=trainer.device)
+        self.normalizer = torch.zeros(len(Counts._fields), dtype=torch.int64, device=trainer.device)
+        self.figures: PassFigures | None = None
+        """What the latest micro-batch left, in memory that stays."""
+
+    def __call__(self, batches: Sequence[Batch], normalizer: Counts) -> tuple[Tensor, PassFigures]:
+        self.normalizer.copy_(torch.stack([torch.as_tensor(part) for part in normalizer]))
+        done: list[PassFigures] = []
+        for batch in batches:
+            bucket = self._buckets(batch)
+            with self.objective.explained():
+                self.replays.run(bucket, partial(_Pass, self, bucket, batch, self._silence), batch)
+            assert self.figures is not None
+            done.append(self.figures._replace(row=self.figures.row.clone()))
+            self.objective.clock.lap("replay")
+        return sum_figures(done), done[-1]
+
+    def counters(self) -> dict[str, float]:
+        recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
+        return {**super().counters(), **recorded}
+
+
+class _Pass:
+    """Both passes of a bucket."""
+
+    def __init__(self, passes: ReplayedPasses, bucket: Bucket, like: Batch, silence: Tensor) -> None:
+        self._passes, self._silence = passes, silence
+        utterances, frames, symbols = bucket
+        self._slots = Batch(
+            ids=(),
+            text=like.text.new_zeros(utterances, symbols),
+            text_lengths=torch.empty_like(like.text_lengths),
+            mel=like.mel.new_empty(utterances, frames, like.mel.shape[2]),
+            mel_lengths=torch.empty_like(like.mel_lengths),
+            speaker=torch.empty_like(like.speaker),
+            truncated=torch.empty_like(like.truncated),
+            frames=0,
+        )
+
+    def fill(self, given: Batch) -> None:
+        slots, frames, symbols = self._slots, given.mel.shape[1], given.text.shape[1]
+        slots.mel[:, :frames].copy_(given.mel)
+        slots.mel[:, frames:].copy_(self._silence)
+        slots.text[:, :symbols].copy_(given.text)
+        slots.text[:, symbols:].zero_()
+        for name in ("text_lengths", "mel_lengths", "speaker", "truncated"):
+            getattr(slots, name).copy_(getattr(given, name))
+
+    def __call__(self) -> None:
+        passes, scale = self._passes, self._passes.scaler.factor
+        out = passes.objective(self._slots, Counts(*passes.normalizer.unbind()), scale)
+        out.total.backward(scale)
+        made = PassFigures.of(out)
+        if passes.figures is None:
+            passes.figures = made._replace(row=made.row.clone())
+        passes.figures.row.copy_(made.row)
+
+
+class ReplayedUpdate(Update):
+    """The update by its recording, where the optimiser can be recorded."""
+
+    def __init__(self, trainer: Trainer, replays: Replays) -> None:
+        super().__init__(trainer)
+        self.replays = replays
+        trainer.optimizers.keep_gradients = True
+        self._recordable = trainer.optimizers.make_recordable()
+
+    def __call__(self, judged: Judged, *, look_closely: bool) -> None:
+        if look_closely or not self._recordable:
+            super().__call__(judged, look_closely=look_closely)
+            return
+        # A recording moves what had a gradient when it was made. What has had one keeps it; more may come.
+        moved = sum(parameter.grad is not None for parameter in self._parameters)
+        self.replays.run(moved, partial(_Apply, self, judged), judged)
+        self._clock.lap("optimizer")
+
+    def apply(self, judged: Judged) -> None:
+        """As an update that is not due to look closely."""
+        super().__call__(judged, look_closely=False)
+
+
+class _Apply:
+    """The update from slots."""
+
+    def __init__(self, update: ReplayedUpdate, like: Judged) -> None:
+        self._update = update
+        self._slots = Judged(*(torch.empty_like(part) for part in like))
+
+    def fill(self, given: Judged) -> None:
+        for slot, part in zip(self._slots, given, strict=True):
+            slot.copy_(part)
+
+    def __call__(self) -> None:
+        self._update.apply(self._slots)
+
+
+def replay_steps(trainer: Trainer, recorder: Recorder) -> None:
+    """Let ``trainer`` take its steps by recordings from now on."""
+    trainer.passes = ReplayedPasses(trainer, Replays(recorder))
+    trainer.update = ReplayedUpdate(trainer, Replays(recorder))

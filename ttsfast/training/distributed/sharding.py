@@ -1,0 +1,170 @@
+"""``training.sharding=full``: each rank keeps a part of the weights, gradients and optimiser state (FSDP2).
+
+What is trained is a copy of the model whose parameters are DTensors, cut along their first axis. The model
+itself stays plain and off the device, and takes the trained weights in to be measured. Checkpoints hold whole
+tensors, so they are those of a run without sharding, and of any number of ranks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ttsfast.config import TrainingConfig
+from ttsfast.data.loading.batch import Batch
+from ttsfast.errors import InputError
+from ttsfast.losses.output import LossOutput
+from ttsfast.terms.counts import Counts
+from ttsfast.training.distributed.process_group import Ranks, Unreachable
+from ttsfast.training.distributed.sharded_tensors import whole
+from ttsfast.training.gradients import SummedObjective
+from ttsfast.training.objective import Objective
+
+
+def summed_objective(training: TrainingConfig, objective: Objective, ranks: Ranks) -> SummedObjective:
+    """The objective over ranks, as ``training.sharding`` says.
+
+    Raises:
+        InputError: sharding where there is one process, an optimiser that wants whole matrices, a compiled
+            model, or a torch before 2.8.
+    """
+    if training.sharding == "none":
+        return SummedObjective(objective, ranks)
+    if ranks.size == 1:
+        raise InputError(
+            "training.sharding=full parts a model among processes, and there is one: start with torchrun, "
+            "or set training.sharding=none"
+        )
+    if training.optimizer not in ("adamw", "adam"):
+        raise InputError(
+            f"training.sharding=full does not go with training.optimizer={training.optimizer}: "
+            "set adamw or adam, or training.sharding=none"
+        )
+    if training.compile:
+        raise InputError(
+            "training.sharding=full was not tried with training.compile: set one of them to none or false"
+        )
+    return ShardedObjective(objective, ranks)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """What is gathered and given up together: the elements of every ``nn.ModuleList`` that is not inside
+    another one's; what lies outside of them is gathered once for a whole step.
+
+    Elements are to be called, as modules are: a parent that reads their weights finds a part of them.
+    """
+    blocks: list[nn.Module] = []
+    for child in model.children():
+        elements = list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+        blocks += elements
+    return blocks
+
+
+class ShardedObjective(SummedObjective):
+    """An objective whose model is parted among ranks by torch's ``fully_shard``; gradients are summed.
+
+    Every rank must call the same blocks in every step, and before torch 2.13 use the same parameters. One
+    without a gradient counts as 0. Buffers are each rank's own.
+    """
+
+    def __init__(self, objective: Objective, ranks: Ranks) -> None:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
+        # Torch 2.6 and 2.7 part a model, too, but leave no parameter whole and cannot be told to sum.
+        if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+            raise InputError(
+                f"training.sharding=full needs torch 2.8 or newer, this is {torch.__version__}: "
+                "upgrade torch, or set training.sharding=none"
+            )
+        self._objective, self._ranks = objective, ranks
+        self._model = objective.model
+        device = next(self._model.parameters()).device
+        ranks.spread(self._model)
+        self.trained = copy.deepcopy(self._model)
+        # torch parts no numbers: every rank keeps them, and their gradients are summed apart.
+        self._numbers = [p for p in self.trained.parameters() if p.dim() == 0]
+        how: dict[str, Any] = {
+            "mesh": init_device_mesh(device.type, (ranks.size,)),
+            "ignored_params": set(self._numbers),
+        }
+        for block in blocks_of(self.trained):
+            fully_shard(block, **how)
+        root = _Root(objective, self.trained)
+        self._root: Any = fully_shard(root, **how)
+        # The loss has been divided by the counts of all ranks.
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+                if hasattr(module, "set_reduce_scatter_unused_params"):  # torch 2.13
+                    module.set_reduce_scatter_unused_params(True)
+        self._use(self.trained)
+        self._device = device
+        self._model.cpu()
+
+    def __call__(
+        self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None, *, last: bool
+    ) -> LossOutput:
+        self._last = last
+        self._root.set_requires_gradient_sync(last)
+        with _unreachable_named():
+            total = self._root(batch, normalizer, grad_scale)
+        output: LossOutput = self._root.output
+        output.total = total
+        return output
+
+    def backward(self, total: Tensor, grad_scale: Tensor | None) -> None:
+        with _unreachable_named():
+            total.backward(grad_scale)
+        if self._last:
+            gradients = [p.grad for p in self._numbers if p.grad is not None]
+            if gradients:
+                sums = self._ranks.sum_later(torch.stack(gradients))()
+                torch._foreach_copy_(gradients, list(sums.unbind()))
+
+    @contextmanager
+    def gathered(self, *, everywhere: bool = False) -> Iterator[None]:
+        weights = whole(self.trained.state_dict())
+        if self._ranks.first or everywhere:
+            self._model.to(self._device).load_state_dict(weights)
+        del weights
+        self._use(self._model)
+        try:
+            yield
+        finally:
+            self._use(self.trained)
+            self._model.cpu()
+
+    def _use(self, model: nn.Module) -> None:
+        self._objective.model = self._objective.forward = model
+
+
+class _Root(nn.Module):
+    """What the parted model's forward pass is within: it ends in the one tensor that is differentiated."""
+
+    def __init__(self, objective: Objective, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._objective = objective
+
+    def forward(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> Tensor:
+        self.output = self._objective(batch, normalizer, grad_scale)
+        return self.output.total
+
+
+@contextmanager
+def _unreachable_named() -> Iterator[None]:
+    """Tell messages that did not get through from what else may fail in a pass that sends some."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise Unreachable(str(error)) from error
+        raise

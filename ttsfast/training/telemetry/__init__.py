@@ -1,0 +1,1 @@
+"""Where a run's figures go, and where a step's time went."""

@@ -1,0 +1,156 @@
+"""Where a run's figures go: a JSON-lines log, TensorBoard, perhaps Weights & Biases, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from ttsfast.evaluation.log import LOG_NAME, read_log
+from ttsfast.files import atomic_write, naming
+from ttsfast.progress import console, progress_bar
+from ttsfast.training.telemetry.tensorboard import RESUME, Board
+from ttsfast.training.telemetry.wandb import WandbBoard
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REFRESHES_PER_SECOND = 4
+"""Of the progress bar."""
+
+
+class Telemetry:
+    """A context manager that owns the log file, the TensorBoard writer and the progress bar."""
+
+    def __init__(
+        self, run_folder: Path, step: int, max_steps: int, *, validated: bool = True, wandb: str = "off"
+    ) -> None:
+        self._wandb = None if wandb == "off" else WandbBoard(run_folder, wandb)
+        path = run_folder / LOG_NAME
+        with naming(path, RESUME):
+            self.lost_steps = _rewind(path, step, validated)
+            self._log = path.open("a", encoding="utf-8")
+        self._board = Board(run_folder / "tensorboard", step + 1 if step else None)
+        self._bar = progress_bar()
+        self._task = self._bar.add_task("training", total=max_steps, completed=step)
+        self._status = Text()
+        self._step, self._moved = step, 0.0
+        parts = Group(self._bar, self._status)
+        self._live = Live(parts, console=console, refresh_per_second=REFRESHES_PER_SECOND)
+
+    def __enter__(self) -> Telemetry:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.update(self._task, completed=self._step)
+        self._live.stop()
+        if self._wandb is not None:
+            self._wandb.close(failed=kind is not None)
+        # On a full disk what is buffered still cannot be written; that was raised where it came up.
+        with suppress(OSError) if kind is not None else nullcontext():
+            try:
+                self._board.close()
+            finally:
+                self._log.close()
+
+    def advance(self, step: int) -> None:
+        """Move the bar, where that can be seen: it is not drawn at every step."""
+        self._step = step
+        now = time.monotonic()
+        if now - self._moved >= 1 / REFRESHES_PER_SECOND:
+            self._moved = now
+            self._bar.update(self._task, completed=step)
+
+    def status(self, text: str) -> None:
+        """Show a line below the bar; where there is no terminal, as in a job's log, print it."""
+        if console.is_terminal:
+            self._status.plain = text
+        else:
+            # The console would take longer to lay it out than a step takes to be logged.
+            print(text, file=console.file, flush=True)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
+        with naming(Path(self._log.name), RESUME):
+            self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._log.flush()
+        numbers = {
+            f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))
+        }
+        self._board.scalars(numbers, step)
+        if self._wandb is not None:
+            self._wandb.log(step, numbers)
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Show a matplotlib figure (and close it)."""
+        if self._wandb is not None:
+            self._wandb.figure(step, name, figure)
+        self._board.figure(name, figure, step)
+
+    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
+        """Play a waveform (samples,)."""
+        wave = wave / max(1.0, float(np.abs(wave).max(initial=0.0)))
+        self._board.audio(name, wave, sample_rate, step)
+        if self._wandb is not None:
+            self._wandb.audio(step, name, wave, sample_rate)
+
+
+class NoTelemetry(Telemetry):
+    """What a rank that does not write has in its place: every call does nothing."""
+
+    def __init__(self) -> None:
+        self.lost_steps = 0
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        """Nothing."""
+
+    def status(self, text: str) -> None:
+        """Nothing."""
+
+    def say(self, message: str) -> None:
+        """Nothing."""
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Nothing."""
+
+    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
+        """Nothing."""
+
+
+def _rewind(path: Path, step: int, validated: bool) -> int:
+    """Drop log lines after ``step``, and its validation unless that is part of what is resumed.
+
+    Returns:
+        How many steps beyond it had been logged.
+    """
+    rows = read_log(path.parent)
+    if path.is_file():
+        place = (step, validated)
+        kept = [row for row in rows if (row["step"], row.get("kind") == "validation") <= place]
+        with atomic_write(path) as handle:
+            handle.write("".join(json.dumps(row) + "\n" for row in kept).encode())
+    return max([0, *(row["step"] - step for row in rows)])
