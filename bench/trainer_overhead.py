@@ -46,7 +46,7 @@ def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> di
     }
     config = load_config(overrides=[f"{key}={value}" for key, value in overrides.items()], preset="demo")
     clipping = Stopwatch()
-    for name in ("norm_of", "divisor_of"):
+    for name in ("gradient_norm", "gradient_divisor"):
         setattr(update, name, clipping.over(getattr(gradients, name)))
     with trainer.Trainer(config) as running:
         began = time.perf_counter()

@@ -23,7 +23,7 @@ from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.training import validation
-from ttsfast.training.distributed.process_group import Ranks, join_ranks
+from ttsfast.training.distributed.process_group import ProcessGroup, join_ranks
 from ttsfast.training.telemetry import ratios
 from ttsfast.training.trainer import Trainer
 
@@ -112,13 +112,13 @@ class Moment:
             if self.what == "hang":
                 signal.pause()
             if self.what == "nan":
-                # What is trained is a copy where it is parted.
-                for model in {self.trainer.model, self.trainer.summed.trained}:
+                # What is trained is a copy where it is sharded.
+                for model in {self.trainer.model, self.trainer.parallel.trained_model}:
                     model.read.register_forward_hook(lambda *_: _[2] * torch.nan)
         return self.step(*args, **kwargs)
 
 
-def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
+def run(job: dict[str, Any], ranks: ProcessGroup, out: Path) -> None:
     config = config_from_dict(job["config"])
     kind = KINDS[job.get("model", "TinyModel")]
     model = tiny_model(config.data.store, job.get("dropout", 0.0), kind)
@@ -131,12 +131,12 @@ def run(job: dict[str, Any], ranks: Ranks, out: Path) -> None:
         if "bucket_bytes" in job:
             # By which the compiler cuts a model in pieces, as it would cut a large one.
             torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = job["bucket_bytes"]
-            trainer.summed._parallel.bucket_bytes_cap = job["bucket_bytes"]
+            trainer.parallel._ddp.bucket_bytes_cap = job["bucket_bytes"]
         trainer.fit()
         if config.training.sharding == "full":
-            parts = [p.to_local().numel() for p in trainer.parameters if hasattr(p, "to_local")]
-            assert sum(parts) <= 0.6 * sum(p.numel() for p in trainer.model.parameters()), parts
-            assert len(parts) == len(trainer.parameters) - 1
+            shards = [p.to_local().numel() for p in trainer.parameters if hasattr(p, "to_local")]
+            assert sum(shards) <= 0.6 * sum(p.numel() for p in trainer.model.parameters()), shards
+            assert len(shards) == len(trainer.parameters) - 1
         if isinstance(model, MovingModel):
             torch.save(torch.tensor(model.seen_before), out.with_name(f"{job['name']}-{ranks.rank}-seen.pt"))
         weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

@@ -233,13 +233,13 @@ def test_the_rank_timeout_is_that_of_the_process_group(
 def test_sharding_wants_several_processes_and_an_optimiser_of_single_weights(
     make_config: Callable[..., Config], make_model: Callable[[], torch.nn.Module]
 ) -> None:
-    class Two(process_group.Ranks):
+    class Two(process_group.ProcessGroup):
         size = 2
 
-        def gather(self, value: Any) -> list[Any]:
+        def all_gather_object(self, value: Any) -> list[Any]:
             return [value, value]
 
-    with pytest.raises(InputError, match="parts a model among processes, and there is one"):
+    with pytest.raises(InputError, match="shards a model among processes, and there is one"):
         Trainer(make_config(training__sharding="full"), model=make_model())
     config = make_config(training__sharding="full", training__optimizer="muon")
     with pytest.raises(InputError, match=r"does not go with training\.optimizer=muon"):

@@ -17,7 +17,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.training import cuda_graphs
 from ttsfast.training.cuda_graphs import Bucket, Buckets, CudaRecorder, ReplayedUpdate, Replays, replay_steps
-from ttsfast.training.distributed.process_group import Ranks
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.trainer import Trainer, forever
 
 MakeConfig = Callable[..., Config]
@@ -314,7 +314,7 @@ def test_cuda_graphs_are_refused_where_there_are_none(make_config: MakeConfig, m
     with pytest.raises(InputError, match=r"^training\.cuda_graphs needs a CUDA device.*on cpu"):
         Trainer(config, model=make_model())
 
-    class Two(Ranks):
+    class Two(ProcessGroup):
         size = 2
 
     with pytest.raises(InputError, match=r"^training\.cuda_graphs works in one process.*2 ranks"):

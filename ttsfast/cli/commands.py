@@ -192,7 +192,7 @@ def train(
         return
     with join_ranks(chosen.training) as ranks, Trainer(chosen, resume=resume, ranks=ranks) as trainer:
         result = trainer.fit()
-    if not ranks.first:
+    if not ranks.is_first:
         return
     if as_json:
         _print_json(

@@ -24,7 +24,7 @@ from ttsfast.training.update import Judged, Update
 
 if TYPE_CHECKING:
     from ttsfast.config import Config
-    from ttsfast.training.distributed.process_group import Ranks
+    from ttsfast.training.distributed.process_group import ProcessGroup
     from ttsfast.training.trainer import Trainer
 
 FRAMES, SYMBOLS = 64, 32
@@ -35,7 +35,7 @@ MOST = 64
 """Graphs kept; each takes its slots and some MiB. Buckets that come after so many others go without."""
 
 
-def refuse_cuda_graphs(config: Config, device: torch.device, ranks: Ranks) -> None:
+def refuse_cuda_graphs(config: Config, device: torch.device, ranks: ProcessGroup) -> None:
     """Raise InputError where ``training.cuda_graphs`` is set and cannot be."""
     if not config.training.cuda_graphs:
         return
@@ -199,7 +199,7 @@ class ReplayedPasses(Passes):
     """Forward, loss and backward of each micro-batch by its bucket's recording."""
 
     def __init__(self, trainer: Trainer, replays: Replays) -> None:
-        super().__init__(trainer.objective, trainer.summed, trainer.scaler, trainer.ranks)
+        super().__init__(trainer.objective, trainer.parallel, trainer.scaler, trainer.ranks)
         self.replays = replays
         self._buckets = Buckets.of_run(trainer)
         self._silence = torch.as_tensor(trainer.store.silence, device=trainer.device)

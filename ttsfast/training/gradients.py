@@ -1,30 +1,24 @@
-"""The gradient's sum over ranks, its norm, and the one division that unscales, damps and clips it."""
+"""The norm of all gradients together, and the one division that unscales, damps and clips them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Sequence
 
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+import torch
+from torch import Tensor
 
-from ttsfast.data.loading.batch import Batch
-from ttsfast.losses.output import LossOutput
-from ttsfast.terms.counts import Counts
-from ttsfast.training.distributed.process_group import Ranks, Unreachable
-from ttsfast.training.distributed.sharded_tensors import total_norm
-from ttsfast.training.objective import Objective
+from ttsfast import native
+from ttsfast.losses.sweep import READS_TENSORS
+from ttsfast.training.distributed.sharded_tensors import full_tensor, is_dtensor
 
 
-def norm_of(gradients: Sequence[Tensor], scale: Tensor | None) -> Tensor:
+def gradient_norm(gradients: Sequence[Tensor], scale: Tensor | None) -> Tensor:
     """() norm of all gradients together, as it is without the loss scaler's ``scale``."""
     norm = total_norm(gradients)
     return norm if scale is None else norm / scale
 
 
-def divisor_of(norm: Tensor, limit: float, scale: Tensor | None, damping: Tensor) -> Tensor:
+def gradient_divisor(norm: Tensor, limit: float, scale: Tensor | None, damping: Tensor) -> Tensor:
     """() float32: what to divide gradients by to clip them to ``limit``, damp them (by so much) and take the
     loss scaler's ``scale`` off.
     """
@@ -32,92 +26,23 @@ def divisor_of(norm: Tensor, limit: float, scale: Tensor | None, damping: Tensor
     return (divisor if scale is None else divisor * scale).float()
 
 
-class SummedObjective:
-    """The objective of one rank, whose gradients its last backward pass of a step sums over ranks.
-
-    torch's ``DistributedDataParallel`` does it, with two changes to how it is mostly used. It sums instead of
-    averaging, since the loss has been divided by the counts of all ranks. And it wraps the objective, not the
-    model: so an output that no loss term reads does not count as used, and the model, its checkpoints and
-    whatever else holds it know nothing of the wrapper.
-
-    It looks for parameters that a step gives no gradient, since models may leave a part out at some steps, or
-    on some ranks. One that no rank used keeps no gradient, as with one process.
-
-    A step begins with the first rank's buffers on all ranks.
-    """
-
-    def __init__(self, objective: Objective, ranks: Ranks) -> None:
-        self._objective = objective
-        self.trained = objective.model
-        """What the optimiser moves: the model itself, but where it is sharded."""
-        self._whole: _Whole | None = None
-        if ranks.size > 1:
-            self._whole = _Whole(objective)
-            # Unused ones looked for, buckets also stay as they are at first, and so does the order of sums.
-            self._parallel = DistributedDataParallel(
-                self._whole, find_unused_parameters=True, gradient_as_bucket_view=True
-            )
-            self._parallel.register_comm_hook(None, self._sum)
-        self._lost = False
-
-    def __call__(
-        self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None, *, last: bool
-    ) -> LossOutput:
-        """As :class:`Objective`; the backward pass of what this returns sums if it is the ``last`` one."""
-        if self._whole is None:
-            return self._objective(batch, normalizer, grad_scale)
-        self._whole.reached = False
-        try:
-            with nullcontext() if last else self._parallel.no_sync():
-                output: LossOutput = self._parallel(batch, normalizer, grad_scale)
-        except RuntimeError as error:
-            if self._whole.reached:
-                raise
-            raise Unreachable(str(error)) from error  # sharing buffers
-        return output
-
-    def backward(self, total: Tensor, grad_scale: Tensor | None) -> None:
-        """Differentiate; after the last one of a step every ``grad`` is the sum over ranks."""
-        try:
-            total.backward(grad_scale)
-        except RuntimeError as error:
-            if self._lost:
-                raise Unreachable(str(error)) from error
-            raise
-
-    @contextmanager
-    def gathered(self, *, everywhere: bool = False) -> Iterator[None]:
-        """In the block the model holds the weights that are trained, at least on the first rank; all ranks
-        enter it together.
-        """
-        yield
-
-    # Without annotations, whose text DDP would compare.
-    def _sum(self, state, bucket):  # type: ignore[no-untyped-def]
-        def ended(future: Any) -> Tensor:
-            try:
-                total: Tensor = future.value()[0]
-            except RuntimeError:
-                self._lost = True
-                raise
-            return total
-
-        try:
-            return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(ended)
-        except RuntimeError:
-            self._lost = True
-            raise
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """() norm of all together, the shards on other ranks included."""
+    if not any(map(is_dtensor, tensors)):
+        return _norm(tensors)
+    kinds = ([t for t in tensors if is_dtensor(t)], [t for t in tensors if not is_dtensor(t)])
+    norms = [_norm(kind) for kind in kinds if kind]
+    return _norm([full_tensor(norm) if is_dtensor(norm) else norm for norm in norms])
 
 
-class _Whole(nn.Module):
-    """The model's parameters under the objective's call."""
-
-    def __init__(self, objective: Objective) -> None:
-        super().__init__()
-        self.model = objective.model
-        self._objective = objective
-        self.reached = False
-
-    def forward(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
-        self.reached = True
-        return self._objective(batch, normalizer, grad_scale)
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """What ``torch.nn.utils.get_total_norm`` gives, which first sorts tensors by device and type: that takes
+    as long as the norm of a small model. On a CPU the extension reads them on all threads."""
+    if not tensors:
+        return torch.zeros(())
+    if READS_TENSORS and tensors[0].is_cpu:
+        assert native.core is not None
+        result = torch.empty((), dtype=torch.float32, device="cpu")
+        if native.core.norm(list(tensors), result, torch.get_num_threads()):
+            return result
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))

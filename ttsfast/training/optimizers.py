@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ttsfast.config import TrainingConfig
 from ttsfast.errors import InputError
-from ttsfast.training.distributed.sharded_tensors import parted_like
+from ttsfast.training.distributed.sharded_tensors import shard_like
 
 _SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay", "capturable")
 """What torch keeps beside the state and the configuration decides, that of a resumed run too."""
@@ -181,7 +181,7 @@ class Optimizers:
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, place, index, name = key.split(".", 3)
-                value = parted_like(value, moved[int(place)][int(index)])
+                value = shard_like(value, moved[int(place)][int(index)])
                 states[int(place)].setdefault(int(index), {})[name] = value
         for part, state, groups in zip(self.parts, states, rest, strict=True):
             settings = [{key: g[key] for key in _SETTINGS if key in g} for g in part.param_groups]

@@ -12,8 +12,8 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import TERMS
-from ttsfast.training.distributed.process_group import Ranks
-from ttsfast.training.gradients import SummedObjective
+from ttsfast.training.distributed.data_parallel import DataParallelObjective
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.objective import Objective
 from ttsfast.training.precision import LossScaler
 
@@ -48,16 +48,16 @@ class Passes:
 
     Args:
         objective: what is differentiated.
-        summed: the same, whose last backward pass of a step sums over ranks.
+        parallel: the same, whose last backward pass of a step sums over ranks.
         scaler: fp16's.
         ranks: who else has a part of the batch.
     """
 
     def __init__(
-        self, objective: Objective, summed: SummedObjective, scaler: LossScaler, ranks: Ranks
+        self, objective: Objective, parallel: DataParallelObjective, scaler: LossScaler, ranks: ProcessGroup
     ) -> None:
         self.objective, self.scaler = objective, scaler
-        self._summed, self._ranks = summed, ranks
+        self._parallel, self._ranks = parallel, ranks
 
     def __call__(self, batches: Sequence[Batch], normalizer: Counts) -> tuple[Tensor, PassFigures]:
         """Add the gradients of ``batches`` to the parameters' ``grad``.
@@ -69,12 +69,12 @@ class Passes:
         for place, batch in enumerate(batches, start=1):
             last = place == len(batches)
             with self.objective.explained():
-                out = self._summed(batch, normalizer, self.scaler.factor, last=last)
+                out = self._parallel(batch, normalizer, self.scaler.factor, last=last)
                 done.append(PassFigures.of(out))
                 if last:
                     # On its way while the last gradients are made.
-                    figures = self._ranks.sum_later(sum_figures(done))
-                self._summed.backward(out.total, self.scaler.factor)
+                    figures = self._ranks.all_reduce_async(sum_figures(done))
+                self._parallel.backward(out.total, self.scaler.factor)
             self.objective.clock.lap("backward")
         return figures(), done[-1]
 

@@ -19,7 +19,7 @@ from ttsfast.models.checkpoint import (
 )
 from ttsfast.progress import console
 from ttsfast.training.checkpoint import prune, record_best, save_checkpoint
-from ttsfast.training.distributed.sharded_tensors import load_whole, whole
+from ttsfast.training.distributed.sharded_tensors import full_tensors, load_full_state_dict
 from ttsfast.training.randomness import all_streams, seed_rank, set_all_streams
 from ttsfast.training.weight_average import deployed_weights, put_back
 
@@ -32,11 +32,11 @@ _WATCHES = ("plateau", "early")
 
 def save_run(trainer: Trainer, folder: Path) -> None:
     """Write all of ``trainer`` that a resumed run needs to ``folder``: every rank tells, the first writes."""
-    streams = trainer.ranks.gather(all_streams(trainer.device))
+    streams = trainer.ranks.all_gather_object(all_streams(trainer.device))
     optimizer_tensors, optimizer_rest = trainer.optimizers.pack()
-    model = trainer.summed.trained
+    model = trainer.parallel.trained_model
     with deployed_weights(model, trainer.optimizers, trainer.average) as trained:
-        weights = whole(model.state_dict())
+        weights = full_tensors(model.state_dict())
     training: dict[str, Tensor] = {
         **optimizer_tensors,
         **{f"trained.{name}": value for name, value in (trained or {}).items()},
@@ -45,8 +45,8 @@ def save_run(trainer: Trainer, folder: Path) -> None:
         training |= {f"{_stream_prefix(rank)}{name}": value for name, value in own.items()}
     for part, keeper in _tensor_parts(trainer).items():
         training |= {f"{part}.{name}": value for name, value in keeper.state_dict().items()}
-    training = whole(training)
-    if not trainer.ranks.first:
+    training = full_tensors(training)
+    if not trainer.ranks.is_first:
         return
     state: dict[str, Any] = {
         "config": trainer.config.to_dict(),
@@ -71,7 +71,7 @@ def restore_run(trainer: Trainer) -> bool:
         InputError: the checkpoint is damaged, or belongs to another model or store (what differs is said).
     """
     # Folders on a network may look different from different machines.
-    found = trainer.ranks.from_first(checkpoints(trainer.run_folder)[-1:])
+    found = trainer.ranks.broadcast_object(checkpoints(trainer.run_folder)[-1:])
     if not found:
         return False
     checkpoint = load_checkpoint(found[0])
@@ -94,8 +94,8 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     _same_run(trainer, checkpoint)
     _same_batches(trainer, checkpoint)
     _say_what_changed(trainer, state)
-    model = trainer.summed.trained
-    load_whole(model, checkpoint.weights)
+    model = trainer.parallel.trained_model
+    load_full_state_dict(model, checkpoint.weights)
     if trained := _part(tensors, "trained."):
         put_back(model, trained)
     trainer.optimizers.unpack(tensors, state["optimizer"])
@@ -120,7 +120,7 @@ def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     trainer.watch.steep_steps = state["steep_steps"]
     trainer.step = checkpoint.step
     trainer.voice = replace(trainer.voice, stop_threshold=checkpoint.voice["stop_threshold"])
-    if same_metric and trainer.ranks.first:
+    if same_metric and trainer.ranks.is_first:
         _point_at_best(trainer, watched)
     rank = trainer.ranks.rank
     if own := _part(tensors, _stream_prefix(rank)):

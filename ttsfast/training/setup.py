@@ -18,7 +18,7 @@ from ttsfast.losses.backend import unavailable
 from ttsfast.losses.module import TTSLoss
 from ttsfast.progress import console
 from ttsfast.training.distributed.global_counts import GlobalCounts
-from ttsfast.training.distributed.process_group import Ranks
+from ttsfast.training.distributed.process_group import ProcessGroup
 
 
 def open_store(config: Config) -> Store:
@@ -40,7 +40,11 @@ def open_store(config: Config) -> Store:
 
 
 def open_loaders(
-    config: Config, store: Store, device: torch.device, reduction_factor: int, ranks: Ranks | None = None
+    config: Config,
+    store: Store,
+    device: torch.device,
+    reduction_factor: int,
+    ranks: ProcessGroup | None = None,
 ) -> tuple[MelLoader | DeviceLoader, MelLoader | DeviceLoader]:
     """The training and validation loaders; says what the length limits leave out.
 
@@ -50,7 +54,7 @@ def open_loaders(
         InputError: a split is empty, there are more ranks than utterances, or no held-out clip has a true end
             while the stop term is on.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     data = config.data
     loaders: list[MelLoader | DeviceLoader] = []
     for split in ("train", "validation"):
@@ -73,7 +77,7 @@ def open_loaders(
         padding = padding_of(config, reduction_factor)
         # What is measured stays each held-out utterance once.
         balance = data.speaker_balance if split == "train" else 0.0
-        whose = ranks if split == "train" else Ranks()
+        whose = ranks if split == "train" else ProcessGroup()
         loaders.append(_loader(config, store, indices, device, padding, balance, whose))
     return loaders[0], loaders[1]
 
@@ -97,7 +101,7 @@ def _loader(
     device: torch.device,
     padding: dict[str, Any],
     speaker_balance: float,
-    ranks: Ranks,
+    ranks: ProcessGroup,
 ) -> MelLoader | DeviceLoader:
     data = config.data
     plan = BatchPlan(
@@ -151,7 +155,12 @@ def tail_steps(config: Config, reduction_factor: int) -> int:
 
 
 def count_over_ranks(
-    config: Config, store: Store, plan: BatchPlan, reduction_factor: int, ranks: Ranks, device: torch.device
+    config: Config,
+    store: Store,
+    plan: BatchPlan,
+    reduction_factor: int,
+    ranks: ProcessGroup,
+    device: torch.device,
 ) -> GlobalCounts | None:
     """The normaliser over all ranks; None for a single GPU, which counts its batches by itself."""
     if ranks.size == 1 and device.type != "cpu":

@@ -25,9 +25,9 @@ from ttsfast.terms.counts import Counts
 from ttsfast.training.checkpoint import record_best
 from ttsfast.training.compilation import compile_model
 from ttsfast.training.cuda_graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
-from ttsfast.training.distributed.consistency import check_agreement, check_run_folder
-from ttsfast.training.distributed.process_group import Ranks, refuse_unjoined
-from ttsfast.training.distributed.sharding import summed_objective
+from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
+from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
+from ttsfast.training.distributed.sharding import distribute_objective
 from ttsfast.training.monitor import EarlyStopping
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
@@ -83,14 +83,14 @@ class Trainer:
         *,
         model: nn.Module | None = None,
         resume: bool = False,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> None:
         self.config = config
-        self.ranks = ranks or refuse_unjoined()
+        self.ranks = ranks or require_single_process()
         training = config.training
         self.run_folder = Path(training.run_folder)
         self.resume = resume
-        if not resume and self.ranks.from_first(bool(checkpoints(self.run_folder))):
+        if not resume and self.ranks.broadcast_object(bool(checkpoints(self.run_folder))):
             raise InputError(
                 f"{self.run_folder}: holds a run already; add --resume to continue it, "
                 "or set another training.run_folder"
@@ -104,14 +104,14 @@ class Trainer:
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
-        check_agreement(self)
+        check_consistency(self)
         seed_rank(training.seed, self.ranks.rank, step=0)
         self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
         self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)
         self.clock = StepClock(self.device)
         self.objective = Objective(self.model, self.loss, self.precision, self.reduction_factor, self.clock)
-        self.summed = summed_objective(training, self.objective, self.ranks)
-        trained = self.summed.trained
+        self.parallel = distribute_objective(training, self.objective, self.ranks)
+        trained = self.parallel.trained_model
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizers = Optimizers(training, trained, self.voice.contract.n_mels)
         self.average = WeightAverage(trained, training.ema_decay)
@@ -129,7 +129,7 @@ class Trainer:
         )
         self.ratios = ModuleRatios(trained, training.log_step)
         self.ratio_figures: dict[str, Tensor] = {}
-        self.passes = Passes(self.objective, self.summed, self.scaler, self.ranks)
+        self.passes = Passes(self.objective, self.parallel, self.scaler, self.ranks)
         self.update = Update(self)
         self.step = 0
         self.rate = 0.0
@@ -168,7 +168,7 @@ class Trainer:
                 self.telemetry.advance(self.step)
                 if self.step % training.log_step == 0 or self.step >= training.max_steps:
                     self.log()
-                if self.ranks.anyone(self.preemption.requested):
+                if self.ranks.any_rank(self.preemption.requested):
                     self._leave()
                 if self._validation_due:
                     self.validate()
@@ -227,7 +227,7 @@ class Trainer:
         """Report the steps since the last log point."""
         self.watch.read(self)
         rows = self.watch.records.take()
-        if not self.ranks.first:
+        if not self.ranks.is_first:
             self.clock.start()
         elif rows:
             report(self, rows)
@@ -237,12 +237,12 @@ class Trainer:
         self.watch.read(self)
         training = self.config.training
         try:
-            deployed = deployed_weights(self.summed.trained, self.optimizers, self.average)
-            with deployed, self.summed.gathered():
-                measured = validate_run(self) if self.ranks.first else None
+            deployed = deployed_weights(self.parallel.trained_model, self.optimizers, self.average)
+            with deployed, self.parallel.full_weights():
+                measured = validate_run(self) if self.ranks.is_first else None
         except ValidationInterrupted:
             measured = None
-        measured = self.ranks.from_first(measured)
+        measured = self.ranks.broadcast_object(measured)
         if measured is None:
             self._leave()
         metrics, threshold = measured
@@ -255,21 +255,21 @@ class Trainer:
             )
         if self.early.update(watched, self.step):
             self.save()
-            if self.ranks.first:
+            if self.ranks.is_first:
                 record_best(self.run_folder, self.step, training.monitor, watched)
         self.clock.start()
 
     def save(self) -> None:
         """Write a checkpoint of this step, once everything up to it is known to be finite."""
         folder = checkpoint_folder(self.run_folder, self.step, unvalidated=self._validation_due)
-        if self.ranks.from_first(folder.is_dir()):
+        if self.ranks.broadcast_object(folder.is_dir()):
             return  # as the best of a validation at this very step
         self.watch.read(self)
         save_run(self, folder)
         self.clock.start()
 
     def _open_telemetry(self) -> Telemetry:
-        if not self.ranks.first:
+        if not self.ranks.is_first:
             return NoTelemetry()
         return Telemetry(
             output_folder(self.run_folder),
@@ -299,7 +299,7 @@ class Trainer:
     def _finish(self) -> TrainingResult:
         self.save()
         last = checkpoint_folder(self.run_folder, self.step)
-        best = self.ranks.from_first(best_checkpoint(self.run_folder))
+        best = self.ranks.broadcast_object(best_checkpoint(self.run_folder))
         chosen = last
         if best is not None and self.config.training.early_stopping_restore_best_weights:
             chosen = best

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.terms.spec import TERMS
-from ttsfast.training.gradients import divisor_of, norm_of
+from ttsfast.training.gradients import gradient_divisor, gradient_norm
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
@@ -46,7 +46,7 @@ class Update:
     def judge(self, figures: Tensor) -> Judged:
         """Measure the gradient; ``figures`` (9,) are total, values and floors."""
         gradients = [gradient for p in self._parameters if (gradient := p.grad) is not None]
-        norm = norm_of(gradients, self.scaler.factor)
+        norm = gradient_norm(gradients, self.scaler.factor)
         # Zero times what is finite is 0; else it is NaN, which is not 0.
         bad = torch.add(figures[0] * 0, norm, alpha=0) != 0
         return Judged(figures, norm, bad)
@@ -61,7 +61,7 @@ class Update:
         total, values, floors = judged.figures.split((1, len(TERMS), len(TERMS)))
         self._loss.update_weights(values, floors)
         damping = self._watch.guard.update(total[0])
-        divisor = divisor_of(judged.norm, self._limit, self.scaler.factor, damping)
+        divisor = gradient_divisor(judged.norm, self._limit, self.scaler.factor, damping)
         if look_closely:
             self._ratios.before_update(divisor)
         skip = self._watch.freeze_if(judged.bad)

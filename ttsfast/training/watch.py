@@ -105,9 +105,9 @@ def _columns(present: tuple[bool, ...]) -> tuple[str | None, ...]:
 def _give_up(trainer: Trainer, inputs: StepInputs, bad: str) -> NoReturn:
     """A NaN is never trained on in silence."""
     # On all ranks, since what is judged is summed over them; the cause may lie in one rank's batch.
-    with trainer.summed.gathered(everywhere=True):
+    with trainer.parallel.full_weights(everywhere=True):
         looked = first_non_finite(trainer, inputs), inputs.names()
-    found = trainer.ranks.gather(looked)
+    found = trainer.ranks.all_gather_object(looked)
     place, names = next((one for one in found if not one[0].startswith(NOWHERE)), found[0])
     kept = checkpoints(trainer.run_folder)
     where = f"resume from {kept[-1]}" if kept else "start again"

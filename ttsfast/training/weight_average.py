@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ttsfast.training.distributed.sharded_tensors import parted_like
+from ttsfast.training.distributed.sharded_tensors import shard_like
 from ttsfast.training.optimizers import Optimizers
 
 
@@ -47,7 +47,7 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from :meth:`state_dict`; a run that kept no average starts one from its weights."""
         for name, average in self._averages.items():
-            average.copy_(parted_like(state.get(name, self._parameters[name].detach()), average))
+            average.copy_(shard_like(state.get(name, self._parameters[name].detach()), average))
         self.updates = int(state["updates"]) if "updates" in state else 0
 
 
@@ -76,4 +76,4 @@ def deployed_weights(
 def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights by name into the model."""
     for name, parameter in model.named_parameters():
-        parameter.copy_(parted_like(weights[name], parameter))
+        parameter.copy_(shard_like(weights[name], parameter))

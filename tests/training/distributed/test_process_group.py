@@ -23,7 +23,7 @@ from ttsfast.evaluation.log import read_log
 from ttsfast.models.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.distributed.consistency import check_run_folder
 from ttsfast.training.distributed.global_counts import GlobalCounts
-from ttsfast.training.distributed.process_group import Ranks, _meet, join_ranks
+from ttsfast.training.distributed.process_group import ProcessGroup, _fresh_store, join_ranks
 from ttsfast.training.setup import open_loaders
 from ttsfast.training.trainer import Trainer, forever
 
@@ -184,7 +184,7 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(make_config: MakeConfig, 
 
 
 def test_counts_from_the_plan_are_those_of_all_ranks_batches(make_config: MakeConfig) -> None:
-    class Rank(Ranks):
+    class Rank(ProcessGroup):
         def __init__(self, rank: int) -> None:
             self.rank, self.size = rank, 3
 
@@ -216,7 +216,7 @@ def test_what_an_earlier_start_left_in_the_store_is_not_read() -> None:
     store.set("ttsfast/hello/1", "of a rank that is dead")
     store.set("ttsfast/cause", "1 InputError: of a rank that is dead")
     with ThreadPoolExecutor(3) as pool:
-        met = list(pool.map(lambda rank: _meet(store, rank, 3, 5.0), range(3)))
+        met = list(pool.map(lambda rank: _fresh_store(store, rank, 3, 5.0), range(3)))
     met[1].set("key", "value")
     assert met[0].get("key") == met[2].get("key") == b"value"
     assert not met[0].check(["ttsfast/cause"])
@@ -225,7 +225,7 @@ def test_what_an_earlier_start_left_in_the_store_is_not_read() -> None:
 def test_a_rank_that_never_comes_is_named() -> None:
     store = torch.distributed.HashStore()
     with pytest.raises(RuntimeError, match="no word from rank 1, 2 of 3"):
-        _meet(store, 0, 3, 0.05)
+        _fresh_store(store, 0, 3, 0.05)
 
 
 def test_a_stranger_at_the_first_ranks_address_is_not_waited_for(
@@ -249,7 +249,7 @@ def test_a_process_of_several_is_refused_unless_it_joins(
 
 
 def test_more_ranks_than_utterances_are_refused(make_config: MakeConfig) -> None:
-    class Many(Ranks):
+    class Many(ProcessGroup):
         size = 99
 
     config = make_config()
@@ -259,10 +259,10 @@ def test_more_ranks_than_utterances_are_refused(make_config: MakeConfig) -> None
 
 
 def test_ranks_that_would_train_something_else_are_refused(make_config: MakeConfig) -> None:
-    class Two(Ranks):
+    class Two(ProcessGroup):
         size = 2
 
-        def gather(self, value: Any) -> list[Any]:
+        def all_gather_object(self, value: Any) -> list[Any]:
             return [value, {**value, "training.seed": 3, "the store's fingerprint": "0"}]
 
     with pytest.raises(
@@ -273,10 +273,10 @@ def test_ranks_that_would_train_something_else_are_refused(make_config: MakeConf
 
 
 def test_a_run_folder_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Second(Ranks):
+    class Second(ProcessGroup):
         rank, size = 1, 2
 
-        def gather(self, value: Any) -> list[Any]:
+        def all_gather_object(self, value: Any) -> list[Any]:
             return [True, value]
 
     monkeypatch.setattr("ttsfast.training.distributed.consistency.SECONDS_FOR_A_FILE", 0.1)

@@ -1,4 +1,4 @@
-"""A model parted between two ranks trains as a whole one, and its checkpoints are those of a whole one."""
+"""A model sharded over two ranks trains as on one, and its checkpoints are those of a full one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ttsfast.config import Config, TrainingConfig
 from ttsfast.errors import InputError
 from ttsfast.evaluation.log import read_log
 from ttsfast.models.checkpoint import checkpoints, load_checkpoint
-from ttsfast.training.distributed.process_group import Ranks
-from ttsfast.training.distributed.sharding import blocks_of, summed_objective
+from ttsfast.training.distributed.process_group import ProcessGroup
+from ttsfast.training.distributed.sharding import blocks_of, distribute_objective
 from ttsfast.training.trainer import Trainer
 
 needs_sharding = pytest.mark.skipif(
@@ -31,7 +31,7 @@ needs_sharding = pytest.mark.skipif(
 
 
 @needs_sharding
-def test_two_parts_are_a_whole_and_go_on_as_one(
+def test_two_shards_train_as_one_process_and_go_on_as_one(
     make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ttsfast.training.telemetry.ratios.LEAST_STEPS", 1)
@@ -110,25 +110,25 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_both(
     assert "first in the output of read (" in line
 
 
-def test_a_compiled_model_is_not_parted(make_config: Callable[..., Config]) -> None:
+def test_a_compiled_model_is_not_sharded(make_config: Callable[..., Config]) -> None:
     training = make_config(training__sharding="full", training__compile=True).training
 
-    class Two(Ranks):
+    class Two(ProcessGroup):
         size = 2
 
     with pytest.raises(
         InputError, match=r"^training\.sharding=full was not tried with training\.compile: set "
     ):
-        summed_objective(training, Mock(), Two())
+        distribute_objective(training, Mock(), Two())
 
 
-def test_a_torch_that_parts_models_otherwise_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_that_shards_models_otherwise_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms", raising=False)
     training = TrainingConfig(sharding="full")
     with pytest.raises(
         InputError, match=r"^training\.sharding=full needs torch 2\.8 or newer, this is .*none$"
     ):
-        summed_objective(training, SimpleNamespace(), SimpleNamespace(size=2))  # type: ignore[arg-type]
+        distribute_objective(training, SimpleNamespace(), SimpleNamespace(size=2))  # type: ignore[arg-type]
 
 
 def test_blocks_are_the_elements_of_the_outermost_lists() -> None:

@@ -18,7 +18,7 @@ from ttsfast.errors import InputError
 from ttsfast.evaluation.log import read_log
 from ttsfast.pages.plots import alignment_figure
 from ttsfast.training import trainer as trainer_module
-from ttsfast.training.distributed.process_group import Ranks
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.telemetry.log import Telemetry
 from ttsfast.training.telemetry.ratios import ModuleRatios
 from ttsfast.training.telemetry.timing import PHASES, StepClock, device_load
@@ -308,7 +308,7 @@ def test_a_step_between_log_points_never_asks_the_device(
 def test_a_rank_that_does_not_report_keeps_no_times(make_config: MakeConfig, make_model: MakeModel) -> None:
     """On a GPU each of them is an event."""
 
-    class Second(Ranks):
+    class Second(ProcessGroup):
         rank = 1
 
     config = make_config(training__gradient_norm_threshold=1e9)

@@ -12,7 +12,7 @@ import torch
 
 from ttsfast.errors import InputError
 from ttsfast.files import output_folder
-from ttsfast.training.distributed.process_group import Ranks
+from ttsfast.training.distributed.process_group import ProcessGroup
 
 if TYPE_CHECKING:
     from ttsfast.training.trainer import Trainer
@@ -32,11 +32,11 @@ SECONDS_FOR_A_FILE = 30.0
 """How long a file system over a network may take to show what another machine has written."""
 
 
-def check_agreement(trainer: Trainer) -> None:
+def check_consistency(trainer: Trainer) -> None:
     """Raise InputError, the same on all ranks, where what they are to train differs: it is said in what."""
     if trainer.ranks.size == 1:
         return
-    described = trainer.ranks.gather(_describe(trainer))
+    described = trainer.ranks.all_gather_object(_describe(trainer))
     for rank, theirs in enumerate(described):
         differing = [
             f"{key} is {theirs.get(key)!r} there and {described[0].get(key)!r} on rank 0"
@@ -50,20 +50,20 @@ def check_agreement(trainer: Trainer) -> None:
             )
 
 
-def check_run_folder(run_folder: Path, ranks: Ranks) -> None:
+def check_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
     """Raise InputError where a rank does not see the files that the first one writes; it makes the folder."""
     if ranks.size == 1:
         return
-    if ranks.first:
+    if ranks.is_first:
         output_folder(run_folder)
-    probe = run_folder / ranks.from_first(f".seen-by-all-{uuid.uuid4().hex}")
+    probe = run_folder / ranks.broadcast_object(f".seen-by-all-{uuid.uuid4().hex}")
     try:
-        if ranks.first:
+        if ranks.is_first:
             probe.touch()
-        ranks.from_first(None)
-        blind = [str(rank) for rank, sees in enumerate(ranks.gather(_appears(probe))) if not sees]
+        ranks.barrier()
+        blind = [str(rank) for rank, sees in enumerate(ranks.all_gather_object(_appears(probe))) if not sees]
     finally:
-        if ranks.first:
+        if ranks.is_first:
             probe.unlink(missing_ok=True)
     if blind:
         raise InputError(

@@ -46,6 +46,6 @@ class GlobalCounts:
         """Four counts of each global batch."""
         if epoch not in self._epochs:
             self._epochs = {e: counts for e, counts in self._epochs.items() if e == epoch - 1}
-            wholes = self._plan.global_epoch(epoch)
-            self._epochs[epoch] = [self._by_utterance[whole].sum(axis=0).tolist() for whole in wholes]
+            batches = self._plan.global_epoch(epoch)
+            self._epochs[epoch] = [self._by_utterance[batch].sum(axis=0).tolist() for batch in batches]
         return self._epochs[epoch]

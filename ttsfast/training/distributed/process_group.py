@@ -32,116 +32,122 @@ SECONDS_FOR_TORCH = 2.0
 """By how much torch's own timeout, which says more, may be late."""
 
 
-class Unreachable(RuntimeError):
-    """A message did not get through."""
+class CommunicationError(RuntimeError):
+    """A message to or from another rank did not get through."""
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
+def _communication_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's own kinds, and gloo's, which has none
-        raise Unreachable(str(error)) from error
+        raise CommunicationError(str(error)) from error
 
 
-class Ranks:
-    """One process alone: what it tells the others, it tells itself."""
+class ProcessGroup:
+    """The ranks of a run, as one process alone has them: what it tells the others, it tells itself."""
 
     rank, size, local_rank = 0, 1, 0
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def anyone(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether any rank raised its flag; the same answer on all of them, at the same call."""
         return flag
 
-    def from_first(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """The first rank's value, on every rank."""
         return value
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         """Every rank's value, on every rank."""
         return [value]
 
-    def sum_later(self, tensor: Tensor) -> Callable[[], Tensor]:
+    def all_reduce_async(self, tensor: Tensor) -> Callable[[], Tensor]:
         """Begin to sum a tensor over ranks, in place; the function that is returned gives the sum."""
         return lambda: tensor
 
-    def spread(self, model: nn.Module) -> None:
+    def broadcast_model(self, model: nn.Module) -> None:
         """Give every rank the first one's weights and buffers."""
 
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
 
-class JoinedRanks(Ranks):
+
+class TorchProcessGroup(ProcessGroup):
     """One of several processes, within :func:`join_ranks`."""
 
     def __init__(self, rank: int, size: int, local_rank: int) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
-        self._asked: Callable[[], Tensor] | None = None
+        self._pending_flags: Callable[[], Tensor] | None = None
 
-    def anyone(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """As in one process, but of the flags at the call before: so no host waits for a slower one, and none
         for a device.
         """
-        answer = self._settle()
-        self._asked = self.sum_later(torch.tensor(int(flag)))
+        answer = self._settle_flags()
+        self._pending_flags = self.all_reduce_async(torch.tensor(int(flag)))
         return answer
 
-    def from_first(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         box: list[Any] = [value]
-        with _talking():
+        with _communication_errors():
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         held: T = box[0]
         return held
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather_object(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
-        with _talking():
+        with _communication_errors():
             dist.all_gather_object(values, value)
         return values
 
-    def sum_later(self, tensor: Tensor) -> Callable[[], Tensor]:
-        with _talking():
+    def all_reduce_async(self, tensor: Tensor) -> Callable[[], Tensor]:
+        with _communication_errors():
             work = dist.all_reduce(tensor, async_op=True)
 
         def result() -> Tensor:
-            with _talking():
+            with _communication_errors():
                 work.wait()
             return tensor
 
         return result
 
-    def spread(self, model: nn.Module) -> None:
-        with _talking():
+    def broadcast_model(self, model: nn.Module) -> None:
+        with _communication_errors():
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor.detach(), src=0)
 
-    def part(self) -> None:
+    def barrier(self) -> None:
+        self.all_gather_object(None)
+
+    def close(self) -> None:
         """Leave together: who closes a connection early looks to the others as if it had died."""
-        self._settle()
-        self.gather(None)
+        self._settle_flags()
+        self.barrier()
 
-    def _settle(self) -> bool:
-        if self._asked is None:
+    def _settle_flags(self) -> bool:
+        if self._pending_flags is None:
             return False
-        asked, self._asked = self._asked, None
-        return bool(asked())
+        flags, self._pending_flags = self._pending_flags, None
+        return bool(flags())
 
 
-def refuse_unjoined() -> Ranks:
+def require_single_process() -> ProcessGroup:
     """One rank alone; raise InputError where this process is one of several, which would all write it."""
     if int(os.environ.get("WORLD_SIZE", "1")) != 1:
         raise InputError(
             f"this process is one of WORLD_SIZE={os.environ['WORLD_SIZE']}: from Python, use `with "
             "join_ranks(config.training) as ranks: Trainer(config, ranks=ranks)`; --find-lr wants one process"
         )
-    return Ranks()
+    return ProcessGroup()
 
 
 @contextmanager
-def join_ranks(training: TrainingConfig) -> Iterator[Ranks]:
+def join_ranks(training: TrainingConfig) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started beside this one; alone where there are none.
 
     Within the block only the first rank prints. What ends a rank is told to all, so that each ends with the
@@ -153,28 +159,28 @@ def join_ranks(training: TrainingConfig) -> Iterator[Ranks]:
         SaidByAnotherRank: this rank ends with the same message as another, which prints it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks()
+        yield ProcessGroup()
         return
     timeout = timedelta(seconds=training.rank_timeout)
     try:
         shared, rank, size = _rendezvous(timeout)
-        store = _meet(shared, rank, size, training.rank_timeout)
+        store = _fresh_store(shared, rank, size, training.rank_timeout)
     except RuntimeError as error:
         raise RankLost(f"not all ranks came within training.rank_timeout: {_line(error)}") from error
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    ranks = JoinedRanks(rank, size, local)
+    ranks = TorchProcessGroup(rank, size, local)
     quiet = console.quiet
-    console.quiet = quiet or not ranks.first
+    console.quiet = quiet or not ranks.is_first
     with ExitStack() as leaving:
         try:
             _open_group(training, store, ranks, timeout)
             yield ranks
-            ranks.part()
+            ranks.close()
         except Exception as error:
             # torchrun sends SIGTERM once another rank has ended: what this one has to say comes first.
             leaving.enter_context(Preemption())
-            told = _told(store, ranks, error)
-            raise told from (None if told is error else error)
+            reported = _report_cause(store, ranks, error)
+            raise reported from (None if reported is error else error)
         finally:
             console.quiet = quiet
             if dist.is_initialized():
@@ -210,7 +216,7 @@ def _rendezvous(timeout: timedelta) -> tuple[Any, int, int]:
     return shared, rank, size
 
 
-def _meet(store: Any, rank: int, size: int, seconds: float) -> dist.PrefixStore:
+def _fresh_store(store: Any, rank: int, size: int, seconds: float) -> dist.PrefixStore:
     """A part of ``torchrun``'s store that no earlier start has written to.
 
     The store outlives a restart, and so does what dead ranks wrote there: addresses, and why they ended.
@@ -236,7 +242,7 @@ def _meet(store: Any, rank: int, size: int, seconds: float) -> dist.PrefixStore:
     return dist.PrefixStore(name, store)
 
 
-def _open_group(training: TrainingConfig, store: Any, ranks: JoinedRanks, timeout: timedelta) -> None:
+def _open_group(training: TrainingConfig, store: Any, ranks: TorchProcessGroup, timeout: timedelta) -> None:
     backend = "gloo"
     if training.device != "cpu" and torch.cuda.is_available():
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
@@ -247,14 +253,14 @@ def _open_group(training: TrainingConfig, store: Any, ranks: JoinedRanks, timeou
             )
         torch.cuda.set_device(ranks.local_rank)
         backend = "cpu:gloo,cuda:nccl"
-    with _talking():
+    with _communication_errors():
         dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.size, timeout=timeout)
 
 
-def _told(store: Any, ranks: JoinedRanks, error: Exception) -> Exception:
+def _report_cause(store: Any, ranks: TorchProcessGroup, error: Exception) -> Exception:
     """Tell the other ranks what ends this one; return what to raise."""
-    if isinstance(error, Unreachable):
-        cause = _cause_of_another(store)
+    if isinstance(error, CommunicationError):
+        cause = _cause_of_other_rank(store)
         unknown = (
             "another rank is gone or silent and has not said why (killed, out of memory, hung?); see the "
             f"launcher's summary [{_line(error)}]"
@@ -270,7 +276,7 @@ def _told(store: Any, ranks: JoinedRanks, error: Exception) -> Exception:
     return error
 
 
-def _cause_of_another(store: Any) -> str:
+def _cause_of_other_rank(store: Any) -> str:
     """``rank 1 failed first: ...``, or nothing where no rank said so."""
     until = time.monotonic() + SECONDS_FOR_A_CAUSE
     try:

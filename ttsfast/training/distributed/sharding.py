@@ -1,7 +1,7 @@
-"""``training.sharding=full``: each rank keeps a part of the weights, gradients and optimiser state (FSDP2).
+"""``training.sharding=full``: each rank keeps a shard of the weights, gradients and optimiser state (FSDP2).
 
 What is trained is a copy of the model whose parameters are DTensors, cut along their first axis. The model
-itself stays plain and off the device, and takes the trained weights in to be measured. Checkpoints hold whole
+itself stays plain and off the device, and takes the trained weights in to be measured. Checkpoints hold full
 tensors, so they are those of a run without sharding, and of any number of ranks.
 """
 
@@ -21,24 +21,26 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.training.distributed.process_group import Ranks, Unreachable
-from ttsfast.training.distributed.sharded_tensors import whole
-from ttsfast.training.gradients import SummedObjective
+from ttsfast.training.distributed.data_parallel import DataParallelObjective
+from ttsfast.training.distributed.process_group import CommunicationError, ProcessGroup
+from ttsfast.training.distributed.sharded_tensors import full_tensors
 from ttsfast.training.objective import Objective
 
 
-def summed_objective(training: TrainingConfig, objective: Objective, ranks: Ranks) -> SummedObjective:
+def distribute_objective(
+    training: TrainingConfig, objective: Objective, ranks: ProcessGroup
+) -> DataParallelObjective:
     """The objective over ranks, as ``training.sharding`` says.
 
     Raises:
-        InputError: sharding where there is one process, an optimiser that wants whole matrices, a compiled
+        InputError: sharding where there is one process, an optimiser that wants full matrices, a compiled
             model, or a torch before 2.8.
     """
     if training.sharding == "none":
-        return SummedObjective(objective, ranks)
+        return DataParallelObjective(objective, ranks)
     if ranks.size == 1:
         raise InputError(
-            "training.sharding=full parts a model among processes, and there is one: start with torchrun, "
+            "training.sharding=full shards a model among processes, and there is one: start with torchrun, "
             "or set training.sharding=none"
         )
     if training.optimizer not in ("adamw", "adam"):
@@ -50,14 +52,14 @@ def summed_objective(training: TrainingConfig, objective: Objective, ranks: Rank
         raise InputError(
             "training.sharding=full was not tried with training.compile: set one of them to none or false"
         )
-    return ShardedObjective(objective, ranks)
+    return FullyShardedObjective(objective, ranks)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """What is gathered and given up together: the elements of every ``nn.ModuleList`` that is not inside
+    """What is gathered and resharded together: the elements of every ``nn.ModuleList`` that is not inside
     another one's; what lies outside of them is gathered once for a whole step.
 
-    Elements are to be called, as modules are: a parent that reads their weights finds a part of them.
+    Elements are to be called, as modules are: a parent that reads their weights finds a shard of them.
     """
     blocks: list[nn.Module] = []
     for child in model.children():
@@ -66,18 +68,18 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-class ShardedObjective(SummedObjective):
-    """An objective whose model is parted among ranks by torch's ``fully_shard``; gradients are summed.
+class FullyShardedObjective(DataParallelObjective):
+    """An objective whose model is sharded among ranks by torch's ``fully_shard``; gradients are summed.
 
     Every rank must call the same blocks in every step, and before torch 2.13 use the same parameters. One
     without a gradient counts as 0. Buffers are each rank's own.
     """
 
-    def __init__(self, objective: Objective, ranks: Ranks) -> None:
+    def __init__(self, objective: Objective, ranks: ProcessGroup) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
-        # Torch 2.6 and 2.7 part a model, too, but leave no parameter whole and cannot be told to sum.
+        # Torch 2.6 and 2.7 shard a model, too, but leave no parameter out and cannot be told to sum.
         if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
             raise InputError(
                 f"training.sharding=full needs torch 2.8 or newer, this is {torch.__version__}: "
@@ -86,18 +88,18 @@ class ShardedObjective(SummedObjective):
         self._objective, self._ranks = objective, ranks
         self._model = objective.model
         device = next(self._model.parameters()).device
-        ranks.spread(self._model)
-        self.trained = copy.deepcopy(self._model)
-        # torch parts no numbers: every rank keeps them, and their gradients are summed apart.
-        self._numbers = [p for p in self.trained.parameters() if p.dim() == 0]
-        how: dict[str, Any] = {
+        ranks.broadcast_model(self._model)
+        self.trained_model = copy.deepcopy(self._model)
+        # torch shards no scalars: every rank keeps them, and their gradients are summed apart.
+        self._scalars = [p for p in self.trained_model.parameters() if p.dim() == 0]
+        options: dict[str, Any] = {
             "mesh": init_device_mesh(device.type, (ranks.size,)),
-            "ignored_params": set(self._numbers),
+            "ignored_params": set(self._scalars),
         }
-        for block in blocks_of(self.trained):
-            fully_shard(block, **how)
-        root = _Root(objective, self.trained)
-        self._root: Any = fully_shard(root, **how)
+        for block in blocks_of(self.trained_model):
+            fully_shard(block, **options)
+        root = _RootModule(objective, self.trained_model)
+        self._root: Any = fully_shard(root, **options)
         # The loss has been divided by the counts of all ranks.
         for module in root.modules():
             if isinstance(module, FSDPModule):
@@ -105,7 +107,7 @@ class ShardedObjective(SummedObjective):
                 module.set_force_sum_reduction_for_comms(True)
                 if hasattr(module, "set_reduce_scatter_unused_params"):  # torch 2.13
                     module.set_reduce_scatter_unused_params(True)
-        self._use(self.trained)
+        self._use_model(self.trained_model)
         self._device = device
         self._model.cpu()
 
@@ -114,40 +116,40 @@ class ShardedObjective(SummedObjective):
     ) -> LossOutput:
         self._last = last
         self._root.set_requires_gradient_sync(last)
-        with _unreachable_named():
+        with _communication_errors():
             total = self._root(batch, normalizer, grad_scale)
         output: LossOutput = self._root.output
         output.total = total
         return output
 
     def backward(self, total: Tensor, grad_scale: Tensor | None) -> None:
-        with _unreachable_named():
+        with _communication_errors():
             total.backward(grad_scale)
         if self._last:
-            gradients = [p.grad for p in self._numbers if p.grad is not None]
+            gradients = [p.grad for p in self._scalars if p.grad is not None]
             if gradients:
-                sums = self._ranks.sum_later(torch.stack(gradients))()
+                sums = self._ranks.all_reduce_async(torch.stack(gradients))()
                 torch._foreach_copy_(gradients, list(sums.unbind()))
 
     @contextmanager
-    def gathered(self, *, everywhere: bool = False) -> Iterator[None]:
-        weights = whole(self.trained.state_dict())
-        if self._ranks.first or everywhere:
+    def full_weights(self, *, everywhere: bool = False) -> Iterator[None]:
+        weights = full_tensors(self.trained_model.state_dict())
+        if self._ranks.is_first or everywhere:
             self._model.to(self._device).load_state_dict(weights)
         del weights
-        self._use(self._model)
+        self._use_model(self._model)
         try:
             yield
         finally:
-            self._use(self.trained)
+            self._use_model(self.trained_model)
             self._model.cpu()
 
-    def _use(self, model: nn.Module) -> None:
+    def _use_model(self, model: nn.Module) -> None:
         self._objective.model = self._objective.forward = model
 
 
-class _Root(nn.Module):
-    """What the parted model's forward pass is within: it ends in the one tensor that is differentiated."""
+class _RootModule(nn.Module):
+    """The root of what ``fully_shard`` wraps: it ends in the one tensor that is differentiated."""
 
     def __init__(self, objective: Objective, model: nn.Module) -> None:
         super().__init__()
@@ -160,11 +162,11 @@ class _Root(nn.Module):
 
 
 @contextmanager
-def _unreachable_named() -> Iterator[None]:
+def _communication_errors() -> Iterator[None]:
     """Tell messages that did not get through from what else may fail in a pass that sends some."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise Unreachable(str(error)) from error
+            raise CommunicationError(str(error)) from error
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ttsfast.training.distributed.sharded_tensors import total_norm
+from ttsfast.training.gradients import total_norm
 
 LEAST_STEPS = 100
 """Between two measurements: more often, they would take a noticeable part of a small model's step."""

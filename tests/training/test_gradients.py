@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ttsfast import native
 from ttsfast.losses.sweep import READS_TENSORS
-from ttsfast.training.distributed.sharded_tensors import total_norm
+from ttsfast.training.gradients import total_norm
 
 extension = pytest.mark.skipif(not READS_TENSORS, reason="no extension, or a torch it cannot read tensors of")
 SIZES = (1, 2, 15, 16, 17, 1023, 1025, 32767, 32768, 32769, 100_003)
