@@ -104,7 +104,7 @@ class Trainer:
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
-        check_consistency(self)
+        check_consistency(self.ranks, config, self.store.fingerprint, self.model.state_dict())
         seed_rank(training.seed, self.ranks.rank, step=0)
         self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
         self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
+from ttsfast.config import Config
 from ttsfast.errors import InputError
 from ttsfast.files import output_folder
 from ttsfast.training.distributed.process_group import ProcessGroup
 
-if TYPE_CHECKING:
-    from ttsfast.training.trainer import Trainer
-
-EACH_MACHINE_ITS_OWN = {
+MAY_DIFFER = {
     "training.run_folder",
     "data.store",
     "data.num_workers",
@@ -32,11 +31,20 @@ SECONDS_FOR_A_FILE = 30.0
 """How long a file system over a network may take to show what another machine has written."""
 
 
-def check_consistency(trainer: Trainer) -> None:
-    """Raise InputError, the same on all ranks, where what they are to train differs: it is said in what."""
-    if trainer.ranks.size == 1:
+def check_consistency(
+    ranks: ProcessGroup, config: Config, store_fingerprint: str, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise InputError, the same on all ranks, where what they are to train differs: it is said in what.
+
+    Args:
+        ranks: the processes to compare.
+        config: this rank's.
+        store_fingerprint: of the store that it reads.
+        weights: the model's ``state_dict``, of which names, shapes and types are compared.
+    """
+    if ranks.size == 1:
         return
-    described = trainer.ranks.all_gather_object(_describe(trainer))
+    described = ranks.all_gather_object(_describe(config, store_fingerprint, weights))
     for rank, theirs in enumerate(described):
         differing = [
             f"{key} is {theirs.get(key)!r} there and {described[0].get(key)!r} on rank 0"
@@ -61,18 +69,18 @@ def check_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
         if ranks.is_first:
             probe.touch()
         ranks.barrier()
-        blind = [str(rank) for rank, sees in enumerate(ranks.all_gather_object(_appears(probe))) if not sees]
+        unseeing = [str(rank) for rank, sees in enumerate(ranks.all_gather_object(_sees(probe))) if not sees]
     finally:
         if ranks.is_first:
             probe.unlink(missing_ok=True)
-    if blind:
+    if unseeing:
         raise InputError(
-            f"{run_folder}: rank {', '.join(blind)} does not see what rank 0 writes there: set "
+            f"{run_folder}: rank {', '.join(unseeing)} does not see what rank 0 writes there: set "
             "training.run_folder to a folder that all machines share"
         )
 
 
-def _appears(path: Path) -> bool:
+def _sees(path: Path) -> bool:
     until = time.monotonic() + SECONDS_FOR_A_FILE
     while not path.exists():
         if time.monotonic() > until:
@@ -81,18 +89,16 @@ def _appears(path: Path) -> bool:
     return True
 
 
-def _describe(trainer: Trainer) -> dict[str, object]:
+def _describe(config: Config, store_fingerprint: str, weights: Mapping[str, Tensor]) -> dict[str, object]:
     settings = {
         f"{section}.{key}": value
-        for section, values in trainer.config.to_dict().items()
+        for section, values in config.to_dict().items()
         for key, value in values.items()
     }
-    shapes = [
-        (name, tuple(value.shape), str(value.dtype)) for name, value in trainer.model.state_dict().items()
-    ]
+    shapes = [(name, tuple(value.shape), str(value.dtype)) for name, value in weights.items()]
     return {
-        **{key: value for key, value in settings.items() if key not in EACH_MACHINE_ITS_OWN},
-        "the store's fingerprint": trainer.store.fingerprint,
+        **{key: value for key, value in settings.items() if key not in MAY_DIFFER},
+        "the store's fingerprint": store_fingerprint,
         "the model": f"{len(shapes)} tensors, {hashlib.sha256(repr(shapes).encode()).hexdigest()[:8]}",
         "torch": torch.__version__,
     }
