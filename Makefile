@@ -30,7 +30,7 @@ $(VENV)/.torch: constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	touch $@
 
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.torch pyproject.toml setup.py $(wildcard csrc/*)
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.torch pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[$*]'
 	touch $@
 

@@ -8,8 +8,10 @@ from setuptools import setup
 # On every core: one after the other, the files take a minute and more.
 ParallelCompile(default=0).install()
 
-sources = sorted(str(path) for path in Path("csrc").glob("*.cpp"))
-headers = sorted(str(path) for path in Path("csrc").glob("*.h"))
+# What is in fuzz/ are programs of their own.
+files = [path for path in sorted(Path("csrc").rglob("*.*")) if "fuzz" not in path.parts]
+sources = [str(path) for path in files if path.suffix == ".cpp"]
+headers = [str(path) for path in files if path.suffix in (".h", ".inc")]
 
 setup(
     ext_modules=[
@@ -17,6 +19,7 @@ setup(
             "ttsfast._C",
             sources,
             depends=headers,
+            include_dirs=["csrc"],
             cxx_std=17,
             # No -march: one build runs on every processor; faster instructions are chosen at run time.
             extra_compile_args=["-O3", "-Wall", "-Wextra", "-pthread"],

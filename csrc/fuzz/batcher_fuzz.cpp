@@ -12,8 +12,8 @@
 #include <memory>
 #include <vector>
 
-#include "../batcher.h"
-#include "../crc32c.h"
+#include "batcher/batcher.h"
+#include "common/crc32c.h"
 
 namespace {
 

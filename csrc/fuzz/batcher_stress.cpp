@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "../batcher.h"
+#include "batcher/batcher.h"
 
 namespace {
 

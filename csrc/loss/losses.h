@@ -1,0 +1,66 @@
+// The fused losses from the outside: options, tensors, one call.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "loss/call.h"
+
+namespace ttsfast {
+
+// By term: mel, kl, stop, attention.
+constexpr int kTerms = 4;
+
+struct LossOptions {
+  bool active[kTerms] = {};  // enters the total
+  double base_weights[kTerms] = {};
+  bool by_utterance = false;
+  bool elbo = true;
+  double mel_floor = 0.0;        // of one element of one prediction
+  double stop_floors[2] = {};    // of one element, targets 0 and 1
+  std::int64_t stop_tail = 0;    // steps
+  Distance distance = Distance::huber;
+  double delta = 1.0;
+  Smoothing smoothing = Smoothing::none;
+  double amount = 0.0;
+  double free_bits = 0.0;
+  double coefficients[2][2] = {};
+  double sigma = 0.2;
+  std::uint32_t seed = 0;
+};
+
+// What terms are divided by: see Counts in ttsfast/terms/counts.py.
+struct Normalizer {
+  enum Kind { own, scalar, counts } kind = own;
+  double values[kTerms] = {};  // frames, stop steps, attention steps, utterances; a scalar is the first
+};
+
+enum class Isa : int { best = 0, baseline = 1, avx2 = 2, avx512 = 3 };
+
+// Tensors of one call; lengths are clamped to their axes here.
+struct LossTensors {
+  Call call;  // views and sizes
+  std::vector<std::int64_t> mel_lengths, step_lengths, text_lengths;
+  std::vector<std::uint8_t> truncated;
+  std::vector<Layer> layers;
+  bool present[kTerms] = {};
+  double weights[kTerms] = {};
+  double grad_scale = 1.0;
+  Normalizer normalizer;
+};
+
+struct LossValues {
+  double total = 0.0;
+  double values[kTerms] = {};
+  double floors[kTerms] = {};
+  std::int64_t frames = 0;
+};
+
+// Values, floors and every gradient whose view has memory. Bitwise the same for any number of threads.
+LossValues run_losses(const LossOptions& options, LossTensors& tensors, int threads, Isa isa);
+
+// Whether this processor can run a version, and the name of the one that runs by default.
+bool supports(Isa isa);
+const char* loss_implementation();
+
+}  // namespace ttsfast
