@@ -27,7 +27,7 @@ Contiguous<float> log_mel(const ttsfast::MelPlan& plan, const Contiguous<float>&
   if (wave.ndim() != 1 || wave.shape(0) < plan.n_fft)
     throw std::invalid_argument("wave must be float32 (samples,), of a window or more");
   const std::int64_t frames = 1 + (wave.shape(0) - plan.n_fft) / plan.hop;
-  const ttsfast::MelIsa chosen = ttsfast::mel_isa(isa);
+  const ttsfast::Isa chosen = ttsfast::isa_named(isa);
   Contiguous<float> out({frames, static_cast<std::int64_t>(plan.filters.size())});
   const float* from = wave.data();
   float* to = out.mutable_data();
@@ -47,6 +47,7 @@ void bind_mel(py::module_& module) {
            py::arg("decimal"))
       .def("__call__", &log_mel, py::arg("wave").noconvert(), py::arg("isa") = "auto",
            "Log-mels (T, n_mels) float32 of a padded waveform (samples,) float32; the same bits for every isa.");
-  module.def("mel_implementation", &ttsfast::mel_implementation,
-             "What MelPlan computes with on this processor: 'avx512', 'avx2' or 'baseline'.");
+  module.def(
+      "mel_implementation", [] { return ttsfast::name_of(ttsfast::Isa::best); },
+      "What MelPlan computes with on this processor: 'avx512', 'avx2' or 'baseline'.");
 }

@@ -1,7 +1,6 @@
 // The log-mels of a waveform, as many frames at a time as a register has lanes: each lane is a frame, so a
-// frame's numbers depend neither on its neighbours nor on the width. Included by one file per instruction set,
-// which defines TTSFAST_ISA (the namespace) and TTSFAST_BYTES (the width of a register), and which switches the
-// contraction of a * b + c off, so that all of them round alike.
+// frame's numbers depend neither on its neighbours nor on the width. Compiled once per
+// instruction set, see common/isa.inc, without contraction of a * b + c, so that all of them round alike.
 #pragma once
 
 #include <cstddef>
@@ -10,9 +9,8 @@
 
 #include "features/mel.h"
 
-#define TTSFAST_INLINE inline __attribute__((always_inline))
-
 namespace ttsfast {
+namespace mel {
 namespace TTSFAST_ISA {
 
 typedef double Vector __attribute__((vector_size(TTSFAST_BYTES)));
@@ -182,7 +180,7 @@ TTSFAST_INLINE void weigh(const MelPlan& plan, const Point* z, Vector* magnitude
   }
 }
 
-inline void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch) {
+void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch) {
   const std::int64_t half = plan.n_fft / 2, n_mels = static_cast<std::int64_t>(plan.filters.size());
   Point* const first = reinterpret_cast<Point*>(scratch);
   Point* const second = first + half;
@@ -207,4 +205,5 @@ inline void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames,
 }
 
 }  // namespace TTSFAST_ISA
+}  // namespace mel
 }  // namespace ttsfast

@@ -25,24 +25,6 @@ std::int64_t next_radix(std::int64_t length) {
   return length;
 }
 
-bool supports(MelIsa isa) {
-  if (isa == MelIsa::baseline) return true;
-#if defined(__x86_64__)
-  if (isa == MelIsa::avx2) return __builtin_cpu_supports("avx2");
-  if (isa == MelIsa::avx512)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl");
-#endif
-  return false;
-}
-
-MelIsa best() {
-  static const MelIsa found = supports(MelIsa::avx512) ? MelIsa::avx512
-                              : supports(MelIsa::avx2) ? MelIsa::avx2
-                                                       : MelIsa::baseline;
-  return found;
-}
-
 }  // namespace
 
 MelPlan plan_mel(std::int64_t n_fft, std::int64_t hop, const double* window, const float* filters,
@@ -85,34 +67,14 @@ MelPlan plan_mel(std::int64_t n_fft, std::int64_t hop, const double* window, con
   return plan;
 }
 
-void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, MelIsa isa) {
-  if (isa == MelIsa::automatic) isa = best();
+void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, Isa isa) {
   // Two sets of n_fft / 2 complex points, then n_fft / 2 + 1 magnitudes.
   const auto doubles = static_cast<std::size_t>(2 * plan.n_fft + plan.n_fft / 2 + 1) * kWidest;
   std::size_t space = doubles * sizeof(double) + 64;
   const auto memory = std::make_unique<unsigned char[]>(space);
   void* aligned = memory.get();
   auto* scratch = static_cast<double*>(std::align(64, doubles * sizeof(double), aligned, space));
-#if defined(__x86_64__)
-  if (isa == MelIsa::avx512) return log_mel_avx512(plan, wave, frames, out, scratch);
-  if (isa == MelIsa::avx2) return log_mel_avx2(plan, wave, frames, out, scratch);
-#endif
-  log_mel_baseline(plan, wave, frames, out, scratch);
-}
-
-MelIsa mel_isa(const std::string& name) {
-  const MelIsa isa = name == "auto"       ? MelIsa::automatic
-                     : name == "baseline" ? MelIsa::baseline
-                     : name == "avx2"     ? MelIsa::avx2
-                     : name == "avx512"   ? MelIsa::avx512
-                                          : throw std::invalid_argument("unknown instruction set " + name);
-  if (isa != MelIsa::automatic && !supports(isa))
-    throw std::invalid_argument("this processor has no " + name);
-  return isa;
-}
-
-std::string mel_implementation() {
-  return best() == MelIsa::avx512 ? "avx512" : best() == MelIsa::avx2 ? "avx2" : "baseline";
+  TTSFAST_VERSION(isa, mel, log_mel)(plan, wave, frames, out, scratch);
 }
 
 }  // namespace ttsfast

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "common/isa.h"
+
 namespace ttsfast {
 
 struct MelFilter {
@@ -35,23 +37,26 @@ struct MelPlan {
   std::int64_t first_bin = 0, last_bin = 0;  // that any filter reads, the last one included
 };
 
-enum class MelIsa { automatic, baseline, avx2, avx512 };
-
 // filters: (n_mels, n_fft / 2 + 1). Throws std::invalid_argument for what cannot be.
 MelPlan plan_mel(std::int64_t n_fft, std::int64_t hop, const double* window, const float* filters,
                  std::int64_t n_mels, double epsilon, bool root, double floor, bool decimal);
 
 // wave: (n_fft + (frames - 1) * hop,) or more; out: (frames, n_mels). The same bits for every `isa`, and for a
 // frame whatever its neighbours are.
-void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, MelIsa isa);
+void log_mel(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, Isa isa);
 
-// What `automatic` is on this processor: "avx512", "avx2" or "baseline"; others raise std::invalid_argument.
-std::string mel_implementation();
-MelIsa mel_isa(const std::string& name);
-
-// For one instruction set each; `scratch` holds scratch_doubles(plan) doubles, aligned to 64 bytes.
-void log_mel_baseline(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch);
-void log_mel_avx2(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch);
-void log_mel_avx512(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch);
+// One version per instruction set; `scratch` is aligned to 64 bytes, see log_mel above for its size.
+namespace mel {
+using Frames = void(const MelPlan& plan, const float* wave, std::int64_t frames, float* out, double* scratch);
+namespace baseline {
+Frames log_mel;
+}
+namespace avx2 {
+Frames log_mel;
+}
+namespace avx512 {
+Frames log_mel;
+}
+}  // namespace mel
 
 }  // namespace ttsfast

@@ -187,7 +187,8 @@ void bind_losses(py::module_& module) {
   bind_loss_step(module, fused);
   module.def("read_tensors_of", &read_tensors_of, py::arg("type"), py::arg("exchange"),
              "Read tensors of exactly this type through its DLPack exchange capsule; False where it does not fit.");
-  module.def("loss_implementation", &loss_implementation, "'avx512', 'avx2' or 'baseline': what the losses use.");
+  module.def(
+      "loss_implementation", [] { return name_of(Isa::best); }, "'avx512', 'avx2' or 'baseline': what the losses use.");
   module.def(
       "loss_supports", [](int isa) { return supports(static_cast<Isa>(isa)); }, py::arg("isa"),
       "Whether this processor runs version 0 (best), 1 (baseline), 2 (AVX2) or 3 (AVX-512).");

@@ -72,12 +72,15 @@ struct Call {
 std::size_t scratch_bytes(const Call& call);
 
 // Run one task: its part of the gradients (zeros in padding) and its sum. One version per instruction set.
-using Sweep = void (*)(Call& call, std::int64_t task, void* scratch);
-void sweep_baseline(Call& call, std::int64_t task, void* scratch);
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define TTSFAST_X86 1
-void sweep_avx2(Call& call, std::int64_t task, void* scratch);
-void sweep_avx512(Call& call, std::int64_t task, void* scratch);
-#endif
+using Sweep = void(Call& call, std::int64_t task, void* scratch);
+namespace baseline {
+Sweep sweep;
+}
+namespace avx2 {
+Sweep sweep;
+}
+namespace avx512 {
+Sweep sweep;
+}
 
 }  // namespace ttsfast

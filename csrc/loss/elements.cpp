@@ -13,7 +13,7 @@ constexpr std::int64_t kTaskElements = 8192;
 
 struct Work {
   const ElementCall& call;
-  ElementRows run;
+  ElementRows* run;
   std::int64_t rows, blocks;  // per task, and tasks per utterance and head
 };
 
@@ -24,21 +24,12 @@ void run_task(void* context, int, std::int64_t task) {
            std::min(first + work.rows, work.call.rows));
 }
 
-ElementRows rows_of(Isa isa) {
-#if TTSFAST_X86
-  if (isa == Isa::avx512 || (isa == Isa::best && supports(Isa::avx512))) return element_rows_avx512;
-  if (isa == Isa::avx2 || (isa == Isa::best && supports(Isa::avx2))) return element_rows_avx2;
-#endif
-  (void)isa;
-  return element_rows_baseline;
-}
-
 }  // namespace
 
 void run_elements(const ElementCall& call, int threads, int isa) {
   if (call.batch * call.heads * call.rows == 0) return;
   const std::int64_t rows = std::clamp<std::int64_t>(kTaskElements / std::max<std::int64_t>(call.width, 1), 1, call.rows);
-  Work work{call, rows_of(static_cast<Isa>(isa)), rows, (call.rows + rows - 1) / rows};
+  Work work{call, TTSFAST_VERSION(static_cast<Isa>(isa), ttsfast, element_rows_of), rows, (call.rows + rows - 1) / rows};
   parallel_for(call.batch * call.heads * work.blocks, threads, run_task, &work);
 }
 

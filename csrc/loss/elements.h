@@ -31,11 +31,17 @@ struct ElementCall {
 };
 
 // Run rows [first, last) of one utterance and head. One version per instruction set.
-using ElementRows = void (*)(const ElementCall& call, std::int64_t batch, std::int64_t head, std::int64_t first,
-                             std::int64_t last);
-void element_rows_baseline(const ElementCall&, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
-void element_rows_avx2(const ElementCall&, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
-void element_rows_avx512(const ElementCall&, std::int64_t, std::int64_t, std::int64_t, std::int64_t);
+using ElementRows = void(const ElementCall& call, std::int64_t batch, std::int64_t head, std::int64_t first,
+                         std::int64_t last);
+namespace baseline {
+ElementRows element_rows_of;
+}
+namespace avx2 {
+ElementRows element_rows_of;
+}
+namespace avx512 {
+ElementRows element_rows_of;
+}
 
 // Everything, on up to `threads` threads; `isa` as in losses.h. The same bits for any number of them.
 void run_elements(const ElementCall& call, int threads, int isa);

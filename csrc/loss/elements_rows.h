@@ -206,7 +206,7 @@ void element_rows(const ElementCall& call, std::int64_t batch, std::int64_t head
   }
 }
 
-inline void element_rows_of(const ElementCall& call, std::int64_t batch, std::int64_t head, std::int64_t first,
+void element_rows_of(const ElementCall& call, std::int64_t batch, std::int64_t head, std::int64_t first,
                             std::int64_t last) {
   if (call.wide) {
     element_rows<double>(call, batch, head, first, last);

@@ -73,7 +73,7 @@ struct TermPlan {
 
 struct Work {
   Call& call;
-  Sweep sweep;
+  Sweep* sweep;
   unsigned char* scratch;
   std::size_t bytes;  // of each thread
 };
@@ -105,15 +105,6 @@ std::int64_t gradient_bytes(const Call& call) {
   for (std::int64_t i = 0; i < call.layer_count; ++i)
     total += bytes(call.layers[i].gradient, call.batch * call.layers[i].heads * call.attention_steps * call.symbols);
   return total;
-}
-
-Sweep sweep_of(Isa isa) {
-#if TTSFAST_X86
-  if (isa == Isa::avx512 || (isa == Isa::best && supports(Isa::avx512))) return sweep_avx512;
-  if (isa == Isa::avx2 || (isa == Isa::best && supports(Isa::avx2))) return sweep_avx2;
-#endif
-  (void)isa;
-  return sweep_baseline;
 }
 
 std::int64_t blocks_of(std::int64_t rows, std::int64_t block) { return (rows + block - 1) / block; }
@@ -208,7 +199,7 @@ LossValues run_losses(const LossOptions& options, LossTensors& tensors, int thre
   const auto useful = static_cast<int>(std::clamp<std::int64_t>(call.tasks / kTasksPerThread, 1, std::max(threads, 1)));
   // In whole lines of the cache, so that no two threads write to one.
   const std::size_t bytes = (scratch_bytes(call) + 63) / 64 * 64;
-  Work work{call, sweep_of(isa), scratch_of(bytes * static_cast<std::size_t>(useful)), bytes};
+  Work work{call, TTSFAST_VERSION(isa, ttsfast, sweep), scratch_of(bytes * static_cast<std::size_t>(useful)), bytes};
   parallel_for(call.tasks, useful, run_task, &work);
 
   LossValues result;
@@ -243,22 +234,6 @@ LossValues run_losses(const LossOptions& options, LossTensors& tensors, int thre
   for (int i = 0; i < kTerms; ++i)
     if (tensors.present[i] && options.active[i]) result.total += tensors.weights[i] * result.values[i];
   return result;
-}
-
-bool supports(Isa isa) {
-#if TTSFAST_X86
-  // These ask whether the operating system keeps the wide registers, too.
-  if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (isa == Isa::avx512)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && supports(Isa::avx2);
-#endif
-  return isa == Isa::baseline || isa == Isa::best;
-}
-
-const char* loss_implementation() {
-  if (supports(Isa::avx512)) return "avx512";
-  return supports(Isa::avx2) ? "avx2" : "baseline";
 }
 
 }  // namespace ttsfast

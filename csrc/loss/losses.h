@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/isa.h"
 #include "loss/call.h"
 
 namespace ttsfast {
@@ -35,8 +36,6 @@ struct Normalizer {
   double values[kTerms] = {};  // frames, stop steps, attention steps, utterances; a scalar is the first
 };
 
-enum class Isa : int { best = 0, baseline = 1, avx2 = 2, avx512 = 3 };
-
 // Tensors of one call; lengths are clamped to their axes here.
 struct LossTensors {
   Call call;  // views and sizes
@@ -58,9 +57,5 @@ struct LossValues {
 
 // Values, floors and every gradient whose view has memory. Bitwise the same for any number of threads.
 LossValues run_losses(const LossOptions& options, LossTensors& tensors, int threads, Isa isa);
-
-// Whether this processor can run a version, and the name of the one that runs by default.
-bool supports(Isa isa);
-const char* loss_implementation();
 
 }  // namespace ttsfast

@@ -319,7 +319,7 @@ double any_task(const Call& call, std::int64_t task, T* scratch) {
   return attention_task<T>(call, found, index, scratch);
 }
 
-inline void sweep(Call& call, std::int64_t task, void* scratch) {
+void sweep(Call& call, std::int64_t task, void* scratch) {
   call.sums[task] = call.wide ? any_task(call, task, static_cast<double*>(scratch))
                                                          : any_task(call, task, static_cast<float*>(scratch));
   if (call.stream) finish_streaming();

@@ -1,15 +1,11 @@
-// Short vectors of float and double, and the functions the losses need on them. Included by one file per
-// instruction set, which defines TTSFAST_ISA (the namespace) and TTSFAST_BYTES (the width of a register).
-// Everything here is inlined into that file's own functions, so nothing leaks into another's.
+// Short vectors of float and double, and the functions the losses need on them. Compiled once per
+// instruction set (see common/isa.inc), and inlined into that version's own functions, so nothing leaks into another's.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-
-#define TTSFAST_INLINE inline __attribute__((always_inline))
-#define TTSFAST_INLINE_CALL __attribute__((always_inline))
 
 namespace ttsfast {
 namespace TTSFAST_ISA {
