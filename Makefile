@@ -19,6 +19,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/support/installed_tree.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -38,6 +38,22 @@ def has_extension(names: list[str]) -> bool:
     return any(name.startswith("ttsfast/_C") and name.endswith(".so") for name in names)
 
 
+def packages_of_the_tree() -> set[str]:
+    inits = [path.relative_to(ROOT) for path in (ROOT / "ttsfast").rglob("__init__.py")]
+    return {".".join(path.parent.parts) for path in inits} | {"ttsfast.kernels"}
+
+
+def test_every_package_is_listed() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(packages_of_the_tree())
+
+
+def test_every_module_is_in_a_package() -> None:
+    folders = {".".join(path.relative_to(ROOT).parent.parts) for path in (ROOT / "ttsfast").rglob("*.py")}
+    assert folders <= packages_of_the_tree()
+
+
 def hurried(folder: Path) -> dict[str, str]:
     """An environment whose compiler leaves out the optimisation, which is two fifths of its time: whoever
     runs these tests has built the extension with it.
