@@ -218,7 +218,7 @@ def test_the_rank_timeout_is_that_of_the_process_group(
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(process_group, "SECONDS_FOR_A_CAUSE", 0.0)
-    monkeypatch.setattr(process_group, "_meet", lambda store, *rest: store)
+    monkeypatch.setattr(process_group, "_fresh_store", lambda store, *rest: store)
     monkeypatch.setattr(torch.distributed, "rendezvous", lambda *args, **kwargs: iter([(Store(), 1, 2)]))
     monkeypatch.setattr(torch.distributed, "init_process_group", open_group)
     config = make_config(training__rank_timeout=7, training__device="cpu")
