@@ -4,9 +4,9 @@
 what the docstring says, at least 1. Half precision is computed in float32; results keep that dtype.
 
 ``backend`` is chosen as by :class:`ttsfast.losses.module.TTSLoss`: ``"auto"`` takes the fastest that serves
-the tensors, and one asked for by name never falls back. On ``"triton"`` and ``"cpp"``, ``"sum"`` and
-``"mean"`` write their gradients in the forward pass; ``"none"`` writes them in the backward pass, times what
-arrives at each element. Both are differentiable once, ``"torch"`` as often as you like.
+the tensors, and one asked for by name never falls back. ``"triton"`` and ``"cpp"`` write the gradients of
+``"sum"`` and ``"mean"`` in the forward pass and are differentiable once, ``"torch"`` as often as you like.
+``"none"`` is plain torch's alone: its gradients depend on what arrives at each element.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import backend as backends
-from ttsfast.losses import elements, reference
+from ttsfast.losses import reference
 from ttsfast.losses.checks import (
     check_attention,
     check_flags,
@@ -29,7 +29,7 @@ from ttsfast.losses.checks import (
     whole,
 )
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, compute_dtype, stop_coefficients
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 
 
 def mel_huber_loss(
@@ -77,15 +77,10 @@ def mel_huber_loss(
         mel_label_smoothing=float(label_smoothing),
     )
     inputs = _inputs(target, mel=(input,), mel_lengths=lengths, mel_mean=mel_mean)
-    chosen = backends.choose(backend, spec, inputs)
+    total = _fused(spec, inputs, reduction, backend)
+    if total is not None:
+        return total
     dtype = inputs.compute_dtype()
-    if chosen.name != "torch":
-        if reduction != "none":
-            return _total(chosen, spec, inputs, reduction)
-        shift = [] if mel_mean is None or label_smoothing == 0 else [label_smoothing * mel_mean.to(dtype)]
-        return elements.run(
-            chosen.name, "mel", (input, target), (lengths, *shift), (1.0 - label_smoothing, delta)
-        )
     valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
     target = reference.smoothed_target(spec, target.to(dtype), mel_mean, None, lengths)
     values = reference.mel_elements(input.to(dtype), target, valid, "huber", delta)
@@ -135,17 +130,12 @@ def gaussian_kl_loss(
         lengths = (_lengths("lengths", lengths, mu, most, "an utterance") > 0).long()
     spec = _spec("kl", 1.0, kl_free_bits=float(free_bits))
     inputs = _inputs(_blank(mu, frames), mel_lengths=lengths, posterior=(mu, logvar), prior=prior)
-    chosen = backends.choose(backend, spec, inputs)
-    latents = (mu, logvar, *(prior or ()))
-    if chosen.name != "torch":
-        if reduction != "none":
-            return _total(chosen, spec, inputs, reduction)
-        shaped = latents if per_frame else [part.unsqueeze(1) for part in latents]
-        nats = elements.run(chosen.name, "kl", shaped, (lengths,), (free_bits,))
-        return nats if per_frame else nats.squeeze(1)
+    total = _fused(spec, inputs, reduction, backend)
+    if total is not None:
+        return total
     valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
     valid = valid if per_frame else valid.squeeze(1)
-    mu, logvar, *others = (part.to(inputs.compute_dtype()) for part in latents)
+    mu, logvar, *others = (part.to(inputs.compute_dtype()) for part in (mu, logvar, *(prior or ())))
     nats = reference.kl_vectors(mu, logvar, (others[0], others[1]) if others else None, valid, free_bits)
     return _reduce(nats, reduction, valid.sum())
 
@@ -196,17 +186,13 @@ def stop_bce_loss(
         stop_tail_frames=int(tail_frames),
     )
     inputs = _inputs(_blank(input), mel_lengths=lengths, stop_logits=input, truncated=truncated)
-    chosen = backends.choose(backend, spec, inputs)
-    coefficients = stop_coefficients(label_smoothing, pos_weight)
-    if chosen.name != "torch":
-        if reduction != "none":
-            return _total(chosen, spec, inputs, reduction)
-        vectors = (lengths,) if truncated is None else (lengths, truncated)
-        numbers = (*coefficients[0], *coefficients[1], tail_frames)
-        return elements.run(chosen.name, "stop", (input,), vectors, numbers)
+    total = _fused(spec, inputs, reduction, backend)
+    if total is not None:
+        return total
     lengths = lengths.long().clamp(0, steps)
     positive, included = reference.stop_targets(lengths, truncated, tail_frames, steps)
-    values = reference.stop_elements(input.to(compute_dtype((input,))), positive, included, coefficients)
+    logits = input.to(inputs.compute_dtype())
+    values = reference.stop_elements(logits, positive, included, spec.stop_coefficients)
     return _reduce(values, reduction, included.sum())
 
 
@@ -248,21 +234,22 @@ def guided_attention_loss(
     inputs = _inputs(
         _blank(attention), mel_lengths=step_lengths, attention=(attention,), text_lengths=text_lengths
     )
-    chosen = backends.choose(backend, spec, inputs)
-    if chosen.name != "torch":
-        if reduction != "none":
-            return _total(chosen, spec, inputs, reduction)
-        layer = attention if attention.dim() == 4 else attention.unsqueeze(1)
-        values = elements.run(chosen.name, "attention", (layer,), (step_lengths, text_lengths), (sigma,))
-        return values if attention.dim() == 4 else values.squeeze(1)
+    total = _fused(spec, inputs, reduction, backend)
+    if total is not None:
+        return total
     step_lengths, text_lengths = step_lengths.long().clamp(0, steps), text_lengths.long().clamp(0, symbols)
-    weights = attention.to(compute_dtype((attention,)))
+    weights = attention.to(inputs.compute_dtype())
     values = reference.attention_elements(weights, step_lengths, text_lengths, sigma)
     return _reduce(values, reduction, step_lengths.sum() * heads)
 
 
-def _total(chosen: backends.Backend, spec: LossSpec, inputs: LossInputs, reduction: str) -> Tensor:
-    """One term through a fused backend: its average, or its sum."""
+def _fused(spec: LossSpec, inputs: LossInputs, reduction: str, backend: str) -> Tensor | None:
+    """One term through a fused backend, its average or its sum; None where plain torch is to compute it."""
+    if reduction == "none":
+        return None
+    chosen = backends.choose(backend, spec, inputs)
+    if chosen.name == "torch":
+        return None
     device = inputs.target.device
     weights = torch.tensor(spec.base_weights, dtype=inputs.compute_dtype(), device=device)
     # The generator's step, which nothing here draws from.
@@ -331,3 +318,8 @@ def _reduce(values: Tensor, reduction: str, count: Tensor) -> Tensor:
 def _check_call(reduction: str, backend: str) -> None:
     one_of("reduction", reduction, ("none", "sum", "mean"))
     backends.check_name(backend)
+    if reduction == "none" and backend not in ("auto", "torch"):
+        raise RuntimeError(
+            f"loss backend {backend!r} cannot serve this call: reduction='none' is plain torch's alone; "
+            "use backend='auto'"
+        )
