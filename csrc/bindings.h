@@ -8,6 +8,5 @@ void bind_crc32c(pybind11::module_& module);
 void bind_gather(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
 void bind_recycled(pybind11::module_& module);
-void bind_loss_elements(pybind11::module_& module);
 void bind_mel(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-INTERFACE = 9
+INTERFACE = 10
 """What this version of the Python code expects of ``ttsfast._C.INTERFACE``."""
 
 
