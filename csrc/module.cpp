@@ -7,10 +7,10 @@ PYBIND11_MODULE(_C, module) {
   // Raised together with INTERFACE in ttsfast/native.py whenever a function here is added or changes.
   module.attr("INTERFACE") = 10;
   bind_batcher(module);
+  bind_common(module);
   bind_crc32c(module);
   bind_gather(module);
   bind_losses(module);
-  bind_recycled(module);
   bind_mel(module);
   bind_norm(module);
 }

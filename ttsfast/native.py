@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 INTERFACE = 10
@@ -27,6 +29,29 @@ def _load() -> tuple[ModuleType | None, str]:
 
 core, why_missing = _load()
 """``core`` is the extension or None; ``why_missing`` is then one line with the remedy."""
+
+
+@cache
+def with_torch() -> ModuleType:
+    """The extension, which from the first call on reads torch's tensors and computes on torch's threads."""
+    import torch
+    from torch.utils.dlpack import from_dlpack, to_dlpack
+
+    assert core is not None, why_missing
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    core.use_tensors([torch.Tensor, torch.nn.Parameter], exchange, to_dlpack, from_dlpack)
+    join_team()
+    return core
+
+
+def join_team() -> bool:
+    """Compute on the threads that torch's own operations run on, where those are OpenMP's."""
+    import torch
+
+    if core is None or "OpenMP" not in torch.__config__.parallel_info():
+        return False
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    return bool(core.join_team_of(str(library)))
 
 
 def describe() -> dict[str, str | bool]:

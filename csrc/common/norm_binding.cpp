@@ -12,7 +12,7 @@ using namespace ttsfast;
 
 // Whether the elements of a tensor of single precision lie side by side; then where.
 bool read(PyObject* object, Numbers& numbers) {
-  if (!is_registered(object)) return false;
+  if (!is_tensor(object)) return false;
   Tensor found;
   try {
     found = tensor(object, "norm");

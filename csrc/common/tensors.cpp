@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 
 #include "common/dlpack.h"
@@ -13,6 +14,10 @@ namespace {
 
 const DLPackExchangeAPI* exchange = nullptr;
 std::vector<PyTypeObject*> types;
+// Never given back, as the interpreter may end before statics do.
+PyObject *to_dlpack = nullptr, *from_dlpack = nullptr;
+
+constexpr char kCapsule[] = "dltensor";
 
 int code_of(const DLDataType& type, const char* name) {
   if (type.lanes == 1) {
@@ -36,9 +41,7 @@ int code_of(const DLDataType& type, const char* name) {
   refuse(std::string(name) + ": unknown type");
 }
 
-Tensor exchanged(PyObject* object, const char* name) {
-  DLTensor found{};
-  if (exchange->dltensor_from_py_object_no_sync(object, &found) != 0) throw py::error_already_set();
+Tensor read(const DLTensor& found, const char* name) {
   if (found.device.device_type != kDLCPU) refuse(std::string(name) + ": expected a tensor on the CPU");
   if (found.ndim < 0 || found.ndim > 4) refuse(std::string(name) + ": expected at most 4 axes");
   Tensor result;
@@ -52,25 +55,33 @@ Tensor exchanged(PyObject* object, const char* name) {
   return result;
 }
 
-Tensor spelled_out(PyObject* object, const char* name) {
-  Tensor result;
-  result.data = reinterpret_cast<void*>(static_cast<std::uintptr_t>(integer(item(object, 0, 4, name))));
-  result.code = static_cast<int>(integer(PyTuple_GET_ITEM(object, 1)));
-  PyObject *shape = PyTuple_GET_ITEM(object, 2), *stride = PyTuple_GET_ITEM(object, 3);
-  if (!PyTuple_Check(shape) || !PyTuple_Check(stride) || PyTuple_GET_SIZE(shape) != PyTuple_GET_SIZE(stride) ||
-      PyTuple_GET_SIZE(shape) > 4)
-    refuse(std::string(name) + ": shape and strides must be tuples of the same length, at most 4");
-  if (result.code < 0 || result.code >= kCodes) refuse(std::string(name) + ": unknown type code");
-  result.dimensions = static_cast<int>(PyTuple_GET_SIZE(shape));
-  bool empty = false;
-  for (int i = 0; i < result.dimensions; ++i) {
-    result.shape[i] = integer(PyTuple_GET_ITEM(shape, i));
-    result.stride[i] = integer(PyTuple_GET_ITEM(stride, i));
-    if (result.shape[i] < 0) refuse(std::string(name) + ": negative size");
-    empty = empty || result.shape[i] == 0;
+py::object called(PyObject* function, PyObject* argument) {
+  PyObject* const result = PyObject_CallOneArg(function, argument);
+  if (result == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+// Up to four numbers with their tensor's description in one allocation. `Managed` is DLManagedTensorVersioned for the
+// exchange table, DLManagedTensor for a capsule.
+template <typename Managed>
+struct Small {
+  Managed managed{};
+  std::int64_t size = 0, stride = 1;
+  alignas(64) unsigned char memory[4 * sizeof(double)];
+
+  Small(const void* numbers, std::int64_t count, bool scalar, const DLDataType& type) : size(count) {
+    std::memcpy(memory, numbers, static_cast<std::size_t>(count * type.bits / 8));
+    managed.manager_ctx = this;
+    managed.deleter = [](Managed* self) { delete static_cast<Small*>(self->manager_ctx); };
+    managed.dl_tensor = {memory, {kDLCPU, 0}, scalar ? 0 : 1, type, &size, &stride, 0};
   }
-  if (result.data == nullptr && !empty) refuse(std::string(name) + ": no memory");
-  return result;
+};
+
+void destroy_capsule(PyObject* capsule) {
+  // Whoever took the tensor has renamed the capsule, and lets go of it itself.
+  if (!PyCapsule_IsValid(capsule, kCapsule)) return;
+  auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, kCapsule));
+  managed->deleter(managed);
 }
 
 void expect_shape(const Tensor& tensor, const std::int64_t* shape, int dimensions, const char* name) {
@@ -111,33 +122,57 @@ PyObject* item(PyObject* tuple, Py_ssize_t index, Py_ssize_t size, const char* w
   return PyTuple_GET_ITEM(tuple, index);
 }
 
-bool read_tensors_of(const py::type& type, const py::capsule& capsule) {
-  const auto* found = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (found == nullptr) throw py::error_already_set();
-  if (found->header.version.major != kDLPackMajor || found->dltensor_from_py_object_no_sync == nullptr ||
-      found->managed_tensor_to_py_object_no_sync == nullptr || (exchange != nullptr && exchange != found))
-    return false;
-  exchange = found;
-  types.push_back(reinterpret_cast<PyTypeObject*>(py::object(type).release().ptr()));
-  return true;
+void use_tensors(const py::list& kinds, const py::object& capsule, const py::object& to, const py::object& from) {
+  exchange = nullptr;
+  if (!capsule.is_none()) {
+    const auto* found = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (found == nullptr) throw py::error_already_set();
+    if (found->header.version.major == kDLPackMajor && found->dltensor_from_py_object_no_sync != nullptr &&
+        found->managed_tensor_to_py_object_no_sync != nullptr)
+      exchange = found;
+  }
+  types.clear();
+  for (const py::handle kind : kinds) types.push_back(reinterpret_cast<PyTypeObject*>(py::reinterpret_borrow<py::object>(kind).release().ptr()));
+  to_dlpack = py::object(to).release().ptr();
+  from_dlpack = py::object(from).release().ptr();
 }
 
-bool is_registered(PyObject* object) {
+bool is_tensor(PyObject* object) {
   for (const PyTypeObject* type : types)
     if (Py_TYPE(object) == type) return true;
   return false;
 }
 
 Tensor tensor(PyObject* object, const char* name) {
-  return is_registered(object) ? exchanged(object, name) : spelled_out(object, name);
+  if (!is_tensor(object)) refuse(std::string(name) + ": expected a plain tensor");
+  if (exchange != nullptr) {
+    DLTensor found{};
+    if (exchange->dltensor_from_py_object_no_sync(object, &found) != 0) throw py::error_already_set();
+    return read(found, name);
+  }
+  const py::object capsule = called(to_dlpack, object);
+  const auto* managed = static_cast<const DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), kCapsule));
+  if (managed == nullptr) throw py::error_already_set();
+  return read(managed->dl_tensor, name);
 }
 
-bool can_make_tensors() { return exchange != nullptr; }
-
-PyObject* tensor_over(DLManagedTensorVersioned* managed) {
-  void* result = nullptr;
-  if (exchange->managed_tensor_to_py_object_no_sync(managed, &result) != 0) throw py::error_already_set();
-  return static_cast<PyObject*>(result);
+py::object small_tensor(const void* numbers, std::int64_t count, bool scalar, int code) {
+  const DLDataType type = code == kI64                          ? DLDataType{kDLInt, 64, 1}
+                          : code == static_cast<int>(Type::f64) ? DLDataType{kDLFloat, 64, 1}
+                                                                : DLDataType{kDLFloat, 32, 1};
+  if (exchange != nullptr) {
+    auto made = std::make_unique<Small<DLManagedTensorVersioned>>(numbers, count, scalar, type);
+    made->managed.version = {kDLPackMajor, 0};
+    void* result = nullptr;
+    if (exchange->managed_tensor_to_py_object_no_sync(&made->managed, &result) != 0) throw py::error_already_set();
+    made.release();
+    return py::reinterpret_steal<py::object>(static_cast<PyObject*>(result));
+  }
+  auto made = std::make_unique<Small<DLManagedTensor>>(numbers, count, scalar, type);
+  PyObject* const capsule = PyCapsule_New(&made->managed, kCapsule, destroy_capsule);
+  if (capsule == nullptr) throw py::error_already_set();
+  made.release();
+  return called(from_dlpack, py::reinterpret_steal<py::object>(capsule).ptr());
 }
 
 void expect_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, const char* name) {

@@ -10,12 +10,10 @@
 
 #include "common/view.h"
 
-struct DLManagedTensorVersioned;
-
 namespace ttsfast {
 
 // Codes of types that are not computed with, after those of Type.
-enum IntegerCode { kU8 = 4, kI8, kI16, kI32, kI64, kBool, kCodes };
+enum IntegerCode { kU8 = 4, kI8, kI16, kI32, kI64, kBool };
 
 // ValueError in Python.
 [[noreturn]] void refuse(const std::string& message);
@@ -27,19 +25,20 @@ struct Tensor {
   std::int64_t shape[4] = {}, stride[4] = {};  // in elements
 };
 
-// Objects of exactly `type` are read through the table in its DLPack exchange capsule from now on: several times
-// faster than asking for address, type, shape and strides one by one. False: a table of another version.
-bool read_tensors_of(const pybind11::type& type, const pybind11::capsule& exchange);
+// From now on tensors are objects of exactly these types. They are read and made through the table in torch's DLPack
+// exchange capsule (torch 2.10 on); where that is None or of a version unknown here, through to_dlpack and from_dlpack,
+// whose capsules hold the same structure: a call of the loss that has next to nothing to compute takes twice as long.
+void use_tensors(const pybind11::list& types, const pybind11::object& exchange, const pybind11::object& to_dlpack,
+                 const pybind11::object& from_dlpack);
 
-// A tensor of a registered type on the CPU, or (address, type code, shape, strides). The caller keeps it alive.
+// Whether `object` is of such a type.
+bool is_tensor(PyObject* object);
+
+// One on the CPU, of at most 4 axes. The caller keeps it alive.
 Tensor tensor(PyObject* object, const char* name);
 
-// Whether a type is registered, and then a new tensor over `managed`, which it owns from now on.
-bool can_make_tensors();
-PyObject* tensor_over(DLManagedTensorVersioned* managed);
-
-// Whether `object` is of a registered type, and so read without asking Python.
-bool is_registered(PyObject* object);
+// A new tensor with a copy of up to 4 numbers of this type: of no axis for a single one where `scalar`, else of one.
+pybind11::object small_tensor(const void* numbers, std::int64_t count, bool scalar, int code);
 
 void expect_shape(const Tensor& tensor, std::initializer_list<std::int64_t> shape, const char* name);
 void expect_same_shape(const Tensor& tensor, const Tensor& like, const char* name);

@@ -6,12 +6,6 @@
 namespace ttsfast {
 namespace {
 
-constexpr double kFastDecay = 0.9, kSlowDecay = 0.99;
-constexpr float kTemperature = 2.0f;
-constexpr float kLow = 0.5f, kHigh = 2.0f;  // of a factor under dwa and uncertainty
-constexpr float kRate = 0.01f;              // of the log-variances' descent
-constexpr float kOriginLow = 0.7f, kOriginHigh = 1.3f;
-
 // Exponential average, bias-corrected: the n-th observation has weight (1-d)/(1-d^n).
 void average(float* averages, const bool (&active)[4], const float* seen, double decay, std::int64_t observations) {
   float share = 1.0f;
@@ -22,64 +16,57 @@ void average(float* averages, const bool (&active)[4], const float* seen, double
     if (active[i]) averages[i] += share * (seen[i] - averages[i]);
 }
 
-float ratio(float above, float slow) { return slow > 0 ? above / slow : 1.0f; }
-
-void dwa(const AdaptiveState& state, const bool (&active)[4]) {
+void dwa(const AdaptiveState& state, const AdaptiveConstants& constants, const bool (&active)[4]) {
+  const auto temperature = static_cast<float>(constants.temperature);
+  const auto low = static_cast<float>(constants.low), high = static_cast<float>(constants.high);
   float ratios[4], largest = -INFINITY, raised[4], sum = 0, count = 0;
   for (int i = 0; i < 4; ++i) {
     if (!active[i]) continue;
-    ratios[i] = ratio(state.fast[i], state.slow[i]);
+    ratios[i] = state.slow[i] > 0 ? state.fast[i] / state.slow[i] : 1.0f;
     largest = std::max(largest, ratios[i]);
   }
   // Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
   for (int i = 0; i < 4; ++i) {
     if (!active[i]) continue;
-    raised[i] = std::exp((ratios[i] - largest) / kTemperature);
+    raised[i] = std::exp((ratios[i] - largest) / temperature);
     sum += raised[i];
     count += 1;
   }
   for (int i = 0; i < 4; ++i)
-    if (active[i]) state.factors[i] = std::clamp(raised[i] * (count / sum), kLow, kHigh);
+    if (active[i]) state.factors[i] = std::clamp(raised[i] * (count / sum), low, high);
 }
 
-void uncertainty(const AdaptiveState& state, const bool (&active)[4], const float (&excess)[4]) {
-  const auto low = static_cast<float>(-std::log(double(kHigh))), high = static_cast<float>(-std::log(double(kLow)));
+void uncertainty(const AdaptiveState& state, const AdaptiveConstants& constants, const bool (&active)[4],
+                 const float (&excess)[4]) {
+  const auto least = static_cast<float>(-std::log(constants.high)), most = static_cast<float>(-std::log(constants.low));
+  const auto low = static_cast<float>(constants.low), high = static_cast<float>(constants.high);
   for (int i = 0; i < 4; ++i) {
     if (!active[i]) continue;
     float& s = state.log_variances[i];
     const float slope = 0.5f * (1 - std::exp(-s) * excess[i]);
-    s = std::clamp(s - kRate * slope, low, high);
-    state.factors[i] = std::clamp(std::exp(-s), kLow, kHigh);
-  }
-}
-
-void origin(const AdaptiveState& state, const bool (&active)[4], const float (&values)[4]) {
-  for (int i = 0; i < 4; ++i) {
-    if (!active[i]) continue;
-    const float wanted = 0.5f + 0.5f * std::tanh(ratio(values[i], state.slow[i]) - 1);
-    state.factors[i] = i == 0 ? std::clamp(wanted, kOriginLow, kOriginHigh) : 1.0f;
+    s = std::clamp(s - static_cast<float>(constants.rate) * slope, least, most);
+    state.factors[i] = std::clamp(std::exp(-s), low, high);
   }
 }
 
 }  // namespace
 
-void observe(const AdaptiveState& state, const bool (&active)[4], const float (&values)[4], const float (&excess)[4]) {
+void observe(const AdaptiveState& state, const AdaptiveConstants& constants, const bool (&active)[4],
+             const float (&excess)[4]) {
   if (state.method == Weighting::fixed) return;
-  const float* seen = state.method == Weighting::origin ? values : excess;
   for (int i = 0; i < 4; ++i) {
-    if (active[i] && !std::isfinite(seen[i])) {
+    if (active[i] && !std::isfinite(excess[i])) {
       ++*state.skipped;
       return;
     }
   }
   const std::int64_t observations = ++*state.observations;
-  average(state.fast, active, seen, kFastDecay, observations);
-  average(state.slow, active, seen, kSlowDecay, observations);
-  switch (state.method) {
-    case Weighting::dwa: dwa(state, active); break;
-    case Weighting::uncertainty: uncertainty(state, active, excess); break;
-    case Weighting::origin: origin(state, active, values); break;
-    case Weighting::fixed: break;
+  average(state.fast, active, excess, constants.fast_decay, observations);
+  average(state.slow, active, excess, constants.slow_decay, observations);
+  if (state.method == Weighting::dwa) {
+    dwa(state, constants, active);
+  } else {
+    uncertainty(state, constants, active, excess);
   }
 }
 

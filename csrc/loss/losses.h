@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/isa.h"
+#include "loss/adaptive.h"
 #include "loss/call.h"
 
 namespace ttsfast {
@@ -28,6 +29,7 @@ struct LossOptions {
   double coefficients[2][2] = {};
   double sigma = 0.2;
   std::uint32_t seed = 0;
+  AdaptiveConstants adaptive;
 };
 
 // What terms are divided by: see Counts in ttsfast/terms/counts.py.
@@ -42,6 +44,8 @@ struct LossTensors {
   std::vector<std::int64_t> mel_lengths, step_lengths, text_lengths;
   std::vector<std::uint8_t> truncated;
   std::vector<Layer> layers;
+  std::vector<double> wide[2];   // corpus statistics in the type computed in: mean and deviation
+  std::vector<float> narrow[2];  // of one of the two types
   bool present[kTerms] = {};
   double weights[kTerms] = {};
   double grad_scale = 1.0;

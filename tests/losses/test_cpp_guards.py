@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ttsfast import functional
-from ttsfast.losses import sweep
+from ttsfast.losses import backend as backends
 from ttsfast.losses.module import TTSLoss
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
@@ -82,22 +82,31 @@ def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
     torch.testing.assert_close(*found, rtol=2**-7, atol=0)
 
 
-@pytest.fixture(params=["at once", "by Python"])
+@pytest.fixture(params=["at once", "after the checks"])
 def _served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the extension takes a whole call, or Python reads the tensors for it."""
-    if request.param == "by Python":
-        monkeypatch.setattr(sweep, "READS_TENSORS", False)
+    """Whether the extension is offered a whole call, or what the checks in Python made of it."""
+    if request.param == "after the checks":
+        monkeypatch.setattr(backends, "in_one_call", lambda name: None)
 
 
 @pytest.mark.usefixtures("_served")
-def test_a_second_sweep_wants_the_statistics_of_the_first() -> None:
-    x = frames(1, torch.bfloat16).requires_grad_()
-    loss = mel_loss("cpp", mel_mean=torch.ones(8))
-    out = loss(x, frames(2), LENGTHS)
-    assert loss.mel_mean is not None
-    loss.mel_mean.zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_a_second_sweep_reads_the_statistics_of_the_first(dtype: torch.dtype) -> None:
+    found = []
+    for changed in (False, True):
+        x = frames(1, torch.bfloat16).requires_grad_()
+        loss = mel_loss("cpp", mel_mean=torch.linspace(-1.0, 1.0, 8).to(dtype), mel_label_smoothing=0.5)
+        out = loss(x, frames(2), LENGTHS)
+        assert loss.mel_mean is not None
+        assert loss.mel_mean.dtype == dtype
+        if changed:
+            loss.mel_mean.fill_(100.0)
         (2 * out.total).backward()
+        found.append(x.grad)
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(*found)
+    assert found[0].any()
 
 
 @pytest.mark.usefixtures("_served")
@@ -109,7 +118,6 @@ def test_a_second_sweep_reads_no_memory_that_was_exchanged() -> None:
         (2 * out.total).backward()
 
 
-@pytest.mark.skipif(not sweep.READS_TENSORS, reason="this torch has no interface to read tensors through")
 def test_what_a_call_reports_may_be_changed() -> None:
     x = frames(1, torch.bfloat16).requires_grad_()
     out = mel_loss("cpp")(x, frames(2, torch.bfloat16), LENGTHS)

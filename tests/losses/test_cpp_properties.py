@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loss_checks import make_batch, make_loss
 
-from ttsfast import native
-from ttsfast.losses import sweep
-from ttsfast.losses.checks import check_inputs
+from ttsfast.losses.extension import plan_of
+from ttsfast.terms.spec import LossInputs, StepState
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -62,87 +61,109 @@ def test_any_call(shape: dict[str, Any], options: dict[str, Any], dtype: torch.d
     assert_accurate(batch, **options)
 
 
-def arguments() -> tuple[list[Any], list[torch.Tensor]]:
-    """A good packed call, and what keeps its memory alive."""
+def arguments() -> dict[str, Any]:
+    """A good call of the extension: the parts of its inputs, its state and its other arguments."""
     batch = make_batch([5, 3], [2, 2], dtype=torch.float32, per_frame=True, heads=2)
-    loss = make_loss()
     empty = dict.fromkeys(("step_lengths", "truncated", "mel_mean", "mel_std", "prior"))
-    calls: list[tuple[Any, ...]] = []
+    parts = {**empty, **batch}
+    names = {"mel": "mel_pred", "target": "mel_target"}
+    inputs = {field: parts[names.get(field, field)] for field in LossInputs._fields}
+    loss = make_loss(weighting="dwa")
+    state = {name: getattr(loss.adaptive, name) for name in StepState._fields if hasattr(loss.adaptive, name)}
+    state |= {"schedule": loss.schedule, "noise_step": loss.noise_step, "advance": True}
+    call = {
+        "normalizer": None,
+        "scale": 1.0,
+        "wanted": True,
+        "allocate": torch.empty_like,
+        "threads": 1,
+        "isa": 0,
+    }
+    return {**inputs, **state, **call}
 
-    class Recorder:
-        def run(self, packed: tuple[Any, ...]) -> float:
-            calls.append(packed)
-            return 1.0
 
-    inputs = check_inputs(**{**empty, **batch})
-    weights = loss.current_weights()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "fused", lambda spec: Recorder())
-        call = sweep.Sweep(loss.spec, inputs, weights, None, loss.noise_step)
-        result = call.run([(("mel", 0), inputs.mel[0])], 1.0)
-    return list(calls[0]), [
-        *inputs.values(),
-        weights,
-        result.total,
-        result.values,
-        result.frames,
-        *result.gradients,
-    ]
+def call(given: dict[str, Any]) -> Any:
+    arguments = dict(given)
+    inputs = LossInputs(**{field: arguments.pop(field) for field in LossInputs._fields})
+    state: Any = StepState(**{field: arguments.pop(field) for field in StepState._fields})
+    inputs, state = arguments.pop("inputs", inputs), arguments.pop("state", state)
+    return plan_of(make_loss().spec).call(inputs, state, **arguments)
+
+
+def narrow(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(1, *tensor.shape[1:])
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "message"),
+    ("name", "value", "message"),
     [
-        (4, (0, 0, (2, 13, 5), (65, 5, 1)), "mel_target: no memory"),
-        (4, (64, 0, (2, 13), (65, 5)), "mel_target: expected"),
-        (4, (64, 0, (2, 13, 0), (65, 5, 1)), "no bins"),
-        (4, (64, 5, (2, 13, 5), (65, 5, 1)), "floating-point"),
-        (4, (64, 99, (2, 13, 5), (65, 5, 1)), "type code"),
-        (4, (64, 0, (2, -1, 5), (65, 5, 1)), "negative size"),
-        (4, (64, 0, (2, 13, 5), (65, 5)), "strides"),
-        (2, (None, None), "mel_pred: missing"),
-        (2, ((64, 0, (2, 13, 6), (78, 6, 1)), None), r"mel_pred: expected shape \(2, 13, 5\), found"),
-        (3, ((64, 0, (2, 12, 5), (60, 5, 1)), None), "mel_pred gradient: expected shape"),
-        (8, ((64, 0, (2, 12, 3), (36, 3, 1)),) * 2, "posterior: expected shape"),
-        (8, 3, "posterior: expected a tuple of 2"),
-        (12, (64, 0, (3, 13), (13, 1)), "stop_logits: expected shape"),
-        (14, (), "as many gradients as layers"),
-        (16, (64, 0, (2,), (1,)), "mel_lengths: expected an integer"),
-        (16, (64, 8, (3,), (1,)), "mel_lengths: expected shape"),
-        (20, (0,) * 9, "state: expected a tuple of 10"),
-        (20, (4, *((64, 0, (4,), (1,)),) * 9), "state: unknown weighting"),
-        (20, (1, *((64, 0, (4,), (2,)),) * 9), "state: expected adjacent"),
-        (21, (64, 2, (4,), (1,)), "weights"),
-        (23, (1.0, 2.0), "normalizer"),
-        (25, (64, 1, (), ()), "total"),
-        (26, (64, 0, (2, 4), (1, 2)), "term values"),
-        (26, None, "term values: missing"),
-        (27, (64, 7, (), ()), "frames"),
-        (4, torch.zeros(1, 1, 1, 1, 1), "mel_target: expected at most 4 axes"),
-        (4, torch.zeros(2, 13, 5, dtype=torch.complex64), "mel_target: unknown type"),
-        (1, 7, "instruction set"),
+        ("target", torch.zeros(2, 13), r"mel_target: expected \(B, T, C\)"),
+        ("target", torch.zeros(2, 13, 0), "no bins"),
+        ("target", torch.zeros(2, 13, 5, dtype=torch.int32), "floating-point"),
+        ("target", torch.zeros(2, 13, 5, dtype=torch.complex64), "mel_target: unknown type"),
+        ("target", torch.zeros(1, 1, 1, 1, 1), "mel_target: expected at most 4 axes"),
+        ("target", torch.zeros(2, 13, 5, device="meta"), "meta"),
+        ("target", (64, 0, (2, 13, 5), (65, 5, 1)), "not a plain tensor"),
+        ("target", None, "not a plain tensor"),
+        ("mel", (), "an empty sequence"),
+        ("attention", (), "an empty sequence"),
+        ("mel", (torch.zeros(2, 13, 5),) * 3, "mel_pred: expected one prediction or a pair"),
+        ("mel", torch.zeros(2, 13, 6), r"mel_pred: expected shape \(2, 13, 5\), found \(2, 13, 6\)"),
+        ("posterior", (torch.zeros(2, 12, 3),) * 2, "posterior: expected shape"),
+        ("posterior", 3, "not a pair"),
+        ("prior", (torch.zeros(2, 13, 4),) * 2, "posterior: expected shape|prior: expected shape"),
+        ("stop_logits", torch.zeros(3, 13), "stop_logits: expected shape"),
+        ("stop_logits", torch.zeros(2, 12), "fewer steps than frames"),
+        ("attention", (torch.zeros(2, 2, 13, 2), torch.zeros(2, 2, 13, 3)), "attention: expected shape"),
+        ("attention", None, "attention or text_lengths alone"),
+        ("text_lengths", None, "attention or text_lengths alone"),
+        ("mel_lengths", torch.zeros(2), "mel_lengths: expected an integer"),
+        ("mel_lengths", torch.zeros(3, dtype=torch.int64), "mel_lengths: expected shape"),
+        ("mel_lengths", torch.tensor([5, 14]), "mel_lengths: out of range"),
+        ("mel_lengths", torch.tensor([5, -1]), "mel_lengths: out of range"),
+        ("truncated", torch.zeros(2, dtype=torch.int64), "truncated: expected a boolean"),
+        ("mel_mean", torch.zeros(4), "mel_mean: expected shape"),
+        ("inputs", (None,) * 11, "inputs: expected a tuple of 12"),
+        ("state", (0,) * 9, "state: expected a tuple of 10"),
+        ("state", (torch.ones(3), torch.tensor(0)), "weights: expected shape"),
+        ("state", (torch.ones(4).long(), torch.tensor(0)), "weights: expected a floating-point"),
+        ("state", (torch.ones(4), torch.tensor(0.0)), "state: expected adjacent"),
+        ("method", "origin", "state: unknown weighting"),
+        ("method", 1, "state: unknown weighting"),
+        ("factors", torch.ones(8)[::2], "state: expected adjacent"),
+        ("observations", torch.tensor(0.0), "state: expected adjacent"),
+        ("normalizer", (1.0, 2.0), "normalizer: expected a tuple of 4"),
+        ("normalizer", "text", "real number"),
+        ("wanted", [True], "wanted: expected a flag"),
+        ("allocate", narrow, "mel_pred gradient: expected shape"),
+        ("isa", 7, "instruction set"),
     ],
 )  # fmt: skip
-def test_bad_calls_are_refused_before_memory_is_touched(place: int, value: Any, message: str) -> None:
-    assert native.core is not None
-    packed, alive = arguments()
-    fused = sweep.fused(make_loss().spec)
-    assert fused.run(tuple(packed)) == 1.0
-    if isinstance(value, torch.Tensor) and not sweep.READS_TENSORS:
-        pytest.skip("this torch has no interface for the extension to read tensors by itself")
-    packed[place] = value
+@pytest.mark.parametrize("wide", [False, True])
+def test_bad_calls_are_refused_before_memory_is_touched(
+    name: str, value: Any, message: str, wide: bool
+) -> None:
+    good = arguments()
+    if wide:
+        good["mel"] = good["mel"].detach().double().requires_grad_()
+    (total, *_), written = call(good)
+    assert total.isfinite()
+    assert len(written.gradients) == 5
+    assert good["noise_step"] == 1
+    state = {field: good[field].clone() for field in StepState._fields[1:-1]}
     with pytest.raises(ValueError, match=message):
-        fused.run(tuple(packed))
-    with pytest.raises(ValueError, match="arguments: expected a tuple"):
-        fused.run(tuple(packed[:-1]))
-    assert alive
+        call({**good, name: value})
+    assert all(torch.equal(good[field], before) for field, before in state.items())
 
 
-@pytest.mark.parametrize(
-    ("shape", "strides", "code"),
-    [((0, 3), (3, 1), 0), ((2, 3), (4, 1), 0), ((2, 3), (3, 1), 4), ((2,), (3, 1), 0), ((2, 3), (-3, 1), 0)],
-)
-def test_recycled_memory_is_only_for_whole_tensors(shape: Any, strides: Any, code: int) -> None:
-    assert native.core is not None
-    with pytest.raises(ValueError, match="recycled"):
-        native.core.recycled(shape, strides, code)
+def test_a_compiled_graph_has_its_lengths_clamped_and_chooses_its_gradients() -> None:
+    good = arguments()
+    state = make_loss().current_weights(), torch.tensor(0)
+    reals = ["mel", "target", "posterior", "posterior", "stop_logits", "attention"]
+    wanted = [name == "stop_logits" for name in reals]
+    results, written = call({**good, "state": state, "wanted": wanted, "mel_lengths": torch.tensor([5, 99])})
+    right, _ = call({**good, "state": state, "wanted": False, "mel_lengths": torch.tensor([5, 13])})
+    assert torch.equal(results[0], right[0])
+    assert [gradient.shape for gradient in written.gradients] == [good["stop_logits"].shape]
+    assert results[-1] == (good["stop_logits"],)
+    assert torch.equal(results[3], state[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +14,15 @@ from hypothesis import strategies as st
 from loss_checks import leaves, make_batch, make_loss
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils.dlpack import from_dlpack, to_dlpack
 
+from ttsfast import native
 from ttsfast.losses import backend as backends
-from ttsfast.losses import cpp, sweep
+from ttsfast.losses import cpp
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.counts import Counts
 
-pytestmark = [
-    pytest.mark.skipif(MISSING, reason=WHY_MISSING),
-    pytest.mark.skipif(
-        not MISSING and not sweep.READS_TENSORS, reason="this torch has no interface to read tensors through"
-    ),
-]
+pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
 Batch = dict[str, Any]
 
@@ -251,6 +248,41 @@ def test_arguments_that_do_not_belong_together(change: Batch) -> None:
     for seed in (0, 1):
         for options in OPTIONS[:2]:
             assert_alike({**call_of(seed), **change}, options, {})
+
+
+@pytest.fixture
+def _through_capsules() -> Iterator[None]:
+    """As before torch 2.10, which has no table to read tensors through."""
+    kinds = [Tensor, torch.nn.Parameter]
+    native.with_torch().use_tensors(kinds, None, to_dlpack, from_dlpack)
+    yield
+    native.with_torch.cache_clear()
+    native.with_torch()
+
+
+@pytest.mark.usefixtures("_through_capsules")
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_read_through_capsules_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = native.with_torch()
+    seen = taken(monkeypatch)
+    for seed in range(30):
+        for options in OPTIONS[:: 1 if seed % 3 else 2]:
+            batch, loss = call_of(seed), make_loss(**options)
+            found = outcome(loss, batch, {})
+            native.with_torch.cache_clear()
+            assert native.with_torch() is core
+            expected = outcome(make_loss(**options), batch, {})
+            core.use_tensors([Tensor, torch.nn.Parameter], None, to_dlpack, from_dlpack)
+            assert isinstance(found, dict)
+            assert_same_bits(found, expected)
+    assert all(seen)
+    for change in CHANGES:
+        batch = call_of(1)
+        try:
+            batch["mel_pred"] = CHANGES[change](batch["mel_pred"])
+        except (RuntimeError, IndexError):
+            continue
+        assert_alike(batch, {}, {})
 
 
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:

@@ -1,8 +1,7 @@
-"""The C++ backend's threads and memory: the same bits whatever the number, safe in forks and side by side."""
+"""The C++ backend's threads: the same bits whatever the number, safe in forks and side by side."""
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -12,10 +11,8 @@ import pytest
 import torch
 from cpp_checks import MISSING, WHY_MISSING, assert_same_bits, run
 from loss_checks import leaves, make_batch, make_loss
-from torch import Tensor
 
 from ttsfast import native
-from ttsfast.losses import sweep
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -24,14 +21,13 @@ pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 def crew(request: pytest.FixtureRequest) -> Iterator[str]:
     """Whose threads compute: the extension's own, or those of torch's OpenMP."""
     before = torch.get_num_threads()
-    assert native.core is not None
     if request.param == "pool":
-        native.core.join_team_of(None)
-    elif not sweep.join_team():
+        native.with_torch().join_team_of(None)
+    elif not native.join_team():
         pytest.skip("this torch does not run on OpenMP")
     yield request.param
     torch.set_num_threads(before)
-    sweep.join_team()
+    native.join_team()
 
 
 def make(**shape: Any) -> dict[str, Any]:
@@ -123,53 +119,6 @@ def test_a_forked_child_computes_too() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert_same_bits(run(batch, "cpp"), expected)
-
-
-def test_gradient_memory_is_used_again_but_never_while_in_use() -> None:
-    assert native.core is not None
-    like = torch.empty(3, 1000, 200)
-    gc.collect()
-    first = sweep.empty_gradient(like)
-    first.fill_(1.0)
-    second = sweep.empty_gradient(like)
-    second.fill_(2.0)
-    assert first.data_ptr() != second.data_ptr()
-    assert (first == 1).all()
-    address, view = first.data_ptr(), first[1]
-    del first
-    # A view keeps the memory.
-    third = sweep.empty_gradient(like)
-    third.fill_(3.0)
-    assert third.data_ptr() != address
-    assert (view == 1).all()
-    del view
-    assert sweep.empty_gradient(like).data_ptr() == address
-    assert third.data_ptr() % 64 == 0
-
-
-def test_idle_memory_is_bounded_by_what_was_in_use() -> None:
-    assert native.core is not None
-    used, idle = native.core.recycled_bytes()
-    for megabytes in (4, 9, 2, 30, 3, 17):
-        tensor = sweep.empty_gradient(torch.empty(megabytes << 18))
-        most = max(native.core.recycled_bytes()[0], used + idle)
-        del tensor
-        now_used, now_idle = native.core.recycled_bytes()
-        assert now_used == used
-        assert now_used + now_idle <= max(most, 30 << 20)
-
-
-def test_memory_may_be_let_go_on_any_thread() -> None:
-    assert native.core is not None
-    held: list[Tensor] = [sweep.empty_gradient(torch.empty(1 << 20)) for _ in range(8)]
-    used = native.core.recycled_bytes()[0]
-    threads = [threading.Thread(target=held.pop) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    gc.collect()
-    assert native.core.recycled_bytes()[0] <= used - (8 << 22)
 
 
 def test_two_runs_are_bitwise_equal() -> None:

@@ -20,7 +20,6 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
-from ttsfast import native
 from ttsfast.benchmarks import machine, roofline
 from ttsfast.benchmarks.loss_cases import (
     CASES,
@@ -258,15 +257,13 @@ def _profile(variant: Variant, inputs: Inputs, device: torch.device) -> dict[str
     with torch.profiler.profile(activities=kinds, profile_memory=True) as seen:
         kept = both_passes(variant, inputs)
         machine.synchronize(device)
-    # Recycled memory does not pass through torch's allocator; what is used and idle is what it took at most.
-    recycled = native.core.recycled_bytes()[0] if native.core is not None else 0
     del kept
     events = seen.profiler.kineto_results.events()
     changes = [event.nbytes() for event in events if event.name() == "[memory]"]
     if device.type == "cuda":
         launches = sum(str(event.device_type()).endswith("CUDA") for event in events)
     else:
-        peak = max(itertools.accumulate(changes), default=0) + recycled
+        peak = max(itertools.accumulate(changes), default=0)
         launches = sum(event.name().startswith("aten::") for event in events)
     return {
         "peak_bytes": peak,

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ttsfast import native
 from ttsfast.losses import backend as backends
 from ttsfast.losses.module import TTSLoss
-from ttsfast.losses.sweep import empty_gradient
 
 MEL_WEIGHT, KL_WEIGHT, STOP_WEIGHT, ATTENTION_WEIGHT = 22.0, 1.8, 1.5, 0.3
 DELTA, SMOOTHING, STOP_SMOOTHING, POS_WEIGHT, TAIL, SIGMA = 0.6, 0.025, 0.06, 4.0, 8, 0.2
@@ -178,8 +176,7 @@ class _Floor(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *leaves: Tensor) -> Tensor:
-        empty = empty_gradient if native.core is not None and not leaves[0].is_cuda else torch.empty_like
-        ctx.gradients = [empty(leaf).copy_(leaf) for leaf in leaves]
+        ctx.gradients = [torch.empty_like(leaf).copy_(leaf) for leaf in leaves]
         return leaves[0].new_empty(())
 
     @staticmethod

@@ -16,12 +16,11 @@ from torch.autograd import forward_ad
 
 from ttsfast import native
 from ttsfast.losses import cpp_op
-from ttsfast.losses import sweep as sweeps
+from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.sweep import BEST_ISA, HALF, Sweep, hint_of
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
 
 
 class CppBackend:
@@ -51,7 +50,8 @@ class CppBackend:
         if torch.compiler.is_compiling():
             operator = torch.ops.ttsfast.cpp_losses
             return cpp_op.run(operator, spec, inputs, weights, normalizer, grad_scale, step)
-        return _run(Sweep(spec, inputs, weights, normalizer, step, self.isa), grad_scale)
+        out = self._call(spec, as_given(inputs), (weights, step), normalizer, grad_scale)
+        return BackendResult(out.total, out.values, out.floor_values, out.frames)
 
     def run_step(
         self,
@@ -62,73 +62,67 @@ class CppBackend:
         grad_scale: Tensor | float | None,
     ) -> tuple[BackendResult, Tensor]:
         """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same sweep moves on."""
-        sweep = Sweep(spec, inputs, state, normalizer, state.noise_step, self.isa)
-        return _run(sweep, grad_scale), sweep.weights
+        out = self._call(spec, as_given(inputs), state, normalizer, grad_scale)
+        return BackendResult(out.total, out.values, out.floor_values, out.frames), out.weight_values
 
     def step(
         self,
         spec: LossSpec,
-        arguments: tuple[Any, ...],
-        statistics: tuple[Tensor | None, Tensor | None],
+        inputs: LossInputs,
         state: StepState,
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
     ) -> LossOutput | None:
-        """A whole call of ``TTSLoss`` whose ``arguments`` nobody has checked, in one call of the extension.
+        """A whole call of ``TTSLoss`` whose ``inputs`` nobody has checked, in one call of the extension.
 
         The extension takes what is usual: plain dense tensors on the CPU that fit each other. None, and
         nothing done, for everything else, be it wrong or only unusual: the checks in Python tell them apart.
         """
-        # Before torch 2.10 the extension cannot read tensors; derivatives forwards are the reference's.
-        if native.core is None or not sweeps.READS_TENSORS or forward_ad._current_level >= 0:
+        # Derivatives forwards are the reference's.
+        if native.core is None or forward_ad._current_level >= 0:
             return None
-        swept = sweeps.fused(spec).step(
-            (
-                torch.get_num_threads(),
-                self.isa,
-                torch.is_grad_enabled(),
-                sweeps.empty_gradient,
-                sweeps.packed_state(state),
-                sweeps.numbers_of(normalizer),
-                hint_of(grad_scale),
-                *statistics,
-                *arguments,
-            )
+        try:
+            return self._call(spec, inputs, state, normalizer, grad_scale)
+        except native.core.Declined:
+            return None
+
+    def _call(
+        self,
+        spec: LossSpec,
+        inputs: LossInputs,
+        state: StepState | tuple[Tensor, Tensor],
+        normalizer: Counts | Tensor | float | None,
+        grad_scale: Tensor | float | None,
+    ) -> LossOutput:
+        (total, values, floors, weights, frames, present, leaves), written = plan_of(spec).call(
+            inputs,
+            state,
+            normalizer,
+            hint_of(grad_scale),
+            torch.is_grad_enabled(),
+            torch.empty_like,
+            torch.get_num_threads(),
+            self.isa,
         )
-        if swept is None:
-            return None
-        (total, values, floors, weights, frames, present, wanted), written = swept
-        if wanted:
-            total = _Attach.apply(written, [total], *wanted)
+        if leaves:
+            total = _Attach.apply(written, [total], *leaves)
         return LossOutput(total, values, floors, weights, frames, present)
 
     def observe(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
         """Move ``state`` on by summed values and floors; False, and nothing done, for what is not plain (4,)
         float32 on the CPU."""
-        if native.core is None or not sweeps.READS_TENSORS:
+        if native.core is None:
             return False
-        for tensor in (values, floors):
-            if type(tensor) is not Tensor or tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-                return False
-            if tensor.shape != (len(TERMS),) or not tensor.is_contiguous():
-                return False
-        sweeps.fused(spec).observe(sweeps.packed_state(state), values, floors)
+        try:
+            plan_of(spec).observe(state, values, floors)
+        except native.core.Declined:
+            return False
         return True
 
 
-def _run(sweep: Sweep, grad_scale: Tensor | float | None) -> BackendResult:
-    wanted = sweep.differentiable() if torch.is_grad_enabled() else []
-    result = sweep.run(wanted, hint_of(grad_scale))
-    total = result.total
-    if wanted:
-        written = _Swept(sweep, result.gradients, result.applied)
-        total = _Attach.apply(written, [total], *(tensor for _, tensor in wanted))
-    return BackendResult(total, result.values, result.floors, result.frames)
-
-
-class _Written(Protocol):
-    """Gradients that await the backward pass; nothing here leads back to the total, which would keep itself
-    and them alive."""
+class Written(Protocol):
+    """What the extension calls a LossStep: gradients that await the backward pass. Nothing in it leads back
+    to the total, which would keep itself and them alive."""
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -151,25 +145,11 @@ class _Written(Protocol):
         """
 
 
-class _Swept:
-    """:class:`_Written` by a :class:`Sweep`; what the extension wrote by itself is its LossStep."""
-
-    def __init__(self, sweep: Sweep, gradients: list[Tensor], applied: float) -> None:
-        self.gradients = gradients
-        self.applied = applied
-        self.rounded = any(gradient.dtype in HALF for gradient in gradients)
-        self._sweep = sweep
-
-    def again(self, scale: float) -> list[Tensor]:
-        self._sweep.check_unchanged()
-        return self._sweep.run(self._sweep.differentiable(), scale).gradients
-
-
 class _Attach(Attaching):
     """Connects the total to the inputs whose gradients the sweep has already written."""
 
     @staticmethod
-    def forward(ctx: Any, written: _Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, written: Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
         ctx.written = written
         ctx.save_for_backward(*tensors)
         # In a list, since autograd would take an argument that comes back for a view.
@@ -177,7 +157,7 @@ class _Attach(Attaching):
 
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
-        written: _Written | None = ctx.written
+        written: Written | None = ctx.written
         if written is None:
             raise RuntimeError(
                 "the loss is differentiated a second time, after its gradients were handed over: "

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsfast.losses.sweep import HALF, Slot, Sweep, empty_gradient, hint_of
+from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
 
+HALF = (torch.bfloat16, torch.float16)
 _MEL_LOSSES = ("huber", "l1", "mse")
 _SMOOTHINGS = ("none", "mean", "noise")
 _NORMALIZATIONS = ("frame", "utterance")
@@ -80,7 +81,7 @@ def run(
     return BackendResult(total, values.detach(), floors.detach(), frames)
 
 
-def _slots(inputs: LossInputs) -> list[Slot]:
+def _slots(inputs: LossInputs) -> list[tuple[str, int]]:
     """Where each of ``inputs.values()`` sits."""
     fields = [("mel", len(inputs.mel)), ("target", 1)]
     fields += [("posterior", len(inputs.posterior or ())), ("prior", len(inputs.prior or ()))]
@@ -123,26 +124,23 @@ def _sweep(
     choices: Sequence[int],
     numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    inputs = inputs_of(reals, integers, statistics, layout)
     parts = Counts(*normalizer) if len(normalizer) == len(Counts._fields) else (*normalizer, None)[0]
-    sweep = Sweep(spec_of(tuple(choices), tuple(numbers)), inputs, weights, parts, step)
-    slots = _slots(inputs)
-    chosen = [(slot, tensor) for slot, tensor, want in zip(slots, reals, wanted, strict=True) if want]
-    result = sweep.run(chosen, hint_of(grad_scale), [_memory(tensor) for _, tensor in chosen])
-    applied = torch.tensor(result.applied, dtype=result.total.dtype)
-    return (
-        result.total,
-        result.values.clone(),
-        result.floors.clone(),
-        result.frames,
-        applied,
-        result.gradients,
+    (total, values, floors, _, frames, _, _), written = plan_of(spec_of(tuple(choices), tuple(numbers))).call(
+        as_given(inputs_of(reals, integers, statistics, layout)),
+        (weights, step),
+        parts,
+        hint_of(grad_scale),
+        list(wanted),
+        _memory,
+        torch.get_num_threads(),
+        BEST_ISA,
     )
+    return total, values, floors, frames, torch.tensor(written.applied, dtype=total.dtype), written.gradients
 
 
 def _memory(tensor: Tensor) -> Tensor:
     """In single precision for half: rounded only after backward has multiplied."""
-    return torch.empty_like(tensor, dtype=torch.float32) if tensor.dtype in HALF else empty_gradient(tensor)
+    return torch.empty_like(tensor, dtype=torch.float32 if tensor.dtype in HALF else tensor.dtype)
 
 
 def _shapes(reals: Sequence[Tensor], *rest: Any) -> tuple[Any, ...]:

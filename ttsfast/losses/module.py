@@ -17,7 +17,7 @@ from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.counts import Counts, count
-from ttsfast.terms.spec import TERMS, LossSpec, StepState
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, StepState
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -182,26 +182,30 @@ class TTSLoss(nn.Module):
             RuntimeError: a backend asked for by name that cannot serve these tensors.
         """
         check_scalars(normalizer, grad_scale)
-        out = self._in_one_call(
-            (
-                mel_pred,
-                mel_target,
-                mel_lengths,
-                stop_logits,
-                step_lengths,
-                posterior,
-                prior,
-                attention,
-                text_lengths,
-                truncated,
-            ),
-            normalizer,
-            grad_scale,
-        )
-        if out is not None:
-            return out
         # Not as attributes: nn.Module looks for those in three dictionaries, one after another.
         own: dict[str, Any] = self._buffers
+        native = self._native()
+        if native is not None:
+            # Unchecked, and so perhaps of other types.
+            given: Any = LossInputs._make(
+                (
+                    mel_pred,
+                    mel_target,
+                    mel_lengths,
+                    step_lengths,
+                    text_lengths,
+                    truncated,
+                    stop_logits,
+                    posterior,
+                    prior,
+                    attention,
+                    own["mel_mean"],
+                    own["mel_std"],
+                )
+            )
+            out = native.step(self.spec, given, self._step_state(), normalizer, grad_scale)
+            if out is not None:
+                return out
         inputs = check_inputs(
             mel_pred,
             mel_target,
@@ -219,7 +223,12 @@ class TTSLoss(nn.Module):
         spec = self.spec
         check_call(spec, inputs, own["noise_step"].device)
         backend = backends.choose(self.backend, spec, inputs)
-        if isinstance(backend, (CppBackend, TritonBackend)) and not torch.compiler.is_compiling():
+        # The extension leaves "origin" to the reference.
+        steps = isinstance(backend, TritonBackend) or (
+            isinstance(backend, CppBackend) and self.adaptive.method != "origin"
+        )
+        if steps and not torch.compiler.is_compiling():
+            assert isinstance(backend, (CppBackend, TritonBackend))
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
         else:
             weights = self.current_weights(inputs.compute_dtype())
@@ -237,20 +246,6 @@ class TTSLoss(nn.Module):
             present=inputs.present(),
             clamped=result.clamped,
         )
-
-    def _in_one_call(
-        self,
-        arguments: tuple[Any, ...],
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-    ) -> LossOutput | None:
-        """A usual call on the CPU, which the extension checks and computes by itself; None for any other."""
-        backend = self._native()
-        if backend is None:
-            return None
-        own: dict[str, Any] = self._buffers
-        statistics = own["mel_mean"], own["mel_std"]
-        return backend.step(self.spec, arguments, statistics, self._step_state(), normalizer, grad_scale)
 
     def _native(self) -> CppBackend | None:
         """Who may be given unchecked arguments and this loss's state: the extension, on a CPU."""

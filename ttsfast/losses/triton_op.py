@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses.cpp_op import rescaled
-from ttsfast.losses.sweep import LARGEST_HINT, hint_of
+from ttsfast.losses.extension import LARGEST_HINT, hint_of
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, compute_dtype
 
@@ -74,7 +74,7 @@ def _tensor(value: Tensor | float) -> Tensor:
 
 
 def _hint(grad_scale: Tensor | float) -> Tensor:
-    """As :func:`ttsfast.losses.sweep.hint_of`, without a look at a value on the device."""
+    """As :func:`ttsfast.losses.extension.hint_of`, without a look at a value on the device."""
     if not isinstance(grad_scale, Tensor):
         return _tensor(hint_of(grad_scale))
     scale = _tensor(grad_scale).to(torch.float64)

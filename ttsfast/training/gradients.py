@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.losses.sweep import READS_TENSORS
 from ttsfast.training.distributed.sharded_tensors import full_tensor, is_dtensor
 
 
@@ -40,9 +39,8 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
     as long as the norm of a small model. On a CPU the extension reads them on all threads."""
     if not tensors:
         return torch.zeros(())
-    if READS_TENSORS and tensors[0].is_cpu:
-        assert native.core is not None
+    if native.core is not None and tensors[0].is_cpu:
         result = torch.empty((), dtype=torch.float32, device="cpu")
-        if native.core.norm(list(tensors), result, torch.get_num_threads()):
+        if native.with_torch().norm(list(tensors), result, torch.get_num_threads()):
             return result
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
