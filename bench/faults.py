@@ -37,8 +37,8 @@ import torch
 from ttsfast.benchmarks.machine import describe
 from ttsfast.data.prepare import extraction, writer
 from ttsfast.data.prepare.append import append
-from ttsfast.data.prepare.partitions import Part
-from ttsfast.data.prepare.prepare import finalize, prepare, prepare_part
+from ttsfast.data.prepare.partitions import Partition
+from ttsfast.data.prepare.prepare import finalize, prepare, prepare_partition
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
@@ -72,7 +72,7 @@ def run_parts(corpus: Path, folder: Path) -> None:
     """Three workers one after the other, then the end; over a finished store nothing."""
     if not (folder / NAME).exists():
         for index in range(1, 4):
-            prepare_part(corpus, folder, options(), Part(index, 3))
+            prepare_partition(corpus, folder, options(), Partition(index, 3))
     finalize(folder)
 
 
@@ -90,7 +90,7 @@ def kills(
     """Kill ``run`` at ``count`` moments, spread evenly at random over its duration."""
     # What is asked for last must be imported already in the server, or most moments are spent on imports.
     context = multiprocessing.get_context("forkserver")
-    imports = ("joblib", "librosa.filters", "safetensors.numpy", "scipy.fft", "soundfile")
+    imports = ("joblib", "librosa.filters", "safetensors.numpy", "soundfile")
     context.set_forkserver_preload(["ttsfast.data.prepare.append", *imports])
     chance = random.Random(seed)
 

@@ -104,7 +104,7 @@ def inside(root: Path, relative: str, what: str) -> Path:
     return root / candidate
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path | str) -> str:
     """The SHA-256 of a file's content, in hexadecimal; raises InputError when it cannot be read."""
     digest = hashlib.sha256()
     try:

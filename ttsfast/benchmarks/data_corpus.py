@@ -13,7 +13,7 @@ import soundfile
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.data.store.shard import Shard, shard_name
 from ttsfast.data.store.store import Store
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 
 RATE = 22050
 WORDS = ("rain", "falls", "on", "the", "roof", "and", "nobody", "hears", "it", "until", "morning", "comes")
@@ -52,10 +52,10 @@ def tile_store(store: Store, folder: Path, utterances: int) -> Path:
     for copy in range(-(-utterances // len(store))):
         names = [f"{name}-{copy}" for name in columns["id"]]
         numbers = np.add(columns["shard"], len(shards))
-        parts.append(Entries({**columns, "id": names, "shard": numbers}))
+        parts.append(UtteranceTable({**columns, "id": names, "shard": numbers}))
         for shard in manifest.shards:
             name = shard_name(manifest.fingerprint, len(shards))
             os.link(Path(store.path) / shard.name, folder / name)
             shards.append(replace(shard, name=name))
-    replace(manifest, shards=tuple(shards), entries=Entries.join(parts)).write(folder)
+    replace(manifest, shards=tuple(shards), entries=UtteranceTable.join(parts)).write(folder)
     return folder

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ttsfast.data.loading.cursor import Cursor
-from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan import BatchPlan, Cursor
 
 UTTERANCES = 100_000
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -64,8 +64,8 @@ def prepare(
     """
     from ttsfast.data.corpus.text import TextFrontend
     from ttsfast.data.features.contract import MelContract
-    from ttsfast.data.prepare.partitions import Part
-    from ttsfast.data.prepare.prepare import PrepareOptions, prepare_part
+    from ttsfast.data.prepare.partitions import Partition
+    from ttsfast.data.prepare.prepare import PrepareOptions, prepare_partition
     from ttsfast.data.prepare.prepare import prepare as run
 
     options = PrepareOptions(
@@ -90,7 +90,7 @@ def prepare(
         if shard is None:
             _show(run(corpus, store, options), as_json)
         else:
-            _show(prepare_part(corpus, store, options, Part.parse(shard)), as_json)
+            _show(prepare_partition(corpus, store, options, Partition.parse(shard)), as_json)
 
 
 def finalize(

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from ttsfast import native
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import hann_window, mel_filters
-from ttsfast.data.features.mel import log_mel, log_mels
-from ttsfast.data.features.spectra import _plan
+from ttsfast.data.features.mel import _plan, log_mel, log_mels
 
 LIBROSA = MelContract.preset("librosa-22k")
 HIFIGAN = MelContract.preset("hifigan-22k")

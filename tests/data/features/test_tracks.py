@@ -33,8 +33,7 @@ from small_corpus import (
 from ttsfast import native
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
-from ttsfast.data.features.mel import log_mel
-from ttsfast.data.features.spectra import padded
+from ttsfast.data.features.mel import log_mel, padded
 from ttsfast.data.inspection.summary import inspect
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.data.loading.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
@@ -42,8 +41,8 @@ from ttsfast.data.loading.device_loader import DeviceLoader
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.prepare.append import append
 from ttsfast.data.prepare.options import PrepareOptions
-from ttsfast.data.prepare.partitions import Part
-from ttsfast.data.prepare.prepare import finalize, prepare_part
+from ttsfast.data.prepare.partitions import Partition
+from ttsfast.data.prepare.prepare import finalize, prepare_partition
 from ttsfast.data.prepare.rebuild import rebuild
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
@@ -203,17 +202,17 @@ def test_a_store_without_them_knows_nothing_of_them(
 def test_options_come_back_from_a_store_s_words() -> None:
     for names in ({}, {"pitch": True}, {"energy": True}, BOTH):
         mine = options(**names)
-        assert PrepareOptions.from_shaping(mine.shaping(), jobs=1) == mine
-    said = options(**BOTH).shaping() | {"pitch": "by ear"}
+        assert PrepareOptions.from_dict(mine.to_dict(), jobs=1) == mine
+    said = options(**BOTH).to_dict() | {"pitch": "by ear"}
     with pytest.raises(InputError, match="pitch is 'by ear'"):
-        PrepareOptions.from_shaping(said)
+        PrepareOptions.from_dict(said)
 
 
 def test_workers_of_their_own_make_the_same_store(
     corpus: Path, tmp_path: Path, pristine: Path, small_pieces: None
 ) -> None:
     for index in (1, 2):
-        prepare_part(corpus, tmp_path / "parts", options(**BOTH), Part(index, 2))
+        prepare_partition(corpus, tmp_path / "parts", options(**BOTH), Partition(index, 2))
     finalize(tmp_path / "parts")
     assert contents(tmp_path / "parts") == contents(pristine)
 

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast.data.loading.batch import padded_length
-from ttsfast.data.loading.cursor import Cursor
-from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan import BatchPlan, Cursor
 from ttsfast.errors import InputError
 
 

@@ -14,6 +14,7 @@ import torch
 from small_corpus import CONTRACT, prepare_small, write_corpus
 
 from ttsfast.data.features.options import FeatureOptions
+from ttsfast.data.features.statistics import combine_moments
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.append import append
 from ttsfast.data.prepare.extraction import Chunk
@@ -111,7 +112,7 @@ def test_a_recording_that_changed_is_named_by_a_worker(chunks: list[Chunk], devi
 def test_statistics_need_an_utterance(chunks: list[Chunk]) -> None:
     extraction.compute_missing(chunks, OPTIONS, 1)
     with pytest.raises(ValueError, match="no utterance is chosen"):
-        extraction.combine(extraction.read_moments(chunks), np.zeros(8, dtype=bool))
+        combine_moments(extraction.read_moments(chunks), np.zeros(8, dtype=bool))
 
 
 def test_the_engine_and_the_device_of_a_preparation_are_checked_and_used(

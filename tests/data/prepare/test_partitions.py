@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from small_corpus import contents, options, prepare_small, write_corpus
 
 from ttsfast.data.prepare.append import append
-from ttsfast.data.prepare.partitions import Part
-from ttsfast.data.prepare.prepare import CorpusFaults, finalize, prepare_part
+from ttsfast.data.prepare.partitions import Partition
+from ttsfast.data.prepare.prepare import CorpusFaults, finalize, prepare_partition
 from ttsfast.data.prepare.rebuild import rebuild
-from ttsfast.data.store.folder import WORK, clean
+from ttsfast.data.store.folder import WORK, remove_leftovers
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
@@ -40,7 +40,7 @@ def whole(corpus: Path, tmp_path: Path) -> dict[str, bytes]:
 
 def work(corpus: Path, folder: Path, *shards: str, **changes: object) -> None:
     for shard in shards:
-        prepare_part(corpus, folder, options(**changes), Part.parse(shard))
+        prepare_partition(corpus, folder, options(**changes), Partition.parse(shard))
 
 
 @pytest.mark.parametrize("shards", [["1/1"], ["3/3", "1/3", "2/3"], [f"{i}/9" for i in range(1, 10)]])
@@ -175,7 +175,7 @@ def test_a_complete_store_is_not_written_over(corpus: Path, tmp_path: Path, whol
 @pytest.mark.parametrize("value", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", ""])
 def test_impossible_parts_are_refused(value: str) -> None:
     with pytest.raises(InputError, match="must be i/n"):
-        Part.parse(value)
+        Partition.parse(value)
 
 
 def test_the_work_goes_as_a_whole(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_the_work_goes_as_a_whole(corpus: Path, tmp_path: Path, monkeypatch: pyt
     finalize(folder)
     work(corpus, folder, "1/1", force=True)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
-    clean(folder, read_manifest(folder))
+    remove_leftovers(folder, read_manifest(folder))
     assert not (folder / WORK).exists()
     monkeypatch.undo()
     assert finalize(folder).unchanged

@@ -21,11 +21,12 @@ from small_corpus import (
 )
 
 from ttsfast.data.corpus.text import Symbols, TextFrontend
+from ttsfast.data.features.statistics import STD_FLOOR, Moments, combine_moments
 from ttsfast.data.prepare import extraction, prepare
 from ttsfast.data.prepare.append import append
 from ttsfast.data.prepare.prepare import PrepareOptions
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.store import STD_FLOOR, Store
+from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
 
@@ -103,7 +104,7 @@ def test_other_options_are_refused_and_named(corpus: Path, tmp_path: Path, chang
 
 
 def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> None:
-    plain = options().shaping()
+    plain = options().to_dict()
     changed = {
         "frontend": TextFrontend("fa"),
         "contract": CONTRACT.preset("librosa-22k"),
@@ -126,7 +127,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "exclude_bad",
     }
     for name, value in changed.items():
-        assert options(**{name: value}).shaping() != plain, name
+        assert options(**{name: value}).to_dict() != plain, name
 
 
 def test_a_changed_corpus_is_refused_and_described(corpus: Path, tmp_path: Path) -> None:
@@ -191,8 +192,8 @@ def test_statistics_survive_a_mean_far_from_zero() -> None:
         together = np.concatenate([mel for mel, use in zip(mels, chosen, strict=True) if use])
         for cuts in ([0, 3], [0, 1, 3], [0, 2, 3], [0, 1, 2, 3]):
             parts = [slice(a, b) for a, b in pairwise(cuts)]
-            moments = [extraction.Moments(frames[part], means[part], squares[part]) for part in parts]
-            mean, std = extraction.combine(moments, np.array(chosen))
+            moments = [Moments(frames[part], means[part], squares[part]) for part in parts]
+            mean, std = combine_moments(moments, np.array(chosen))
             np.testing.assert_allclose(mean, together.mean(axis=0), rtol=1e-12)
             np.testing.assert_allclose(std, together.std(axis=0), rtol=1e-9)
 

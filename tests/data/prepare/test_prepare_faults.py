@@ -19,7 +19,7 @@ from small_corpus import (
 from ttsfast.data.corpus.text import Symbols
 from ttsfast.data.prepare import prepare
 from ttsfast.data.prepare.survey import CorpusFaults
-from ttsfast.data.store.folder import writing
+from ttsfast.data.store.folder import explained_disk_errors
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
@@ -164,10 +164,10 @@ def test_an_output_that_cannot_be_made_is_refused_before_any_work(
 
 
 def test_a_folder_that_is_removed_meanwhile_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="was removed meanwhile"), writing(tmp_path / "gone"):
+    with pytest.raises(InputError, match="was removed meanwhile"), explained_disk_errors(tmp_path / "gone"):
         (tmp_path / "gone" / "file").write_bytes(b"")
     # Another file that is missing is no fault of the folder.
-    with pytest.raises(FileNotFoundError), writing(tmp_path):
+    with pytest.raises(FileNotFoundError), explained_disk_errors(tmp_path):
         (tmp_path / "file").read_bytes()
 
 

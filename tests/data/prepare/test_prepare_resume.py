@@ -19,11 +19,12 @@ from small_corpus import (
     prepare_small,
 )
 
+from ttsfast.data.features.statistics import normalise
 from ttsfast.data.prepare import extraction, writer
 from ttsfast.data.store.folder import WORK
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.store import Store, normalise
+from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
 

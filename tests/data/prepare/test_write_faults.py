@@ -20,8 +20,8 @@ from small_corpus import contents, options, prepare_small, write_corpus
 
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.prepare.append import append
-from ttsfast.data.prepare.partitions import Part
-from ttsfast.data.prepare.prepare import finalize, prepare_part
+from ttsfast.data.prepare.partitions import Partition
+from ttsfast.data.prepare.prepare import finalize, prepare_partition
 from ttsfast.data.prepare.rebuild import rebuild
 from ttsfast.data.store.folder import WORK
 from ttsfast.data.store.manifest import NAME
@@ -65,7 +65,7 @@ def prepare_it(corpus: Path, folder: Path) -> None:
 def prepare_parts(corpus: Path, folder: Path) -> None:
     if not (folder / NAME).exists():
         for shard in ("1/2", "2/2"):
-            prepare_part(corpus, folder, options(), Part.parse(shard))
+            prepare_partition(corpus, folder, options(), Partition.parse(shard))
     finalize(folder)
 
 
@@ -160,7 +160,7 @@ def test_a_folder_that_may_not_be_written_is_named_before_any_work(public: Path)
             prepare_small(public / "corpus", target)
         assert str(error.value).startswith(f"{target}: cannot be written, permission denied ({folder})")
     with nobody(), pytest.raises(InputError, match="may write to"):
-        prepare_part(public / "corpus", folder, options(), Part(1, 2))
+        prepare_partition(public / "corpus", folder, options(), Partition(1, 2))
     folder.chmod(0o755)
     prepare_small(public / "corpus", folder)
     write_corpus(public / "corpus", 16)

@@ -19,10 +19,9 @@ from small_corpus import contents, prepare_small, set_small_pieces, write_corpus
 from ttsfast.config import load_config
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.prepare.append import append
-from ttsfast.data.store import cache as caching
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.remote import Remote
+from ttsfast.data.store.remote import Remote, default_cache
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
@@ -226,12 +225,12 @@ def test_the_default_cache_and_other_processes(
     memory: str, pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert caching.default_folder() == tmp_path / "ttsfast" / "shards"
+    assert default_cache() == tmp_path / "ttsfast" / "shards"
     store = Store.open(memory)
     assert len(kept(tmp_path / "ttsfast" / "shards")) == len(read_manifest(pristine).shards)
     assert read(pickle.loads(pickle.dumps(store))) == read(store)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert caching.default_folder() == Path.home() / ".cache" / "ttsfast" / "shards"
+    assert default_cache() == Path.home() / ".cache" / "ttsfast" / "shards"
 
 
 @pytest.mark.parametrize(

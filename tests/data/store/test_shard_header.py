@@ -21,9 +21,8 @@ from ttsfast.data.store.checksums import crc32c
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.shard import DTYPES, Shard
-from ttsfast.data.store.shard_file import ShardFile
+from ttsfast.data.store.shard_file import ShardFile, write_shard
 from ttsfast.data.store.shard_header import parse_header
-from ttsfast.data.store.shard_writer import write_shard
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 

@@ -20,7 +20,7 @@ from ttsfast.data.loading.batch import collate
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
-from ttsfast.data.store.utterance_table import Entries, Entry
+from ttsfast.data.store.utterance_table import Entry, UtteranceTable
 from ttsfast.errors import InputError
 
 fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -94,7 +94,7 @@ def test_indexing(pristine: Path) -> None:
 def test_entries_survive_the_round_trip(pristine: Path) -> None:
     entries = read_manifest(pristine).entries
     assert all(isinstance(entry, Entry) for entry in entries)
-    again = Entries.of(list(entries))
+    again = UtteranceTable.of(list(entries))
     assert list(again) == list(entries)
     assert again is not entries
 

@@ -17,8 +17,7 @@ from ttsfast.data.prepare import extraction
 from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.shard import ShardArrays, utterance_crc
-from ttsfast.data.store.shard_file import ShardFile
-from ttsfast.data.store.shard_writer import write_shard
+from ttsfast.data.store.shard_file import ShardFile, write_shard
 from ttsfast.data.store.verify import verify
 
 fuzz = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

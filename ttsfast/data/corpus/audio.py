@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttsfast.data.corpus.truncation import cut_short
+from ttsfast.data.corpus.truncation import truncation_fault
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Floating-point files may pass full scale by some; samples beyond this are in another unit, or damaged, and
 # one such recording would outweigh a corpus in its statistics.
 LOUDEST = 16.0
-# Those of libsndfile's containers of which ``cut_short``, or libsndfile itself, tells whether they are whole.
+# Those of libsndfile's containers of which ``truncation_fault``, or libsndfile itself, tells whether they
+# are complete.
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
 # Samples read at a time: a damaged header can announce more than there is memory for.
 _BLOCK = 1 << 24
@@ -56,7 +57,7 @@ def read_audio(
                     "convert it to wav or FLAC"
                 )
             samples, rate = _samples(file), file.samplerate
-            cut = cut_short(path, file.format, file.frames, len(samples))
+            cut = truncation_fault(path, file.format, file.frames, len(samples))
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"

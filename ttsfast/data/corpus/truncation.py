@@ -12,7 +12,7 @@ _MP3_KBIT = {
 }
 
 
-def cut_short(path: Path, container: str, announced: int, read: int) -> str:
+def truncation_fault(path: Path, container: str, announced: int, read: int) -> str:
     """How one can tell that a file is not whole; empty if it is.
 
     Args:

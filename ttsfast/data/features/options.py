@@ -24,7 +24,7 @@ class FeatureOptions:
     tracks: tuple[str, ...] = ()
     """Those of ``tracks.NAMES`` to compute beside the log-mel, in that order."""
 
-    def shaping(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values; those of ``tracks`` that are not wanted leave no trace."""
         plain = asdict(self)
         return plain | {name: tracks.METHODS[name] for name in plain.pop("tracks")}

@@ -5,14 +5,14 @@ Frame t is centred where frame t of the mel is, and there are as many, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import hann_window
-from ttsfast.data.features.spectra import padded
+from ttsfast.data.features.mel import padded
 
 NAMES = ("pitch", "energy")
 PITCH_RANGE = (65.0, 600.0)
@@ -88,20 +88,6 @@ def pitch(wave: np.ndarray, contract: MelContract) -> np.ndarray:
     return np.where(voiced & same, fine, path).astype(np.float32)
 
 
-def meant(name: str, values: np.ndarray) -> np.ndarray:
+def statistics_values(name: str, values: np.ndarray) -> np.ndarray:
     """Those of a track's values that its statistics are of: of pitch, the voiced ones."""
     return values[values > 0] if name == "pitch" else values
-
-
-def moments(name: str, tracks: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Of one track of n utterances: ``frames`` (n,) that count, ``mean`` (n, 1) and summed squared deviation
-    ``squares`` (n, 1), float64.
-    """
-    kept = [meant(name, one[name]).astype(np.float64) for one in tracks]
-    means = [values.mean() if len(values) else 0.0 for values in kept]
-    squares = [((values - mean) ** 2).sum() for values, mean in zip(kept, means, strict=True)]
-    return {
-        "frames": np.array([len(values) for values in kept], dtype=np.int64),
-        "mean": np.array(means, dtype=np.float64)[:, None],
-        "squares": np.array(squares, dtype=np.float64)[:, None],
-    }

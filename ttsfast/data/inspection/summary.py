@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttsfast.data.corpus.listings import Exclusion, count_exclusions
+from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.features.tracks import UNITS
-from ttsfast.data.store.store import STD_FLOOR, Store
+from ttsfast.data.store.store import Store
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.data.features.tracks import NAMES
-from ttsfast.data.loading.items import Item, as_utterance
+from ttsfast.data.loading.utterance_like import UtteranceLike, as_utterance
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.errors import InputError
 
@@ -82,7 +82,7 @@ def padded_length(longest: Lengths, tail: int, multiple: int) -> Lengths:
 
 
 def collate(
-    items: Sequence[Item],
+    items: Sequence[UtteranceLike],
     *,
     pad_value: np.ndarray | float = 0.0,
     tail_frames: int = 8,
@@ -92,7 +92,7 @@ def collate(
 ) -> Batch:
     """Pad utterances into one :class:`Batch`; usable as ``DataLoader(collate_fn=ttsfast.collate)``.
 
-    ``items`` are utterances, mappings or tuples: see ``ttsfast.data.loading.items.Item``. ``pad_value`` is
+    ``items`` are utterances, mappings or tuples: see ``utterance_like.UtteranceLike``. ``pad_value`` is
     silence in normalised units, one value or one per bin (C,). The frames T are the longest utterance's, as
     :func:`padded_length` rounds them; the symbols N are the longest text's, rounded up to a multiple of
     ``TEXT_MULTIPLE``. ``targets`` asks for ``frame_mask`` and ``stop_targets`` too, which

@@ -27,7 +27,7 @@ from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, collate, pad_track,
 from ttsfast.data.store.shard import REMEDY
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.utterance import Utterance
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.errors import InputError
 
 
@@ -95,6 +95,8 @@ def _why_not_native(store: Store) -> str:
         return native.why_missing
     if type(store) is not Store:
         return f"a {type(store).__name__} makes its utterances in Python"
+    if store.recordings is not None:
+        return "its features are computed at every read, in Python"
     if sys.byteorder != "little":
         return "stores are little-endian, this processor is not"
     return ""
@@ -289,6 +291,6 @@ def _bytes_of(largest: tuple[int, int, int], batch_format: BatchFormat, bins: in
     return frames * a_frame + rows * a_row + arrays * 64 if rows else 0
 
 
-def _columns(entries: Entries) -> dict[str, np.ndarray]:
+def _columns(entries: UtteranceTable) -> dict[str, np.ndarray]:
     names = ("shard", "offset", "frames", "text_offset", "symbols", "speaker", "crc32c", "truncated")
     return {name: np.asarray(getattr(entries, name), dtype=np.int64) for name in names}

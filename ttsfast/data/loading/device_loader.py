@@ -13,10 +13,9 @@ import torch
 
 from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.loading.batch import Batch
-from ttsfast.data.loading.cursor import Cursor
 from ttsfast.data.loading.device_corpus import DeviceCorpus
 from ttsfast.data.loading.loader import plan_of_split
-from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan import BatchPlan, Cursor
 from ttsfast.data.store.store import Store
 
 

@@ -16,8 +16,7 @@ import torch
 from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.batcher import BatchFormat, open_batcher
-from ttsfast.data.loading.cursor import Cursor
-from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan import BatchPlan, Cursor
 from ttsfast.data.store.store import Store
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError

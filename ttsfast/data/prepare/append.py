@@ -17,15 +17,22 @@ from typing import Any
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, read_corpus
 from ttsfast.data.corpus.split import split_of_more, text_key
 from ttsfast.data.corpus.text import normalize_text
-from ttsfast.data.prepare.options import PrepareOptions, check_means
+from ttsfast.data.prepare.options import PrepareOptions, check_resources
 from ttsfast.data.prepare.prepare import fingerprint_of
 from ttsfast.data.prepare.report import PrepareReport, report
-from ttsfast.data.prepare.survey import CorpusFaults, compute_missing, look, plan_chunks, sort_out
-from ttsfast.data.prepare.writer import Item, write_shards
-from ttsfast.data.store.folder import WORK, clean, locked, writing
+from ttsfast.data.prepare.survey import (
+    CorpusFaults,
+    SurveyedUtterance,
+    compute_missing,
+    plan_chunks,
+    select_usable,
+    survey_corpus,
+)
+from ttsfast.data.prepare.writer import write_shards
+from ttsfast.data.store.folder import WORK, explained_disk_errors, folder_lock, remove_leftovers
 from ttsfast.data.store.manifest import Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.data.store.verify import verify
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
@@ -62,10 +69,10 @@ def append(
             utterance of the store is gone from the corpus or has another text, speaker or recording; or
             another preparation is at work; or the folder cannot be written to, or the disk is full.
     """
-    check_means(engine, device, jobs)
+    check_resources(engine, device, jobs)
     folder, root = Path(store_folder), Path(corpus_folder).absolute()
     manifest = read_manifest(folder)
-    with writing(folder), locked(folder):
+    with explained_disk_errors(folder), folder_lock(folder):
         # Once more: what was there before the lock may have been replaced.
         manifest = read_manifest(folder)
         problems = verify(folder, quick=True).problems
@@ -77,14 +84,14 @@ def append(
         _check_kept(corpus, manifest, options)
         items, exclusions = _choose_new(corpus, manifest, options)
         if not items:
-            clean(folder, manifest)
+            remove_leftovers(folder, manifest)
             return replace(report(folder, manifest, unchanged=True), exclusions=tuple(exclusions))
         return _add(folder, corpus, manifest, options, items, exclusions)
 
 
 def _options(folder: Path, manifest: Manifest, **changes: Any) -> PrepareOptions:
     try:
-        options = PrepareOptions.from_shaping(manifest.options, **changes)
+        options = PrepareOptions.from_dict(manifest.options, **changes)
     except InputError as error:
         raise InputError(f"{folder}: cannot be appended to: {error}; {_ANEW[3:]}") from error
     # What was the corpus's own character set then is a given one now.
@@ -133,12 +140,14 @@ def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> 
 
 def _choose_new(
     corpus: Corpus, manifest: Manifest, options: PrepareOptions
-) -> tuple[list[Item], list[Exclusion]]:
+) -> tuple[list[SurveyedUtterance], list[Exclusion]]:
     """The utterances to add, and all that is left out, old and new."""
     stored = set(manifest.entries.id)
     places = [place for place, item in enumerate(corpus.items) if item.id not in stored]
-    looks = look(corpus, places, options, options.jobs)
-    usable, exclusions = sort_out(corpus.root, looks, corpus.exclusions, replace(options, exclude_bad=True))
+    surveyed = survey_corpus(corpus, places, options, options.jobs)
+    usable, exclusions = select_usable(
+        corpus.root, surveyed, corpus.exclusions, replace(options, exclude_bad=True)
+    )
     known_faults = {(exclusion.id, exclusion.reason) for exclusion in manifest.exclusions}
     faults = [e for e in exclusions if e.reason != "too long" and (e.id, e.reason) not in known_faults]
     if faults and not options.exclude_bad:
@@ -151,7 +160,7 @@ def _choose_new(
         fraction=options.validation_fraction,
         seed=options.seed,
     )
-    return [Item(one, split) for one, split in zip(usable, splits, strict=True)], exclusions
+    return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)], exclusions
 
 
 def _with_split(items: Sequence[CorpusItem], manifest: Manifest) -> list[tuple[CorpusItem, str]]:
@@ -168,10 +177,10 @@ def _add(
     corpus: Corpus,
     manifest: Manifest,
     options: PrepareOptions,
-    items: list[Item],
+    items: list[SurveyedUtterance],
     exclusions: list[Exclusion],
 ) -> PrepareReport:
-    new = {item.look.item.speaker for item in items} - set(manifest.speakers)
+    new = {item.item.speaker for item in items} - set(manifest.speakers)
     draft = replace(
         manifest,
         fingerprint=fingerprint_of(manifest.fingerprint, items, exclusions),
@@ -183,14 +192,14 @@ def _add(
     )
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks([item.look for item in items], options, work)
+    chunks = plan_chunks(items, options, work)
     computed = compute_missing(chunks, options, options.jobs)
     entries, shards = write_shards(folder, draft, items, chunks)
     grown = replace(
         draft,
         shards=(*manifest.shards, *shards),
-        entries=Entries.join([manifest.entries, entries]),
+        entries=UtteranceTable.join([manifest.entries, entries]),
     )
     grown.write(folder)
-    clean(folder, grown)
+    remove_leftovers(folder, grown)
     return report(folder, grown, computed=computed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,10 @@ import numpy as np
 from ttsfast.data.features import tracks
 from ttsfast.data.features.mel import log_mel, log_mels
 from ttsfast.data.features.options import FeatureOptions
+from ttsfast.data.features.statistics import Moments
 from ttsfast.data.prepare.engines import run
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
+from ttsfast.files import atomic_write, file_sha256
 from ttsfast.progress import progress_bar
 
 # Raised when the same options and recordings would give other numbers.
@@ -38,8 +39,8 @@ Tracks = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """What looking at a recording tells."""
+class RecordingInfo:
+    """What reading a recording once tells."""
 
     sha256: str = ""
     frames: int = 0
@@ -55,7 +56,7 @@ class Chunk:
 
     path: Path
     audio: tuple[Path | str, ...]
-    recordings: tuple[Recording, ...]
+    recordings: tuple[RecordingInfo, ...]
 
     @property
     def frames(self) -> int:
@@ -63,18 +64,9 @@ class Chunk:
         return sum(recording.frames for recording in self.recordings)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Per utterance: frames that count (n,), mean and summed squared deviation per bin (n, C), float64."""
-
-    frames: np.ndarray
-    mean: np.ndarray
-    squares: np.ndarray
-
-
 def inspect(
     audio: Sequence[Path | str], options: FeatureOptions, jobs: int, *, engine: str = "joblib"
-) -> list[Recording]:
+) -> list[RecordingInfo]:
     """Read every recording once: is it usable, what is its hash, how many frames will it give.
 
     On this machine by threads, for decoding and hashing release the interpreter lock; on a cluster by blocks.
@@ -92,19 +84,19 @@ def inspect(
                 bar.advance(task)
             return found
         blocks = [tuple(audio[start : start + CHUNK]) for start in range(0, len(audio), CHUNK)]
-        by_path: dict[Path | str, Recording] = {}
-        look = partial(_inspect_block, options=options)
-        for block, recordings in run(engine, jobs, look, blocks, name=_span):
+        by_path: dict[Path | str, RecordingInfo] = {}
+        inspect_block = partial(_inspect_block, options=options)
+        for block, recordings in run(engine, jobs, inspect_block, blocks, name=_span):
             by_path.update(zip(block, recordings, strict=True))
             bar.advance(task, len(block))
     return [by_path[path] for path in audio]
 
 
-def _inspect_block(audio: Sequence[Path | str], options: FeatureOptions) -> list[Recording]:
+def _inspect_block(audio: Sequence[Path | str], options: FeatureOptions) -> list[RecordingInfo]:
     return [_inspect(path, options) for path in audio]
 
 
-def _inspect(path: Path | str, options: FeatureOptions) -> Recording:
+def _inspect(path: Path | str, options: FeatureOptions) -> RecordingInfo:
     try:
         wave = options.read(path)
         frames = options.contract.frames(len(wave))
@@ -112,24 +104,24 @@ def _inspect(path: Path | str, options: FeatureOptions) -> Recording:
         shortest = options.contract.win_length
         if len(wave) < shortest or frames == 0:
             fault = f"{path}: the recording has {len(wave)} samples, less than a window ({shortest})"
-            return Recording(fault=f"{fault}; replace or remove it", reason="too short")
+            return RecordingInfo(fault=f"{fault}; replace or remove it", reason="too short")
         if len(wave) < 2 * options.contract.n_fft:
             # Short enough that the contract may refuse it.
             log_mel(wave, options.contract)
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
-        return Recording(fault=named, reason="bad audio")
-    return Recording(sha256=_sha256(path), frames=frames)
+        return RecordingInfo(fault=named, reason="bad audio")
+    return RecordingInfo(sha256=file_sha256(path), frames=frames)
 
 
 def plan_chunks(
-    audio: Sequence[Path | str], recordings: Sequence[Recording], options: FeatureOptions, work: Path
+    audio: Sequence[Path | str], recordings: Sequence[RecordingInfo], options: FeatureOptions, work: Path
 ) -> list[Chunk]:
     """Cut the utterances, in order, into chunks that know their work files."""
     chunks = []
     for start in range(0, len(audio), CHUNK):
         part = slice(start, start + CHUNK)
-        key = [VERSION, options.shaping(), [recording.sha256 for recording in recordings[part]]]
+        key = [VERSION, options.to_dict(), [recording.sha256 for recording in recordings[part]]]
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         chunks.append(Chunk(work / f"{name}.safetensors", tuple(audio[part]), tuple(recordings[part])))
     return chunks
@@ -196,7 +188,7 @@ def read_waves(chunk: Chunk, options: FeatureOptions) -> list[tuple[np.ndarray, 
 
 def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
     for path, recording in zip(chunk.audio, chunk.recordings, strict=True):
-        if _sha256(path) != recording.sha256:
+        if file_sha256(path) != recording.sha256:
             raise InputError(f"{path}: changed while it was being prepared; run `ttsfast prepare` again")
         yield options.read(path)
 
@@ -204,16 +196,18 @@ def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
 def _publish(chunk: Chunk, mels: Sequence[np.ndarray], found: Sequence[Tracks]) -> None:
     from safetensors.numpy import save
 
-    means = [mel.mean(axis=0, dtype=np.float64) for mel in mels]
+    moments = Moments.of(mels)
     tensors = {
         "mel": np.concatenate(mels),
-        "frames": np.array([len(mel) for mel in mels], dtype=np.int64),
-        "mean": np.stack(means),
-        "squares": np.stack([((mel - mean) ** 2).sum(axis=0) for mel, mean in zip(mels, means, strict=True)]),
+        "frames": moments.frames,
+        "mean": moments.mean,
+        "squares": moments.squares,
     }
     for name in found[0]:
-        tensors[name] = np.concatenate([one[name] for one in found])
-        tensors |= {f"{name}.{part}": value for part, value in tracks.moments(name, found).items()}
+        values = [one[name] for one in found]
+        tensors[name] = np.concatenate(values)
+        counted = Moments.of([tracks.statistics_values(name, track)[:, None] for track in values])
+        tensors |= {f"{name}.{part}": value for part, value in vars(counted).items()}
     with atomic_write(chunk.path) as handle:
         handle.write(save(tensors))
 
@@ -250,34 +244,6 @@ def read_moments(chunks: Sequence[Chunk], track: str = "") -> Iterator[Moments]:
         yield Moments(**{name.removeprefix(prefix): value for name, value in found.items()})
 
 
-def combine(parts: Iterable[Moments], chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (C,) float64 over all frames of the ``chosen`` utterances (bool (n,)).
-
-    The parallel form of the sum of squares (Chan, Golub and LeVeque, 1983), part by part: nothing cancels,
-    however far the mean lies from 0, and one part is in memory at a time. Raises ValueError when none is
-    chosen.
-    """
-    total, place = 0.0, 0
-    mean = squares = np.zeros(1)
-    for part in parts:
-        taken = chosen[place : place + len(part.frames)]
-        place += len(part.frames)
-        frames = part.frames[taken, None].astype(np.float64)
-        count = float(frames.sum())
-        if count == 0:
-            continue
-        means = part.mean[taken]
-        new = (frames * means).sum(axis=0) / count
-        within = part.squares[taken].sum(axis=0) + (frames * (means - new) ** 2).sum(axis=0)
-        apart = new - mean
-        squares = squares + within + apart**2 * (total * count / (total + count))
-        mean = mean + apart * (count / (total + count))
-        total += count
-    if total == 0:
-        raise ValueError("no utterance is chosen")
-    return mean, np.sqrt(squares / total)
-
-
 def _load(chunk: Chunk, *names: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
@@ -288,14 +254,3 @@ def _load(chunk: Chunk, *names: str) -> dict[str, Any]:
         raise InputError(
             f"{chunk.path}: damaged ({error}); remove {chunk.path.parent} and run `ttsfast prepare` again"
         ) from error
-
-
-def _sha256(path: Path | str) -> str:
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
-    return digest.hexdigest()

@@ -11,9 +11,9 @@ from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.options import FeatureOptions
+from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.engines import check_engine
-from ttsfast.data.store.store import STD_FLOOR
 from ttsfast.errors import InputError
 
 # More than machines have cores; far beyond it the system gives no threads, and engines fail each in its way.
@@ -63,7 +63,7 @@ class PrepareOptions:
                 f"max_duration is {self.max_duration}, must be a number of seconds above 0; leave it out for "
                 "no limit"
             )
-        check_means(self.engine, self.device, self.jobs)
+        check_resources(self.engine, self.device, self.jobs)
 
     @property
     def features(self) -> FeatureOptions:
@@ -71,7 +71,7 @@ class PrepareOptions:
         names = tuple(name for name in tracks.NAMES if getattr(self, name))
         return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim, names)
 
-    def shaping(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything that shapes the store, flat, by name."""
         return {
             "features_version": extraction.VERSION,
@@ -85,8 +85,8 @@ class PrepareOptions:
         }
 
     @classmethod
-    def from_shaping(cls, values: Mapping[str, Any], **changes: Any) -> PrepareOptions:
-        """The inverse of :meth:`shaping`; ``changes`` are the options that shape nothing.
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> PrepareOptions:
+        """The inverse of :meth:`to_dict`; ``changes`` are the options that shape nothing.
 
         Raises InputError when the values are of another version of ttsfast, whose features would differ.
         """
@@ -103,7 +103,7 @@ class PrepareOptions:
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"the options are not those of this version of ttsfast ({error!r})") from error
-        now = options.shaping()
+        now = options.to_dict()
         for name in sorted(set(now) | set(values)):
             if now.get(name) != values.get(name):
                 raise InputError(
@@ -112,7 +112,7 @@ class PrepareOptions:
         return options
 
 
-def check_means(engine: str, device: str, jobs: int) -> None:
+def check_resources(engine: str, device: str, jobs: int) -> None:
     """Raise InputError for an engine or a device that is unknown, or not there, or a number of processes
     that none has.
     """

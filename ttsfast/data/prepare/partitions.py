@@ -1,8 +1,8 @@
-"""What a worker of ``prepare --shard i/n`` leaves behind: its look at its part of the corpus, in one file.
+"""What a worker of ``prepare --shard i/n`` leaves behind: the survey of its partition, in one file.
 
-Workers do not talk to each other. Part i has every n-th block of the listing, a block being what shares a
-work file of features; its record is written last, so a part that has one is complete. The records together
-hold all that ``finalize`` needs: the corpus itself is not looked at again.
+Workers do not talk to each other. Partition i has every n-th block of the listing, a block being what shares
+a work file of features; its record is written last, so a partition that has one is complete. The records
+together hold all that ``finalize`` needs: the corpus itself is not looked at again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion
 from ttsfast.data.prepare import extraction
-from ttsfast.data.prepare.extraction import Recording
+from ttsfast.data.prepare.extraction import RecordingInfo
 from ttsfast.data.prepare.options import PrepareOptions
-from ttsfast.data.prepare.survey import Look
+from ttsfast.data.prepare.survey import SurveyedUtterance
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
@@ -26,14 +26,14 @@ _RECORD = re.compile(r"part-([0-9a-f]{16})-(\d+)-of-(\d+)\.json")
 
 
 @dataclass(frozen=True)
-class Part:
+class Partition:
     """Worker ``index`` (from 1) of ``count``."""
 
     index: int
     count: int
 
     @classmethod
-    def parse(cls, value: str) -> Part:
+    def parse(cls, value: str) -> Partition:
         """From ``i/n``; raises InputError for anything else."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -44,24 +44,30 @@ class Part:
         return f"{self.index}/{self.count}"
 
     def places(self, utterances: int) -> list[int]:
-        """Which utterances of the listing are this part's."""
+        """Which utterances of the listing are this partition's."""
         return [p for p in range(utterances) if p // extraction.CHUNK % self.count == self.index - 1]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """All parts of a preparation, joined."""
+class JoinedPartitions:
+    """All partitions of a preparation, joined."""
 
     root: Path
     options: PrepareOptions
     listed: list[Exclusion]
     """Faults of the listing itself."""
-    looks: list[Look]
+    surveyed: list[SurveyedUtterance]
     """In the listing's order."""
 
 
-def write_part(work: Path, corpus: Corpus, options: PrepareOptions, part: Part, looks: list[Look]) -> None:
-    """Publish a part's record."""
+def write_partition(
+    work: Path,
+    corpus: Corpus,
+    options: PrepareOptions,
+    partition: Partition,
+    surveyed: list[SurveyedUtterance],
+) -> None:
+    """Publish a partition's record."""
     common = _common(corpus, options)
     body = {
         "common": common,
@@ -73,33 +79,33 @@ def write_part(work: Path, corpus: Corpus, options: PrepareOptions, part: Part, 
                 "recording": asdict(one.recording),
                 "problems": [asdict(problem) for problem in one.problems],
             }
-            for one in looks
+            for one in surveyed
         ],
     }
     content = json.dumps(body, ensure_ascii=False).encode()
-    name = f"part-{_plan(common)}-{part.index}-of-{part.count}.json"
+    name = f"part-{_plan(common)}-{partition.index}-of-{partition.count}.json"
     with atomic_write(work / name) as handle:
         handle.write(content + hashlib.sha256(content).hexdigest().encode())
 
 
-def read_parts(work: Path) -> Parts:
-    """Join the parts of the one preparation that is complete.
+def read_partitions(work: Path) -> JoinedPartitions:
+    """Join the partitions of the one preparation that is complete.
 
     Raises InputError when none is there; when some are missing (and says which); when two preparations are;
     and for a record that is damaged.
     """
-    found: dict[tuple[str, int], dict[int, Path]] = {}
+    records: dict[tuple[str, int], dict[int, Path]] = {}
     for path in work.iterdir() if work.is_dir() else ():
         if match := _RECORD.fullmatch(path.name):
-            found.setdefault((match[1], int(match[3])), {})[int(match[2])] = path
-    if not found:
+            records.setdefault((match[1], int(match[3])), {})[int(match[2])] = path
+    if not records:
         raise InputError(
             f"{work.parent}: no part of a preparation is there; run `ttsfast prepare ... --shard i/n` for "
             "each i"
         )
-    complete = {key: paths for key, paths in found.items() if set(paths) >= set(range(1, key[1] + 1))}
+    complete = {key: paths for key, paths in records.items() if set(paths) >= set(range(1, key[1] + 1))}
     if not complete:
-        (_, count), paths = max(found.items(), key=lambda item: len(item[1]) / item[0][1])
+        (_, count), paths = max(records.items(), key=lambda item: len(item[1]) / item[0][1])
         missing = [f"{i}/{count}" for i in range(1, count + 1) if i not in paths]
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise InputError(
@@ -115,25 +121,27 @@ def read_parts(work: Path) -> Parts:
     bodies = [_read(paths[index], plan) for index in range(1, count + 1)]
     common = bodies[0]["common"]
     root = Path(common["root"])
-    options = PrepareOptions.from_shaping(common["options"], exclude_bad=common["exclude_bad"])
+    options = PrepareOptions.from_dict(common["options"], exclude_bad=common["exclude_bad"])
     try:
-        looks = sorted((_look(value, root) for b in bodies for value in b["looks"]), key=lambda x: x.place)
+        surveyed = sorted(
+            (_surveyed(value, root) for b in bodies for value in b["looks"]), key=lambda x: x.place
+        )
         listed = [Exclusion(**value) for value in common["listed"]]
     except (KeyError, TypeError) as error:
         raise InputError(f"{paths[1]}: not the record of a part ({error!r}); {_REMEDY}") from error
-    if [one.place for one in looks] != list(range(common["utterances"])):
+    if [one.place for one in surveyed] != list(range(common["utterances"])):
         raise InputError(f"{work.parent}: the parts do not make up the listing; {_REMEDY}")
-    return Parts(root, options, listed, looks)
+    return JoinedPartitions(root, options, listed, surveyed)
 
 
 _REMEDY = "remove it and run `ttsfast prepare ... --shard` for it again"
 
 
 def _common(corpus: Corpus, options: PrepareOptions) -> dict[str, Any]:
-    """What all parts must agree on."""
+    """What all partitions must agree on."""
     return {
         "root": str(corpus.root),
-        "options": options.shaping(),
+        "options": options.to_dict(),
         "exclude_bad": options.exclude_bad,
         "block": extraction.CHUNK,
         "utterances": len(corpus.items),
@@ -143,7 +151,7 @@ def _common(corpus: Corpus, options: PrepareOptions) -> dict[str, Any]:
 
 
 def _plan(common: dict[str, Any]) -> str:
-    """Names a preparation: its parts belong together, wherever the corpus is mounted."""
+    """Names a preparation: its partitions belong together, wherever the corpus is mounted."""
     return _digest({name: value for name, value in common.items() if name != "root"})[:16]
 
 
@@ -164,13 +172,13 @@ def _read(path: Path, plan: str) -> dict[str, Any]:
     return body
 
 
-def _look(value: dict[str, Any], root: Path) -> Look:
+def _surveyed(value: dict[str, Any], root: Path) -> SurveyedUtterance:
     item = CorpusItem(**{**value["item"], "audio": str(root / value["item"]["audio"])})
-    return Look(
+    return SurveyedUtterance(
         place=value["place"],
         item=item,
         text=value["text"],
         audio=value["item"]["audio"],
-        recording=Recording(**value["recording"]),
+        recording=RecordingInfo(**value["recording"]),
         problems=tuple(Exclusion(**problem) for problem in value["problems"]),
     )

@@ -1,12 +1,12 @@
 """From a corpus folder to a feature store, in steps that each can be interrupted and taken up again.
 
-1. Look at everything: texts, recordings (``survey.py``). Faults are listed together, before any is made.
-2. Log-mels, utterance by utterance, into a work folder inside the store's (``features.py``).
+1. The survey: every text, every recording (``survey.py``). Faults are listed together, before any is made.
+2. Log-mels, utterance by utterance, into a work folder inside the store's (``extraction.py``).
 3. Statistics over the training split, in float64; then features are normalised and written as shards.
 4. The manifest, last: from then on the folder is a store. The work folder goes.
 
-Steps 1 and 2 can be shared by workers that know nothing of each other (:func:`prepare_part`); steps 3 and 4
-are then :func:`finalize`, and the store has the same bytes.
+Steps 1 and 2 can be shared by workers that know nothing of each other (:func:`prepare_partition`); steps 3
+and 4 are then :func:`finalize`, and the store has the same bytes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,29 @@ from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
 from ttsfast.data.corpus.split import split_of
 from ttsfast.data.corpus.text import Symbols, normalize_text
 from ttsfast.data.prepare.options import PrepareOptions
-from ttsfast.data.prepare.partitions import Part, read_parts, write_part
+from ttsfast.data.prepare.partitions import Partition, read_partitions, write_partition
 from ttsfast.data.prepare.report import PrepareReport, report
-from ttsfast.data.prepare.survey import CorpusFaults, Look, compute_missing, look, plan_chunks, sort_out
-from ttsfast.data.prepare.writer import Item, statistics, track_statistics, write_shards
-from ttsfast.data.store.folder import WORK, check_folder, clean, locked, unpublish, writing
-from ttsfast.data.store.json_pieces import list_pieces
+from ttsfast.data.prepare.survey import (
+    CorpusFaults,
+    SurveyedUtterance,
+    compute_missing,
+    plan_chunks,
+    select_usable,
+    survey_corpus,
+)
+from ttsfast.data.prepare.writer import statistics, track_statistics, write_shards
+from ttsfast.data.store.folder import (
+    WORK,
+    check_folder,
+    explained_disk_errors,
+    folder_lock,
+    remove_leftovers,
+    withdraw_manifest,
+)
+from ttsfast.data.store.json_values import list_pieces
 from ttsfast.data.store.manifest import NAME, Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.data.store.verify import verify
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
@@ -38,24 +52,24 @@ from ttsfast.files import is_folder
 
 __all__ = [
     "CorpusFaults",
-    "PartReport",
+    "PartitionReport",
     "PrepareOptions",
     "PrepareReport",
     "finalize",
     "prepare",
-    "prepare_part",
+    "prepare_partition",
 ]
 
 
 @dataclass(frozen=True)
-class PartReport:
+class PartitionReport:
     """What a worker did."""
 
     store: str
     shard: str
-    """Which part, ``i/n``."""
+    """Which partition, ``i/n``."""
     utterances: int
-    """Of the listing that are this part's."""
+    """Of the listing that are this partition's."""
     left_out: int
     computed: int
     """Whose features were computed in this run; the others were left by an interrupted one."""
@@ -84,23 +98,24 @@ def prepare(corpus_folder: Path | str, store_folder: Path | str, options: Prepar
     folder = Path(store_folder)
     corpus, options = _read(corpus_folder, folder, options)
     jobs = _jobs(options)
-    looks = look(corpus, range(len(corpus.items)), options, jobs)
-    items, exclusions = _choose(corpus.root, looks, corpus.exclusions, options)
-    with writing(folder):
+    surveyed = survey_corpus(corpus, range(len(corpus.items)), options, jobs)
+    items, exclusions = _choose(corpus.root, surveyed, corpus.exclusions, options)
+    with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
+        with folder_lock(folder):
             return _assemble(folder, corpus.root, options, items, exclusions, jobs=jobs)
 
 
-def prepare_part(
-    corpus_folder: Path | str, store_folder: Path | str, options: PrepareOptions, part: Part
-) -> PartReport:
-    """Do one worker's part of a preparation, into the same folder as the others; :func:`finalize` ends it.
+def prepare_partition(
+    corpus_folder: Path | str, store_folder: Path | str, options: PrepareOptions, partition: Partition
+) -> PartitionReport:
+    """Do one worker's partition of a preparation, into the folder of all; :func:`finalize` ends it.
 
     Workers may run at any time, on any machine that sees both folders, as often as one likes.
 
     Raises:
-        CorpusFaults: something in this part, or in the listing, is faulty and ``exclude_bad`` is not set.
+        CorpusFaults: something in this partition, or in the listing, is faulty and ``exclude_bad`` is not
+            set.
         InputError: the folder holds other files or a complete store; or it cannot be written to, or the disk
             is full.
     """
@@ -112,37 +127,37 @@ def prepare_part(
             "--force to prepare what will replace it"
         )
     jobs = _jobs(options)
-    looks = look(corpus, part.places(len(corpus.items)), options, jobs)
-    usable, exclusions = sort_out(corpus.root, looks, corpus.exclusions, options)
-    with writing(folder):
+    surveyed = survey_corpus(corpus, partition.places(len(corpus.items)), options, jobs)
+    usable, exclusions = select_usable(corpus.root, surveyed, corpus.exclusions, options)
+    with explained_disk_errors(folder):
         work = folder / WORK
         work.mkdir(parents=True, exist_ok=True)
-        with locked(folder, shared=True):
+        with folder_lock(folder, shared=True):
             chunks = plan_chunks(usable, options, work)
             computed = compute_missing(chunks, options, jobs)
-            write_part(work, corpus, options, part, looks)
+            write_partition(work, corpus, options, partition, surveyed)
     left_out = len(exclusions) - len(corpus.exclusions)
-    return PartReport(str(folder), str(part), len(looks), left_out, computed)
+    return PartitionReport(str(folder), str(partition), len(surveyed), left_out, computed)
 
 
 def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
-    """Make the store that all parts together give: the bytes that one :func:`prepare` would have written.
+    """Make the store that all partitions together give: the bytes that :func:`prepare` would have written.
 
-    Raises InputError as :func:`prepare` does, and when a part is missing (the message says which).
+    Raises InputError as :func:`prepare` does, and when a partition is missing (the message says which).
     """
     folder = Path(store_folder)
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give the one that the parts were prepared into")
-    with writing(folder), locked(folder):
+    with explained_disk_errors(folder), folder_lock(folder):
         if (folder / NAME).exists() and not (folder / WORK).is_dir() and not force:
             manifest = read_manifest(folder)
             _sound(folder)
-            clean(folder, manifest)
+            remove_leftovers(folder, manifest)
             return report(folder, manifest, unchanged=True)
-        parts = read_parts(folder / WORK)
-        options = replace(parts.options, force=force)
-        items, exclusions = _choose(parts.root, parts.looks, parts.listed, options)
-        return _assemble(folder, parts.root, options, items, exclusions, jobs=None)
+        joined = read_partitions(folder / WORK)
+        options = replace(joined.options, force=force)
+        items, exclusions = _choose(joined.root, joined.surveyed, joined.listed, options)
+        return _assemble(folder, joined.root, options, items, exclusions, jobs=None)
 
 
 def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> tuple[Corpus, PrepareOptions]:
@@ -158,26 +173,26 @@ def _jobs(options: PrepareOptions) -> int:
 
 
 def _choose(
-    root: Path, looks: Sequence[Look], listed: Sequence[Exclusion], options: PrepareOptions
-) -> tuple[list[Item], list[Exclusion]]:
+    root: Path, surveyed: Sequence[SurveyedUtterance], listed: Sequence[Exclusion], options: PrepareOptions
+) -> tuple[list[SurveyedUtterance], list[Exclusion]]:
     """What goes into the store, with its split, and what does not."""
-    usable, exclusions = sort_out(root, looks, listed, options)
+    usable, exclusions = select_usable(root, surveyed, listed, options)
     if not usable:
         raise InputError(
-            f"{root}: none of {len(looks)} utterances is left; mend the corpus, or raise max_duration"
+            f"{root}: none of {len(surveyed)} utterances is left; mend the corpus, or raise max_duration"
         )
     # By letters, whatever the frontend makes of them.
     letters = (normalize_text(one.item.text, options.frontend.language) for one in usable)
     said = [one.item.split for one in usable]
     splits = split_of(letters, said, fraction=options.validation_fraction, seed=options.seed)
-    return [Item(one, split) for one, split in zip(usable, splits, strict=True)], exclusions
+    return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)], exclusions
 
 
 def _assemble(
     folder: Path,
     root: Path,
     options: PrepareOptions,
-    items: list[Item],
+    items: list[SurveyedUtterance],
     exclusions: list[Exclusion],
     *,
     jobs: int | None,
@@ -186,15 +201,15 @@ def _assemble(
 
     With ``jobs`` None nothing is computed: what is missing is an error. The folder is locked.
     """
-    fingerprint = fingerprint_of(options.shaping(), items, exclusions)
+    fingerprint = fingerprint_of(options.to_dict(), items, exclusions)
     if (folder / NAME).exists():
         existing = _existing(folder, options, fingerprint, items)
         if existing is not None:
-            clean(folder, existing)
+            remove_leftovers(folder, existing)
             return report(folder, existing, unchanged=True)
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks([item.look for item in items], options, work)
+    chunks = plan_chunks(items, options, work)
     computed = 0
     if jobs is not None:
         computed = compute_missing(chunks, options, jobs)
@@ -207,40 +222,40 @@ def _assemble(
     manifest = Manifest(
         fingerprint=fingerprint,
         history=(),
-        options=options.shaping(),
+        options=options.to_dict(),
         contract=options.contract,
         frontend=options.frontend,
-        symbols=options.symbols or Symbols.of(item.look.text for item in items),
-        speakers=tuple(sorted({item.look.item.speaker for item in items})),
+        symbols=options.symbols or Symbols.of(item.text for item in items),
+        speakers=tuple(sorted({item.item.speaker for item in items})),
         mel_mean=mean,
         mel_std=std,
         statistics_of=len(items),
         tracks=track_statistics(items, chunks, options.features.tracks),
         corpus=str(root),
         shards=(),
-        entries=Entries.of([]),
+        entries=UtteranceTable.of([]),
         exclusions=tuple(exclusions),
     )
     entries, shards = write_shards(folder, manifest, items, chunks)
     manifest = replace(manifest, shards=tuple(shards), entries=entries)
     manifest.write(folder)
-    clean(folder, manifest)
+    remove_leftovers(folder, manifest)
     return report(folder, manifest, computed=computed)
 
 
-def fingerprint_of(base: object, items: Sequence[Item], exclusions: Sequence[Exclusion]) -> str:
+def fingerprint_of(base: object, items: Sequence[SurveyedUtterance], exclusions: Sequence[Exclusion]) -> str:
     """The SHA-256 of the JSON of what a store is made from: ``base`` (plain values, which say how), what
     makes every utterance what it is, and what was left out.
     """
     sources = (
         [
-            item.look.item.id,
-            item.look.item.text,
-            item.look.item.speaker,
-            item.look.item.truncated,
-            item.look.audio,
+            item.item.id,
+            item.item.text,
+            item.item.speaker,
+            item.item.truncated,
+            item.audio,
             item.split,
-            item.look.recording.sha256,
+            item.recording.sha256,
         ]
         for item in items
     )
@@ -252,7 +267,7 @@ def fingerprint_of(base: object, items: Sequence[Item], exclusions: Sequence[Exc
 
 
 def _existing(
-    folder: Path, options: PrepareOptions, fingerprint: str, items: Sequence[Item]
+    folder: Path, options: PrepareOptions, fingerprint: str, items: Sequence[SurveyedUtterance]
 ) -> Manifest | None:
     """The finished store when it is just what is asked for; None when it is to be replaced."""
     try:
@@ -264,7 +279,7 @@ def _existing(
     if options.force:
         if manifest.fingerprint == fingerprint:
             # Its shards will be written anew under the same names, so for a while it is no store.
-            unpublish(folder)
+            withdraw_manifest(folder)
         return None
     if manifest.fingerprint != fingerprint:
         raise InputError(
@@ -281,14 +296,14 @@ def _sound(folder: Path) -> None:
         raise InputError(f"{problems[0]} (found in a finished store: --force makes it anew)")
 
 
-def _difference(manifest: Manifest, options: PrepareOptions, items: Sequence[Item]) -> str:
-    wanted = json.loads(json.dumps(options.shaping()))
+def _difference(manifest: Manifest, options: PrepareOptions, items: Sequence[SurveyedUtterance]) -> str:
+    wanted = json.loads(json.dumps(options.to_dict()))
     for name in sorted(set(wanted) | set(manifest.options)):
         before, now = manifest.options.get(name), wanted.get(name)
         if before != now:
             return f"{name} was {before!r}, is {now!r}"
     before = dict(zip(manifest.entries.id, manifest.entries.audio_sha256, strict=True))
-    now = {item.look.item.id: item.look.recording.sha256 for item in items}
+    now = {item.item.id: item.recording.sha256 for item in items}
     added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
     changed = sum(before[name] != now[name] for name in before.keys() & now.keys())
     if added or removed or changed:

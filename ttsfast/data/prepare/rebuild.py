@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.prepare.report import PrepareReport, report
-from ttsfast.data.store.folder import clean, locked, writing
+from ttsfast.data.store.folder import explained_disk_errors, folder_lock, remove_leftovers
 from ttsfast.data.store.manifest import Manifest
 from ttsfast.data.store.manifest_checks import build
 from ttsfast.data.store.shard import (
     SHARD_NAME,
     Shard,
     ShardArrays,
-    describe,
+    describe_shard,
     shard_name,
     tracks_fit,
     utterance_crc,
@@ -55,7 +55,7 @@ def rebuild(store_folder: Path | str) -> PrepareReport:
     folder = Path(store_folder)
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder; give the one that holds the shards")
-    with writing(folder), locked(folder):
+    with explained_disk_errors(folder), folder_lock(folder):
         names = sorted(path.name for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name))
         if not names:
             raise InputError(f"{folder}: no shard is there to rebuild a manifest from; run `ttsfast prepare`")
@@ -64,7 +64,7 @@ def rebuild(store_folder: Path | str) -> PrepareReport:
         # What is published can be opened.
         Store(folder, manifest, open_all(folder, manifest), verify=False)
         manifest.write(folder)
-        clean(folder, manifest)
+        remove_leftovers(folder, manifest)
         return report(folder, manifest)
 
 
@@ -80,7 +80,7 @@ def _read(path: Path, name: str) -> _Found:
         (frames, bins), (count,), (symbols,) = (places[key][0] for key in ("mel", "crc32c", "text"))
         if not frames or not count or not symbols:
             raise InputError("holds no utterance")
-        shard = describe(name, content, count, frames, symbols)
+        shard = describe_shard(name, content, count, frames, symbols)
         arrays = ShardFile.of_bytes(path, content, shard, bins, remedy=_REMEDY).arrays()
         check_seal(metadata, arrays.named())
         return _Found(shard, metadata, _columns(metadata, arrays))

@@ -1,4 +1,4 @@
-"""A look at the corpus: all that can be known of it before features are computed."""
+"""The survey of a corpus: all that can be known of it before features are computed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, count_exclusions
 from ttsfast.data.corpus.text import Symbols
 from ttsfast.data.prepare import extraction
-from ttsfast.data.prepare.extraction import Chunk, Recording
+from ttsfast.data.prepare.extraction import Chunk, RecordingInfo
 from ttsfast.data.prepare.options import PrepareOptions
 from ttsfast.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One listed utterance, looked at."""
+class SurveyedUtterance:
+    """One listed utterance, and what the survey found of it."""
 
     place: int
     """In the listing, from 0; lines that are no utterance do not count."""
@@ -26,9 +26,11 @@ class Look:
     """As the frontend left it."""
     audio: str
     """Relative to the corpus folder."""
-    recording: Recording
+    recording: RecordingInfo
     problems: tuple[Exclusion, ...]
     """Why it cannot be used; empty for a good one."""
+    split: str = ""
+    """"train" or "validation", once that is decided."""
 
 
 class CorpusFaults(InputError):
@@ -43,14 +45,16 @@ class CorpusFaults(InputError):
         )
 
 
-def look(corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: int) -> list[Look]:
-    """Look at the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
+def survey_corpus(
+    corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: int
+) -> list[SurveyedUtterance]:
+    """Read the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
     items = [corpus.items[place] for place in places]
     texts = options.frontend.batch([item.text for item in items])
     recordings = extraction.inspect(
         [item.audio for item in items], options.features, jobs, engine=options.engine
     )
-    looks = []
+    surveyed = []
     for place, item, text, recording in zip(places, items, texts, recordings, strict=True):
         problems = _text_problem(item, text, options.symbols)
         if recording.fault:
@@ -59,8 +63,8 @@ def look(corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: i
         audio = os.path.relpath(item.audio, corpus.root).replace(os.sep, "/")
         # One string in memory for both, where the front end changes nothing.
         text = item.text if text == item.text else text
-        looks.append(Look(place, item, text, audio, recording, tuple(problems)))
-    return looks
+        surveyed.append(SurveyedUtterance(place, item, text, audio, recording, tuple(problems)))
+    return surveyed
 
 
 def _text_problem(item: CorpusItem, text: str, symbols: Symbols | None) -> list[Exclusion]:
@@ -74,9 +78,9 @@ def _text_problem(item: CorpusItem, text: str, symbols: Symbols | None) -> list[
     return []
 
 
-def sort_out(
-    root: Path, looks: Sequence[Look], listed: Sequence[Exclusion], options: PrepareOptions
-) -> tuple[list[Look], list[Exclusion]]:
+def select_usable(
+    root: Path, surveyed: Sequence[SurveyedUtterance], listed: Sequence[Exclusion], options: PrepareOptions
+) -> tuple[list[SurveyedUtterance], list[Exclusion]]:
     """The usable ones, in order, and what is left out: faults of the listing (``listed``) first, then of the
     utterances, then what is too long.
 
@@ -84,7 +88,7 @@ def sort_out(
     """
     faults = list(listed)
     usable, too_long = [], []
-    for one in looks:
+    for one in surveyed:
         seconds = one.recording.frames * options.contract.hop_length / options.contract.sample_rate
         if one.problems:
             faults += one.problems
@@ -98,13 +102,13 @@ def sort_out(
     return usable, faults + too_long
 
 
-def plan_chunks(usable: Sequence[Look], options: PrepareOptions, work: Path) -> list[Chunk]:
+def plan_chunks(usable: Sequence[SurveyedUtterance], options: PrepareOptions, work: Path) -> list[Chunk]:
     """The work files of the usable utterances, in order.
 
     Cut by their place in the listing, so that every worker, whatever part of the corpus it knows, and every
     later run with other faults, cuts at the same places.
     """
-    blocks: dict[int, list[Look]] = {}
+    blocks: dict[int, list[SurveyedUtterance]] = {}
     for one in usable:
         blocks.setdefault(one.place // extraction.CHUNK, []).append(one)
     return [

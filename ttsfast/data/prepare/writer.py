@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ttsfast.data.features.statistics import STD_FLOOR, combine_moments, normalise
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.extraction import Chunk, Tracks
-from ttsfast.data.prepare.survey import Look
+from ttsfast.data.prepare.survey import SurveyedUtterance
 from ttsfast.data.store.manifest import Manifest, plain_exclusions
 from ttsfast.data.store.shard import Shard, ShardArrays, offsets, shard_name, tracks_crc, utterance_crc
-from ttsfast.data.store.shard_writer import write_shard
-from ttsfast.data.store.store import STD_FLOOR, normalise
-from ttsfast.data.store.utterance_table import Entries, Entry
+from ttsfast.data.store.shard_file import write_shard
+from ttsfast.data.store.utterance_table import Entry, UtteranceTable
 from ttsfast.errors import InputError
 from ttsfast.progress import track
 
@@ -25,35 +24,29 @@ from ttsfast.progress import track
 SHARD_FRAMES = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An utterance that goes into the store."""
-
-    look: Look
-    split: str
-
-
-def statistics(items: Sequence[Item], chunks: Sequence[Chunk]) -> tuple[np.ndarray, np.ndarray]:
+def statistics(
+    utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (C,) float32 in log units, summed in float64 over the training split only: what is
     held out must not shape what it is measured by. Deviations are at least ``STD_FLOOR``.
     """
-    chosen = np.array([item.split == "train" for item in items])
-    mean, std = extraction.combine(extraction.read_moments(chunks), chosen)
+    chosen = np.array([utterance.split == "train" for utterance in utterances])
+    mean, std = combine_moments(extraction.read_moments(chunks), chosen)
     return mean.astype(np.float32), np.maximum(std, STD_FLOOR).astype(np.float32)
 
 
 def track_statistics(
-    items: Sequence[Item], chunks: Sequence[Chunk], names: Sequence[str]
+    utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """The same of each track: mean and deviation (2,) float32, over the frames that count.
 
     Raises InputError when none does.
     """
-    chosen = np.array([item.split == "train" for item in items])
+    chosen = np.array([utterance.split == "train" for utterance in utterances])
     found = {}
     for name in names:
         try:
-            mean, std = extraction.combine(extraction.read_moments(chunks, name), chosen)
+            mean, std = combine_moments(extraction.read_moments(chunks, name), chosen)
         except ValueError as error:
             raise InputError(
                 f"no frame of the training split counts for its {name}; prepare without --{name}"
@@ -63,33 +56,33 @@ def track_statistics(
 
 
 def write_shards(
-    folder: Path, manifest: Manifest, items: Sequence[Item], chunks: Sequence[Chunk]
-) -> tuple[Entries, list[Shard]]:
-    """Write the shards of ``items`` after those that ``manifest`` has; returns what is to be added to it.
+    folder: Path, manifest: Manifest, utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk]
+) -> tuple[UtteranceTable, list[Shard]]:
+    """Write the shards of ``utterances`` after those that ``manifest`` has; returns what is to be added.
 
-    All but its shards and entries must be as it will be published: every shard carries it. Chunks hold the
-    items' log-mels, in the same order. One chunk and one shard are in memory at a time.
+    All but its shards and entries must be as it will be published: every shard carries it. ``chunks`` hold
+    the log-mels, in the same order. One chunk and one shard are in memory at a time.
     """
-    entries: list[Entries] = []
+    entries: list[UtteranceTable] = []
     shards: list[Shard] = []
-    sizes = _sizes([item.look.recording.frames for item in items])
+    sizes = _sizes([utterance.recording.frames for utterance in utterances])
     first = len(manifest.shards)
-    ready = _normalised(items, chunks, manifest)
+    ready = _normalised(utterances, chunks, manifest)
     read_from = chunks if manifest.tracks else []
     found = (one for chunk in read_from for one in extraction.read_tracks(chunk, list(manifest.tracks)))
     for number, size in enumerate(track(sizes, "writing shards", total=len(sizes)), start=first):
         beside = _joined(manifest, list(islice(found, size)))
         members, arrays = _gather(islice(ready, size), manifest, number, beside)
-        about = _about(manifest, members, number, first, len(sizes))
-        shards.append(write_shard(folder / shard_name(manifest.fingerprint, number), arrays, about))
-        entries.append(Entries.of(members))
+        metadata = _shard_metadata(manifest, members, number, first, len(sizes))
+        shards.append(write_shard(folder / shard_name(manifest.fingerprint, number), arrays, metadata))
+        entries.append(UtteranceTable.of(members))
         # Else it would still be there while the next one is gathered.
         del arrays
-    return Entries.join(entries), shards
+    return UtteranceTable.join(entries), shards
 
 
 def _gather(
-    ready: Iterable[tuple[Item, np.ndarray]],
+    ready: Iterable[tuple[SurveyedUtterance, np.ndarray]],
     manifest: Manifest,
     number: int,
     beside: Mapping[str, np.ndarray],
@@ -100,11 +93,11 @@ def _gather(
     mels: list[np.ndarray] = []
     texts: list[np.ndarray] = []
     members: list[Entry] = []
-    for item, mel in ready:
-        text = manifest.symbols.encode(item.look.text, f"utterance {item.look.item.id!r}")
+    for utterance, mel in ready:
+        text = manifest.symbols.encode(utterance.text, f"utterance {utterance.item.id!r}")
         text = text.astype(np.int32)
         place = (number, sum(map(len, mels)), sum(map(len, texts)))
-        members.append(_entry(item, mel, text, manifest, place))
+        members.append(_entry(utterance, mel, text, manifest, place))
         mels.append(mel)
         texts.append(text)
     arrays = ShardArrays(
@@ -140,41 +133,44 @@ def _sizes(frames: Sequence[int]) -> list[int]:
 
 
 def _normalised(
-    items: Sequence[Item], chunks: Sequence[Chunk], manifest: Manifest
-) -> Iterator[tuple[Item, np.ndarray]]:
-    remaining = iter(items)
+    utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk], manifest: Manifest
+) -> Iterator[tuple[SurveyedUtterance, np.ndarray]]:
+    remaining = iter(utterances)
     for chunk in chunks:
         for log_mel in extraction.read_chunk(chunk):
-            item = next(remaining)
+            utterance = next(remaining)
             mel = normalise(log_mel, manifest.mel_mean, manifest.mel_std)
             if not np.isfinite(mel).all():
-                raise InputError(f"{item.look.item.audio}: its features exceed float16; remove it")
-            yield item, mel
+                raise InputError(f"{utterance.item.audio}: its features exceed float16; remove it")
+            yield utterance, mel
 
 
 def _entry(
-    item: Item, mel: np.ndarray, text: np.ndarray, manifest: Manifest, place: tuple[int, int, int]
+    utterance: SurveyedUtterance,
+    mel: np.ndarray,
+    text: np.ndarray,
+    manifest: Manifest,
+    place: tuple[int, int, int],
 ) -> Entry:
-    look = item.look
     shard, offset, text_offset = place
     return Entry(
-        id=look.item.id,
-        text=look.text,
-        speaker=manifest.speakers.index(look.item.speaker),
-        split=item.split,
+        id=utterance.item.id,
+        text=utterance.text,
+        speaker=manifest.speakers.index(utterance.item.speaker),
+        split=utterance.split,
         frames=len(mel),
         symbols=len(text),
         shard=shard,
         offset=offset,
         text_offset=text_offset,
         crc32c=utterance_crc(mel, text),
-        truncated=look.item.truncated,
-        audio=look.audio,
-        audio_sha256=look.recording.sha256,
+        truncated=utterance.item.truncated,
+        audio=utterance.audio,
+        audio_sha256=utterance.recording.sha256,
     )
 
 
-def _about(
+def _shard_metadata(
     manifest: Manifest, members: Sequence[Entry], number: int, first: int, shards: int
 ) -> dict[str, Any]:
     """A shard's metadata: with its arrays, all that the manifest says of its utterances and of the store."""
@@ -183,7 +179,7 @@ def _about(
         "number": number,
         "first": first,
         "shards": shards,
-        "store": manifest.common(),
+        "store": manifest.store_metadata(),
         # They may be many, and one shard of those written together suffices.
         "exclusions": plain_exclusions(manifest.exclusions) if number == first else None,
         "entries": {name: [getattr(entry, name) for entry in members] for name in names},

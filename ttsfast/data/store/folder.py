@@ -28,7 +28,7 @@ _NO_PLACE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EEXIST}
 
 def check_folder(folder: Path) -> None:
     """Refuse to write below a file, or among files that are not ours; makes nothing."""
-    with writing(folder):
+    with explained_disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: is a file; give a folder for the store")
         for path in (folder, *folder.parents):
@@ -76,7 +76,7 @@ def _ours(name: str) -> bool:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def explained_disk_errors(folder: Path) -> Iterator[None]:
     """Turn what the system says of a full disk or a folder that is not to be written to into one line.
 
     Other errors of the system pass: they are no one's input.
@@ -109,7 +109,7 @@ def _one_line(error: OSError) -> str:
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def folder_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """One preparation at a time, or several workers that keep to parts of their own (``shared``).
 
     The lock is the system's, so a killed process leaves none behind.
@@ -125,13 +125,13 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def unpublish(folder: Path) -> None:
+def withdraw_manifest(folder: Path) -> None:
     """Take a store's manifest away: for a while the folder holds no store."""
     (folder / NAME).unlink()
     fsync_folder(folder)
 
 
-def clean(folder: Path, manifest: Manifest) -> None:
+def remove_leftovers(folder: Path, manifest: Manifest) -> None:
     """Remove what interrupted runs and a replaced store have left.
 
     The work goes as a whole: a part of it that is left would be taken for the beginning of another.

@@ -18,9 +18,9 @@ import numpy as np
 from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract
-from ttsfast.data.store.json_pieces import list_pieces
+from ttsfast.data.store.json_values import list_pieces
 from ttsfast.data.store.shard import Shard
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.files import atomic_write
 
 NAME = "manifest.json"
@@ -52,13 +52,13 @@ class Manifest:
     corpus: str
     """The corpus folder when the store was prepared."""
     shards: tuple[Shard, ...]
-    entries: Entries
+    entries: UtteranceTable
     exclusions: tuple[Exclusion, ...]
     tracks: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Those of ``tracks.NAMES`` that the store holds, in that order: mean and deviation (2,) float32 over the
     frames of the training split, of pitch over the voiced ones"""
 
-    def common(self) -> dict[str, Any]:
+    def store_metadata(self) -> dict[str, Any]:
         """What is said of the store as a whole, in plain values: every shard carries it too."""
         return {
             "format": FORMAT,
@@ -93,7 +93,7 @@ class Manifest:
         """The file's content up to its seal: a line for each key, long ones in several pieces."""
         shards = [{field.name: getattr(s, field.name) for field in fields(Shard)} for s in self.shards]
         yield "{\n"
-        for name, value in {**self.common(), "shards": shards}.items():
+        for name, value in {**self.store_metadata(), "shards": shards}.items():
             yield f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)},\n"
         before = '"entries": {'
         for name, column in self.entries.columns():

@@ -11,10 +11,10 @@ from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
-from ttsfast.data.store.json_fields import LARGEST, Fields, all_are
+from ttsfast.data.store.json_values import LARGEST, Fields, all_are
 from ttsfast.data.store.manifest import FORMAT, SPLITS, VERSION, Manifest
 from ttsfast.data.store.shard import SHARD_NAME, Shard
-from ttsfast.data.store.utterance_table import NUMBER_COLUMNS, TEXT_COLUMNS, Entries
+from ttsfast.data.store.utterance_table import NUMBER_COLUMNS, TEXT_COLUMNS, UtteranceTable
 from ttsfast.errors import InputError
 
 
@@ -79,7 +79,7 @@ def _shard(value: Any) -> Shard:
     return Shard(name=name, sha256=_hex(item.text("sha256"), "shards: sha256"), **counts)
 
 
-def _entries(table: Fields, speakers: int, shards: tuple[Shard, ...]) -> Entries:
+def _entries(table: Fields, speakers: int, shards: tuple[Shard, ...]) -> UtteranceTable:
     columns: dict[str, Any] = {name: table.texts(name) for name in TEXT_COLUMNS}
     columns |= {name: table.counts(name) for name in NUMBER_COLUMNS}
     columns["truncated"] = table.sequence("truncated")
@@ -87,7 +87,7 @@ def _entries(table: Fields, speakers: int, shards: tuple[Shard, ...]) -> Entries
         raise InputError("entries: the columns differ in length")
     if not all_are(bool, columns["truncated"]):
         raise InputError("entries: truncated holds something other than true and false")
-    entries = Entries(columns)
+    entries = UtteranceTable(columns)
     if not entries.id or len(set(entries.id)) != len(entries.id):
         raise InputError("entries: there are none, or an id stands twice")
     if not set(entries.split) <= set(SPLITS):
@@ -107,7 +107,7 @@ def _entries(table: Fields, speakers: int, shards: tuple[Shard, ...]) -> Entries
     return entries
 
 
-def _check_tiling(entries: Entries, shards: tuple[Shard, ...]) -> None:
+def _check_tiling(entries: UtteranceTable, shards: tuple[Shard, ...]) -> None:
     """Utterances fill every shard exactly, in order: none overlaps another or leaves the file."""
     if np.any(np.diff(entries.shard) < 0):
         raise InputError("entries: not in the order of the shards")

@@ -117,7 +117,7 @@ def shard_name(fingerprint: str, number: int) -> str:
     return f"mel-{fingerprint[:12]}-{number:05d}.safetensors"
 
 
-def describe(name: str, content: bytes, utterances: int, frames: int, symbols: int) -> Shard:
+def describe_shard(name: str, content: bytes, utterances: int, frames: int, symbols: int) -> Shard:
     """What a manifest says of a shard file of this content."""
     head = 8 + int.from_bytes(content[:8], "little")
     return Shard(

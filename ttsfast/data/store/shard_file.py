@@ -1,4 +1,4 @@
-"""A shard's file, open for reading."""
+"""A shard's file: written whole, and open for reading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,24 @@ from ttsfast.data.store.shard import (
     TYPES,
     Shard,
     ShardArrays,
+    describe_shard,
     offsets,
 )
-from ttsfast.data.store.shard_header import check_seal, index_names, parse_header, parse_metadata
+from ttsfast.data.store.shard_header import check_seal, index_names, parse_header, parse_metadata, sealed
 from ttsfast.errors import InputError
+from ttsfast.files import atomic_write
+
+
+def write_shard(path: Path, arrays: ShardArrays, metadata: Mapping[str, Any]) -> Shard:
+    """Write a shard atomically; ``metadata`` are plain values, sealed against change."""
+    from safetensors.numpy import save
+
+    tensors = {name: np.ascontiguousarray(array, TYPES[name]) for name, array in arrays.named().items()}
+    # One metadata key: the library keeps several in no fixed order, and the bytes must not vary.
+    content = save(tensors, metadata={"ttsfast": sealed(metadata, tensors)})
+    with atomic_write(path) as handle:
+        handle.write(content)
+    return describe_shard(path.name, content, len(arrays.crc32c), len(tensors["mel"]), len(tensors["text"]))
 
 
 class ShardFile:

@@ -96,18 +96,18 @@ def check_seal(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
 
     With every utterance's own checksum that accounts for each byte that means something, without a manifest.
     """
-    about = {name: value for name, value in metadata.items() if name != "sha256"}
-    if metadata.get("sha256") != _seal(about, arrays):
+    unsealed = {name: value for name, value in metadata.items() if name != "sha256"}
+    if metadata.get("sha256") != _seal(unsealed, arrays):
         raise InputError("its metadata or its index do not fit their hash")
 
 
-def sealed(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """The metadata of a shard as JSON: ``about``, plain values, with the hash of it and of the index."""
-    return json.dumps({**about, "sha256": _seal(about, tensors)}, ensure_ascii=False)
+def sealed(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """The metadata of a shard as JSON: ``metadata``, plain values, with the hash of it and of the index."""
+    return json.dumps({**metadata, "sha256": _seal(metadata, tensors)}, ensure_ascii=False)
 
 
-def _seal(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def _seal(metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in index_names(tensors):
         digest.update(np.ascontiguousarray(tensors[name], TYPES[name]).tobytes())
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,16 @@ import numpy as np
 
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract, silence_level
+from ttsfast.data.features.statistics import normalise
 from ttsfast.data.store.manifest import NAME, SPLITS, Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
+from ttsfast.data.store.recordings import Recordings
 from ttsfast.data.store.shard import REMEDY, tracks_crc, utterance_crc
 from ttsfast.data.store.shard_file import ShardFile, check_index
 from ttsfast.data.store.utterance import Utterance
-from ttsfast.data.store.utterance_table import Entries
+from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
-
-STD_FLOOR = 0.01
-"""Log units. A bin that never moves (above the recordings' band, say) has a deviation of 0; divided by this
-instead it is 0 throughout the store, and what a model makes of it moves the log-mel by next to nothing."""
-
-
-def normalise(log_mel: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Log-mels (T, C) float32 in units of the corpus statistics (C,) float32, as stored: (T, C) float16; Inf
-    where that does not reach.
-    """
-    with np.errstate(over="ignore"):
-        return ((log_mel - mean) / std).astype(np.float16)
 
 
 class Store:
@@ -41,7 +30,13 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | str, manifest: Manifest, shards: list[ShardFile], *, verify: bool
+        self,
+        path: Path | str,
+        manifest: Manifest,
+        shards: list[ShardFile],
+        *,
+        verify: bool,
+        recordings: Recordings | None = None,
     ) -> None:
         """Use :meth:`open`."""
         self.path = path
@@ -50,6 +45,8 @@ class Store:
         """Open, in the manifest's order."""
         self.verify = verify
         """Whether an utterance's checksum is compared when it is first read."""
+        self.recordings = recordings
+        """What mels are computed from at every read; None: they are the stored ones."""
         # Two threads that read an utterance for the first time at once both check it, which is harmless.
         self._checked = np.full(len(manifest.entries), not verify)
         self._tracks_checked = self._checked.copy()
@@ -86,31 +83,27 @@ class Store:
                 store's own contract and statistics.
             corpus: for "on_the_fly": the corpus folder, when it is no longer where the store was prepared.
             cache: for an address: the local folder that its shards are fetched to, once;
-                :func:`ttsfast.data.store.cache.default_folder` when None.
+                :func:`ttsfast.data.store.remote.default_cache` when None.
             cache_limit: for an address: bytes that the cache may hold; None: no limit.
 
         Raises:
             InputError: there is no complete store, or a file of it is damaged; or an address cannot be read,
                 or the cache not be written.
         """
-        opener: Callable[..., Store] = Store
-        if features == "on_the_fly":
-            from ttsfast.data.store.on_the_fly import OnTheFlyStore
-
-            opener = partial(OnTheFlyStore, corpus=corpus)
-        elif features != "stored":
+        if features not in ("stored", "on_the_fly"):
             raise InputError(f"features is {features!r}, must be 'stored' or 'on_the_fly'")
+        place: Path | str
         if is_address(path):
-            from ttsfast.data.store.cache import open_shards
+            from ttsfast.data.store.remote import open_shards
 
-            manifest, shards = open_shards(str(path), cache, cache_limit, in_memory=not memory_map)
-            store = opener(str(path), manifest, shards, verify=verify)
+            place = str(path)
+            manifest, shards = open_shards(place, cache, cache_limit, in_memory=not memory_map)
         else:
-            folder = Path(path)
-            manifest = read_manifest(folder)
-            store = opener(
-                folder, manifest, open_all(folder, manifest, in_memory=not memory_map), verify=verify
-            )
+            place = Path(path)
+            manifest = read_manifest(place)
+            shards = open_all(place, manifest, in_memory=not memory_map)
+        recordings = Recordings(place, manifest, corpus) if features == "on_the_fly" else None
+        store = cls(place, manifest, shards, verify=verify, recordings=recordings)
         store._reopen = {
             "path": path,
             "memory_map": memory_map,
@@ -140,6 +133,8 @@ class Store:
         if not -len(self) <= index < len(self):
             raise IndexError(f"utterance {index} of {len(self)}")
         mel, text = self._stored(index)
+        if self.recordings is not None:
+            mel = self.recordings.mel(index)
         return Utterance(
             id=entries.id[index],
             text=text.astype(np.int64),
@@ -194,7 +189,7 @@ class Store:
             raise InputError(f"{what}: a symbol id is not from 1 to {len(self.symbols) - 1}; {REMEDY}")
 
     @property
-    def entries(self) -> Entries:
+    def entries(self) -> UtteranceTable:
         """A sequence of ``Entry``, kept as columns."""
         return self.manifest.entries
 

@@ -43,7 +43,7 @@ TEXT_COLUMNS = ("id", "text", "split", "audio", "audio_sha256")
 NUMBER_COLUMNS = ("speaker", "frames", "symbols", "shard", "offset", "text_offset", "crc32c")
 
 
-class Entries(Sequence[Entry]):
+class UtteranceTable(Sequence[Entry]):
     """A sequence of :class:`Entry` kept as columns: ``entries.frames`` is an (n,) int64 array, ``entries.id``
     a list of str.
     """
@@ -70,13 +70,13 @@ class Entries(Sequence[Entry]):
         self.truncated = np.asarray(columns["truncated"], dtype=bool)
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Entries:
+    def of(cls, entries: Iterable[Entry]) -> UtteranceTable:
         """From single entries."""
         rows = list(entries)
         return cls({field.name: [getattr(row, field.name) for row in rows] for field in fields(Entry)})
 
     @classmethod
-    def join(cls, parts: Sequence[Entries]) -> Entries:
+    def join(cls, parts: Sequence[UtteranceTable]) -> UtteranceTable:
         """All of ``parts`` (one at least), one behind the other."""
         columns: dict[str, Any] = {
             name: list(chain(*(getattr(p, name) for p in parts))) for name in TEXT_COLUMNS

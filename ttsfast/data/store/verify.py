@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.corpus.split import text_key
-from ttsfast.data.features.tracks import meant
+from ttsfast.data.features.statistics import STD_FLOOR
+from ttsfast.data.features.tracks import statistics_values
 from ttsfast.data.store.manifest import Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.shard import REMEDY, Shard, tracks_fit, utterance_crc
 from ttsfast.data.store.shard_file import ShardFile, check_index
 from ttsfast.data.store.shard_header import check_seal
-from ttsfast.data.store.store import STD_FLOOR
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
@@ -161,7 +161,7 @@ def _check_content(shard: ShardFile, manifest: Manifest, number: int, sums: _Sum
             values = getattr(arrays, name)[frames]
             if not (np.isfinite(values) & (values >= 0)).all():
                 yield f"{what}: its {name} holds something other than numbers from 0 up; {REMEDY}"
-            total += _Moments.of_track(meant(name, values))
+            total += _Moments.of_track(statistics_values(name, values))
         if not np.isfinite(own.mel.sum).all():
             yield f"{what}: holds NaN or Inf; {REMEDY}"
         elif entry.split == "train" and index < manifest.statistics_of:

@@ -13,7 +13,7 @@ from ttsfast.data.features.tracks import NAMES
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.errors import InputError
 
-Item = Utterance | Mapping[str, Any] | Sequence[Any]
+UtteranceLike = Utterance | Mapping[str, Any] | Sequence[Any]
 """An utterance; a mapping with ``text`` and ``mel`` and, as one likes, ``id``, ``speaker``, ``truncated``,
 ``pitch`` and ``energy``; or a tuple ``(text, mel)`` or ``(text, mel, speaker)``. Arrays may be numpy's or
 torch's, text also a list."""
@@ -23,11 +23,11 @@ _NEEDED = ("text", "mel")
 _FORMS = "an Utterance, a mapping with text and mel, or a tuple (text, mel) or (text, mel, speaker)"
 
 
-def as_utterance(item: Item, place: int) -> Utterance:
+def as_utterance(item: UtteranceLike, place: int) -> Utterance:
     """An item in any of its forms as an :class:`Utterance` with numpy arrays.
 
     Args:
-        item: see ``Item``.
+        item: see :data:`UtteranceLike`.
         place: in the batch; its id where it has none.
 
     Raises:
