@@ -87,6 +87,8 @@ MUTATIONS = {
     "version": set_field("version", 1),
     "version type": set_field("version", True),
     "fingerprint": set_field("fingerprint", "12"),
+    "endless option": set_field("options", "max_duration", float("1e999")),
+    "unspeakable option": set_field("options", "layout", "\ud800"),
     "no contract": drop("contract"),
     "contract key": drop("contract", "n_fft"),
     "contract bins": set_field("contract", "n_mels", 11),

@@ -44,8 +44,8 @@ def rewrite(folder: Path, change: Any, *, checksums: bool = True) -> None:
             mel = arrays["mel"][arrays["mel_offsets"][i] : arrays["mel_offsets"][i + 1]]
             text = arrays["text"][arrays["text_offsets"][i] : arrays["text_offsets"][i + 1]]
             arrays["crc32c"][i] = utterance_crc(mel, text)
-    about = {name: value for name, value in opened.metadata.items() if name != "sha256"}
-    written = write_shard(folder / shard.name, ShardArrays(**arrays), about)
+    metadata = {name: value for name, value in opened.metadata.items() if name != "sha256"}
+    written = write_shard(folder / shard.name, ShardArrays(**arrays), metadata)
     body = manifest_body(folder)
     body["shards"][0] = vars(written)
     if checksums:

@@ -17,7 +17,7 @@ import numpy as np
 from ttsfast.data.prepare.report import PrepareReport, report
 from ttsfast.data.store.folder import explained_disk_errors, folder_lock, remove_leftovers
 from ttsfast.data.store.manifest import Manifest
-from ttsfast.data.store.manifest_checks import build
+from ttsfast.data.store.manifest_checks import manifest_from_dict
 from ttsfast.data.store.shard import (
     SHARD_NAME,
     Shard,
@@ -38,7 +38,7 @@ _REMEDY = "restore this file from a copy, or prepare the store again with `ttsfa
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SoundShard:
     """A sound shard: what the manifest needs of it."""
 
     shard: Shard
@@ -68,7 +68,7 @@ def rebuild(store_folder: Path | str) -> PrepareReport:
         return report(folder, manifest)
 
 
-def _read(path: Path, name: str) -> _Found:
+def _read(path: Path, name: str) -> _SoundShard:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -83,7 +83,7 @@ def _read(path: Path, name: str) -> _Found:
         shard = describe_shard(name, content, count, frames, symbols)
         arrays = ShardFile.of_bytes(path, content, shard, bins, remedy=_REMEDY).arrays()
         check_seal(metadata, arrays.named())
-        return _Found(shard, metadata, _columns(metadata, arrays))
+        return _SoundShard(shard, metadata, _columns(metadata, arrays))
     except InputError as error:
         text = str(error).removeprefix(f"{path}: ").removesuffix(f"; {_REMEDY}")
         raise InputError(f"{path}: {text}; {_REMEDY}") from error
@@ -117,7 +117,7 @@ def _columns(metadata: Mapping[str, Any], arrays: ShardArrays) -> dict[str, list
     }
 
 
-def _join(folder: Path, found: Mapping[str, _Found]) -> Manifest:
+def _join(folder: Path, found: Mapping[str, _SoundShard]) -> Manifest:
     """The one manifest that the shards are of."""
     try:
         stores = {_store(one)["fingerprint"]: _store(one) for one in found.values()}
@@ -132,7 +132,7 @@ def _join(folder: Path, found: Mapping[str, _Found]) -> Manifest:
         for one in chain:
             for name, values in one.columns.items():
                 columns.setdefault(name, []).extend(values)
-        return build(
+        return manifest_from_dict(
             stores[newest]
             | {
                 "shards": [vars(one.shard) for one in chain],
@@ -146,11 +146,11 @@ def _join(folder: Path, found: Mapping[str, _Found]) -> Manifest:
         raise InputError(f"{folder}: its shards' metadata is not a store's ({error!r}); {_REMEDY}") from error
 
 
-def _store(one: _Found) -> dict[str, Any]:
+def _store(one: _SoundShard) -> dict[str, Any]:
     return one.metadata["store"]
 
 
-def _of(one: _Found) -> str:
+def _of(one: _SoundShard) -> str:
     return _store(one)["fingerprint"]
 
 
@@ -165,7 +165,7 @@ def _newest(folder: Path, stores: Mapping[str, Mapping[str, Any]]) -> str:
     return ends[0]
 
 
-def _generation(folder: Path, found: Mapping[str, _Found], fingerprint: str) -> list[_Found]:
+def _generation(folder: Path, found: Mapping[str, _SoundShard], fingerprint: str) -> list[_SoundShard]:
     """The shards that were written together, in order."""
     mine = {one.metadata["number"]: one for one in found.values() if _of(one) == fingerprint}
     if not mine:

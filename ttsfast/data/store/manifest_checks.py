@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ from ttsfast.data.store.utterance_table import NUMBER_COLUMNS, TEXT_COLUMNS, Utt
 from ttsfast.errors import InputError
 
 
-def build(values: Any) -> Manifest:
+def manifest_from_dict(values: Any) -> Manifest:
     """A manifest from plain values; raises InputError, without a file's name, where one cannot be."""
     top = Fields(values, "the manifest")
     if top.text("format") != FORMAT:
@@ -43,7 +44,7 @@ def build(values: Any) -> Manifest:
     return Manifest(
         fingerprint=_hex(top.text("fingerprint"), "fingerprint"),
         history=tuple(_hex(value, "history") for value in top.texts("history")),
-        options=dict(top.mapping("options")),
+        options=_options(top),
         contract=contract,
         frontend=TextFrontend.from_dict(top.mapping("frontend")),
         symbols=symbols,
@@ -60,6 +61,16 @@ def build(values: Any) -> Manifest:
             for item in (Fields(e, "exclusions") for e in top.sequence("exclusions"))
         ),
     )
+
+
+def _options(top: Fields) -> dict[str, Any]:
+    """Whatever they are, they must stand in the manifest that an append or a rebuild writes."""
+    options = top.mapping("options")
+    try:
+        json.dumps(options, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"options hold what JSON cannot say ({error})") from error
+    return options
 
 
 def _moments(statistics: Fields, name: str) -> np.ndarray:

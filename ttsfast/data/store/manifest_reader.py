@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.store.manifest import NAME, Manifest
-from ttsfast.data.store.manifest_checks import build
+from ttsfast.data.store.manifest_checks import manifest_from_dict
 from ttsfast.data.store.shard import REMEDY
 from ttsfast.data.store.utterance_table import NUMBER_COLUMNS
 from ttsfast.errors import InputError
@@ -45,7 +45,7 @@ def parse_manifest(content: bytes, path: Path | str) -> Manifest:
         values = json.loads(rest, object_pairs_hook=_unique, parse_constant=_no_constant)
         if columns:
             values["entries"] |= columns
-        return build(values)
+        return manifest_from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}; {REMEDY}") from error
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
