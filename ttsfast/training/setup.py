@@ -10,8 +10,9 @@ import torch
 from ttsfast.config import Config
 from ttsfast.data.loading.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
 from ttsfast.data.loading.device_loader import DeviceLoader
-from ttsfast.data.loading.loader import MelLoader, select
+from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan_loader import select
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.losses.backend import unavailable

@@ -18,8 +18,9 @@ from batcher_cases import assert_all_same, needs_native
 from small_corpus import prepare_small, write_corpus
 
 from ttsfast.data.loading.batch import Batch, Utterance
-from ttsfast.data.loading.loader import MelLoader, select
+from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan_loader import select
 from ttsfast.data.store.store import Store
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError

@@ -5,68 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
-from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.batcher import BatchFormat, open_batcher
-from ttsfast.data.loading.plan import BatchPlan, Cursor
+from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.loading.plan_loader import PlanLoader
 from ttsfast.data.store.store import Store
 from ttsfast.devices import available_cores
-from ttsfast.errors import InputError
 
 
-def select(
-    store: Store, split: str, max_mel_frames: int | None = None, max_text_length: int | None = None
-) -> tuple[np.ndarray, list[Exclusion]]:
-    """The utterances of a split within the limits, ascending (m,) int64, and the rest, each with its reason.
-
-    Raises InputError when no utterance is left, or when the split has none to begin with.
-    """
-    indices = store.indices(split)
-    if not len(indices):
-        raise InputError(
-            f"{store.path}: its {split} split has no utterance; prepare it again from more distinct texts, "
-            "with another --validation-fraction, or with other ids in the corpus's validation.txt"
-        )
-    keep = np.ones(len(indices), dtype=bool)
-    exclusions = []
-    for name, limit, lengths, unit in (
-        ("max_mel_frames", max_mel_frames, store.frames[indices], "frames"),
-        ("max_text_length", max_text_length, store.text_lengths[indices], "symbols"),
-    ):
-        if limit is None:
-            continue
-        for place in np.flatnonzero(keep & (lengths > limit)):
-            detail = f"{lengths[place]} {unit}, {name} is {limit}"
-            exclusions.append(Exclusion(id=store.entries.id[indices[place]], reason=name, detail=detail))
-        keep &= lengths <= limit
-    if not keep.any():
-        raise InputError(
-            f"{store.path}: no {split} utterance of {len(indices)} is left within max_mel_frames "
-            f"{max_mel_frames} and max_text_length {max_text_length}; raise the limits, or prepare more data"
-        )
-    return indices[keep], exclusions
-
-
-def plan_of_split(
-    store: Store, split: str, max_mel_frames: int | None, max_text_length: int | None, **options: Any
-) -> tuple[BatchPlan, list[Exclusion]]:
-    """A plan of what :func:`select` leaves of a split, and what it left out; ``options`` are BatchPlan's."""
-    indices, exclusions = select(store, split, max_mel_frames, max_text_length)
-    return BatchPlan(store.frames, indices, speakers=store.entries.speaker, **options), exclusions
-
-
-class MelLoader:
-    """An endless stream of batches with a position; iterating gives the rest of the current epoch.
-
-    Threads make the next batches of the plan, a bounded number ahead and on into the next epoch, while the
+class MelLoader(PlanLoader):
+    """Threads make the next batches of the plan, a bounded number ahead and on into the next epoch, while the
     consumer works; the bytes of a batch do not depend on how many there are. The memory of a batch is used
     again only when nothing refers to any of its tensors: keep as many batches as you like, each costs its
     memory. On CUDA the next batch is copied while this one is computed.
@@ -111,11 +64,8 @@ class MelLoader:
             raise ValueError(f"num_workers is {num_workers}, must be 0 or more")
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
             raise ValueError(f"dtype is {dtype}, must be torch.float32, torch.bfloat16 or torch.float16")
-        self.store, self.plan = store, plan
-        self.exclusions: list[Exclusion] = []
-        """What :meth:`open` left out for its length."""
-        self.wait_seconds = 0.0
-        """How long the consumer has waited for batches so far."""
+        super().__init__(plan)
+        self.store = store
         self._device = None if device is None else torch.device(device)
         on_cuda = self._device is not None and self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if on_cuda else None
@@ -127,7 +77,6 @@ class MelLoader:
             backend,
             (*plan.largest(), int(store.text_lengths[plan.indices].max())),
         )
-        self._cursor = Cursor(plan)
         # The next batch to hand to the batcher, and those that it has and that were not delivered.
         self._submitted = self._cursor.place
         self._pending = 0
@@ -138,85 +87,20 @@ class MelLoader:
         self._process = os.getpid()
 
     @classmethod
-    def open(
-        cls,
-        store: Store | Path | str,
-        split: str = "train",
-        *,
-        batch_size: int,
-        seed: int = 0,
-        frame_budget: int | None = None,
-        speaker_balance: float = 0.0,
-        rank: int = 0,
-        world_size: int = 1,
-        max_mel_frames: int | None = None,
-        max_text_length: int | None = None,
-        tail_frames: int = 8,
-        pad_to_multiple: int = 8,
-        **delivery: Any,
-    ) -> MelLoader:
-        """A loader over one split; what the length limits leave out is in ``exclusions``.
-
-        ``delivery`` are further arguments of :class:`MelLoader`.
-        """
-        opened = store if isinstance(store, Store) else Store.open(store)
-        padding: dict[str, Any] = {"tail_frames": tail_frames, "pad_to_multiple": pad_to_multiple}
-        plan, exclusions = plan_of_split(
-            opened,
-            split,
-            max_mel_frames,
-            max_text_length,
-            batch_size=batch_size,
-            seed=seed,
-            frame_budget=frame_budget,
-            speaker_balance=speaker_balance,
-            rank=rank,
-            world_size=world_size,
-            **padding,
-        )
-        loader = cls(opened, plan, **padding, **delivery)
-        loader.exclusions = exclusions
-        return loader
-
-    def __len__(self) -> int:
-        """Batches in the current epoch."""
-        return len(self._cursor.batches(self._cursor.place[0]))
-
-    def __iter__(self) -> Iterator[Batch]:
-        """The batches of the current epoch that have not been delivered yet.
-
-        Raises InputError, naming the utterance, where one cannot be read; the position stays at its batch.
-        """
-        epoch = self._cursor.place[0]
-        while self._cursor.place[0] == epoch:
-            yield self._next()
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch lies: {"epoch", "position"}."""
-        return self._cursor.state_dict()
+    def _over(cls, store: Store, plan: BatchPlan, **delivery: Any) -> MelLoader:
+        return cls(store, plan, **delivery)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seek. Raises InputError for a state that is not of this plan."""
         self._refuse_after_a_fork()
         self._settled = False
-        self._cursor.load_state_dict(state)
+        super().load_state_dict(state)
 
     def close(self) -> None:
         """Stop the threads; a batch being made is finished first. The loader cannot be used afterwards; what
         it delivered can.
         """
         self._batcher.close()
-
-    def __enter__(self) -> MelLoader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _next(self) -> Batch:
         self._refuse_after_a_fork()
