@@ -101,11 +101,6 @@ def test_what_is_for_one_process_says_so_under_torchrun(command: str) -> None:
     )
 
 
-def test_an_append_in_parts_is_refused(tmp_path: Path) -> None:
-    said = failure("append", str(tmp_path), str(tmp_path), "--shard", "1/2")
-    assert said.startswith("--shard 1/2: an append is one process's work")
-
-
 def test_verify_does_not_advise_to_prepare_what_cannot_be_reached(tmp_path: Path) -> None:
     assert failure("verify", f"file://{tmp_path}/none") == (
         f"file://{tmp_path}/none: 1 problem, listed above with what to do about it"

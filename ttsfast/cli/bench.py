@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast.cli.options import AsJson, Device
 from ttsfast.errors import InputError
 
 bench = typer.Typer(help="Measure speed, after checking that the results are right.", no_args_is_help=True)
 
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Output = Annotated[
     Path | None, typer.Option(help="Also write the JSON to this file.", callback=lambda path: _writable(path))
 ]

@@ -1,8 +1,7 @@
-"""The commands that use a trained voice."""
+"""The commands that measure and use a trained voice."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,19 +9,40 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast.cli.options import AsJson, Device, print_json, refuse_several
 from ttsfast.errors import InputError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 VoicePath = Annotated[Path, typer.Argument(help="A run folder, one of its checkpoints, or an exported file.")]
 SPEECH, VOICE_FILE, PIPE = Path("speech"), Path("voice.onnx"), Path("-")
 BROKEN_PIPE = 141
 """128 + SIGPIPE: what a shell reports of any program whose reader has gone."""
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to ``app``."""
-    for command in (synth, export):
-        app.command()(command)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write; the run folder.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store, a folder or an address; the run's own.")
+    ] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Recordings, to play in the report.")] = None,
+    split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a voice on held-out data; writes metrics.json and report.html.
+
+    Example: ttsfast evaluate runs/voice
+    """
+    refuse_several("evaluate")
+    from ttsfast.evaluation.run import evaluate_run
+    from ttsfast.progress import console
+
+    result = evaluate_run(run, output=output, store=store, corpus=corpus, split=split, device=device)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        console.print(result.table())
+        print((output or run) / "report.html")
 
 
 def synth(
@@ -42,7 +62,7 @@ def synth(
     assume_contract: Annotated[
         bool, typer.Option(help="Use a vocoder that names no mel contract as if it had the voice's.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Speak texts into wav files, with the mel contract beside them, or as a stream.
@@ -87,7 +107,7 @@ def synth(
         return
     spoken = speech.write_speech(speaking, lines, output, speaker, made_by)
     if as_json:
-        print(json.dumps(spoken, indent=1, ensure_ascii=False))
+        print_json(spoken)
     else:
         for entry in spoken:
             print(f"{entry['file']}  {entry['seconds']:.2f} s  {entry['text']}")
@@ -107,7 +127,7 @@ def export(
 
     report = export_voice(Voice.load(voice), output)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=1))
+        print_json(report.to_dict())
     else:
         print(
             f"{report.path}: {report.parameters:,} parameters in {report.bytes / 2**20:.1f} MiB; its mels "

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ttsfast.cli.options import AsJson, print_json, show
 from ttsfast.errors import InputError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 CorpusFolder = Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")]
 ExcludeBad = Annotated[
     bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
@@ -21,12 +20,6 @@ ExcludeBad = Annotated[
 Jobs = Annotated[int, typer.Option(help="Processes; -1 uses every core.")]
 Engine = Annotated[str, typer.Option(help="What runs them: serial, joblib (this machine), ray or dask.")]
 Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the GPU computes features.")]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this module to ``app``."""
-    for command in (prepare, finalize, append, verify, inspect):
-        app.command()(command)
 
 
 def prepare(
@@ -88,9 +81,9 @@ def prepare(
     )
     with _faults_listed():
         if shard is None:
-            _show(run(corpus, store, options), as_json)
+            show(run(corpus, store, options), as_json)
         else:
-            _show(prepare_partition(corpus, store, options, Partition.parse(shard)), as_json)
+            show(prepare_partition(corpus, store, options, Partition.parse(shard)), as_json)
 
 
 def finalize(
@@ -108,7 +101,7 @@ def finalize(
     from ttsfast.data.prepare.prepare import finalize as run
     from ttsfast.data.prepare.rebuild import rebuild as run_rebuild
 
-    _show(run_rebuild(store) if rebuild else run(store, force=force), as_json)
+    show(run_rebuild(store) if rebuild else run(store, force=force), as_json)
 
 
 def append(
@@ -118,7 +111,6 @@ def append(
     jobs: Jobs = -1,
     engine: Engine = "joblib",
     device: Device = "cpu",
-    shard: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
@@ -127,13 +119,8 @@ def append(
     """
     from ttsfast.data.prepare.append import append as run
 
-    if shard is not None:
-        raise InputError(
-            f"--shard {shard}: an append is one process's work and cannot be shared out; leave --shard away, "
-            "or spread it with --engine ray or dask"
-        )
     with _faults_listed():
-        _show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
+        show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
 
 
 def verify(
@@ -149,7 +136,7 @@ def verify(
 
     report = run(store, quick=quick)
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
     elif report.ok:
         print(report)
     else:
@@ -189,7 +176,7 @@ def inspect(
 
         write_page(output, opened, inspection)
     if as_json:
-        _print_json(inspection.to_dict())
+        print_json(inspection.to_dict())
     else:
         Console().print(inspection.table())
         if output is not None:
@@ -206,11 +193,3 @@ def _faults_listed() -> Iterator[None]:
         for fault in error.faults:
             print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
         raise
-
-
-def _show(report: Any, as_json: bool) -> None:
-    _print_json(report.to_dict()) if as_json else print(report)
-
-
-def _print_json(values: Any) -> None:
-    print(json.dumps(values, indent=1, ensure_ascii=False))

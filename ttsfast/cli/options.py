@@ -1,0 +1,33 @@
+"""What several commands share: options, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated, Any
+
+import typer
+
+from ttsfast.errors import InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
+Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast config --list`.")]
+
+
+def print_json(values: Any) -> None:
+    print(json.dumps(values, indent=1, ensure_ascii=False))
+
+
+def show(report: Any, as_json: bool) -> None:
+    """Print a report that has ``to_dict`` and a text."""
+    print_json(report.to_dict()) if as_json else print(report)
+
+
+def refuse_several(command: str) -> None:
+    """Raise InputError in each of several processes, which would all write the same files."""
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(
+            f"ttsfast {command} is for one process, this is one of {size}: start it without torchrun"
+        )
