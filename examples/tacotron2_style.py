@@ -9,7 +9,7 @@ frames a step; a convolutional post-net. LayerNorm stands where BatchNorm was, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ttsfast.config import ModelConfig
+from ttsfast.models.decoding import free_run
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.layers import valid_positions
 from ttsfast.models.voice_info import VoiceInfo
@@ -156,27 +157,25 @@ class Tacotron2Style(nn.Module):
         stop_threshold: float = 0.5,
     ) -> FreeRunning:
         """Each step hears what the last one said; an utterance ends when its stop probability is reached."""
-        r = self.reduction_factor
-        state = self._start(text, text_lengths, speaker)
-        heard = self.silence.expand(len(text), -1)
-        lengths = torch.full_like(text_lengths, max_frames)
-        stopped = torch.zeros_like(text_lengths, dtype=torch.bool)
-        groups, attention = [], []
-        for step in range(-(-max_frames // r)):
-            group, stop, weights = self._step(self._prenet(heard), state)
-            heard = group[:, -self.n_mels :]
-            groups.append(group)
-            attention.append(weights)
-            fires = ~stopped & (stop.float().sigmoid() >= stop_threshold)
-            lengths = torch.where(fires, min((step + 1) * r, max_frames), lengths)
-            stopped = stopped | fires
-            if bool(stopped.all()):
-                break
-        mel = torch.stack(groups, dim=1).reshape(len(text), -1, self.n_mels)[:, :max_frames]
-        mel = mel + self._postnet(mel, valid_positions(lengths, mel.shape[1])[..., None])
-        return FreeRunning(
-            mel=mel, mel_lengths=lengths, attention=torch.stack(attention, dim=1), stopped=stopped
+        state, whole_text = self._start(text, text_lengths, speaker), text.shape[1]
+
+        def decode(heard: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            group, stop, weights = self._step(self._prenet(heard[:, 0]), state)
+            return group.view(len(text), -1, self.n_mels), stop[:, None], weights[:, None]
+
+        spoken = free_run(
+            decode,
+            self.silence.expand(len(text), 1, -1),
+            text_lengths,
+            whole_text,
+            reduction_factor=self.reduction_factor,
+            window_back=whole_text,
+            window_ahead=whole_text,
+            max_frames=max_frames,
+            stop_threshold=stop_threshold,
         )
+        valid = valid_positions(spoken.mel_lengths, spoken.mel.shape[1])[..., None]
+        return replace(spoken, mel=spoken.mel + self._postnet(spoken.mel, valid))
 
     def _start(self, text: Tensor, text_lengths: Tensor, speaker: Tensor | None) -> Decoding:
         valid = valid_positions(text_lengths, text.shape[1])

@@ -18,7 +18,7 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines, metrics
 from ttsfast.evaluation.evaluate import Evaluation, evaluate
-from ttsfast.evaluation.verdict import DEFINITIONS, TARGETS, judge
+from ttsfast.evaluation.targets import DEFINITIONS, TARGETS, judge
 from ttsfast.models.voice import Voice
 
 
@@ -64,7 +64,7 @@ def test_baselines_by_hand(evaluation: Evaluation, corpus: Any) -> None:
 
 
 def test_predict_mean_leaves_out_what_has_no_end(corpus: Any) -> None:
-    whole = baselines.Recording(corpus[0].mel.astype(np.float32), len(corpus[0].text), False)
+    whole = replace(corpus[0], truncated=False)
     cut = replace(whole, truncated=True)
     both = baselines.predict_mean([whole, cut], corpus.mel_std, corpus.contract, 5.0)
     alone = baselines.predict_mean([whole], corpus.mel_std, corpus.contract, 5.0)

@@ -13,7 +13,7 @@ import torch
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation import metrics
-from ttsfast.evaluation.passes import ValidationSample
+from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.models.interface import AcousticOutput
 

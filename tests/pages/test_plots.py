@@ -12,7 +12,7 @@ import pytest
 
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_axes
-from ttsfast.evaluation.verdict import label
+from ttsfast.evaluation.targets import label
 from ttsfast.pages import plots
 
 CONTRACT = MelContract.preset("librosa-22k")

@@ -7,30 +7,20 @@ through its log-mel and Griffin-Lim and back: what is lost to the features, not 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.features.mel import log_mel
+from ttsfast.data.store.utterance import Utterance
 from ttsfast.evaluation import metrics
-
-
-@dataclass
-class Recording:
-    """One held-out utterance, as its features."""
-
-    mel: np.ndarray
-    """(T, C) normalised"""
-    symbols: int
-    truncated: bool
+from ttsfast.evaluation.metrics import WeightedMeans
 
 
 def predict_mean(
-    recordings: Iterable[Recording],
+    utterances: Iterable[Utterance],
     mel_std: np.ndarray,
     contract: MelContract,
     frames_per_symbol: float | None,
@@ -38,7 +28,7 @@ def predict_mean(
     """The figures of predicting every bin's corpus mean, which is 0 in normalised units.
 
     Args:
-        recordings: at least one.
+        utterances: at least one.
         mel_std: (C,) standard deviations of the features.
         contract: of the features.
         frames_per_symbol: of the training split, for ``duration_error``; None leaves that out.
@@ -47,25 +37,18 @@ def predict_mean(
         ``mel_l1`` and ``mel_l1_log`` (mean over frames); ``mcd_dtw`` and ``duration_error`` (mean over the
         utterances that are not truncated, absent without one).
     """
-    frames: list[int] = []
-    normalised, log_units, distortions, durations = [], [], [], []
-    for recording in recordings:
-        mel, length = recording.mel, len(recording.mel)
+    means = WeightedMeans()
+    for utterance in utterances:
+        mel, length = utterance.mel.astype(np.float32), len(utterance.mel)
         silent = np.zeros_like(mel)
-        frames.append(length)
-        normalised.append(metrics.mel_l1(silent, mel) * length)
-        log_units.append(metrics.mel_l1(silent, mel, mel_std) * length)
-        if not recording.truncated:
-            distortions.append(metrics.mcd_dtw(silent, mel * mel_std, contract))
+        means.add("mel_l1", metrics.mel_l1(silent, mel), length)
+        means.add("mel_l1_log", metrics.mel_l1(silent, mel, mel_std), length)
+        if not utterance.truncated:
+            means.add("mcd_dtw", metrics.mcd_dtw(silent, mel * mel_std, contract))
             if frames_per_symbol is not None:
-                guess = max(1, round(frames_per_symbol * recording.symbols))
-                durations.append(metrics.duration_error(guess, length))
-    result = {"mel_l1": math.fsum(normalised) / sum(frames), "mel_l1_log": math.fsum(log_units) / sum(frames)}
-    if distortions:
-        result["mcd_dtw"] = math.fsum(distortions) / len(distortions)
-    if durations:
-        result["duration_error"] = math.fsum(durations) / len(durations)
-    return result
+                guess = max(1, round(frames_per_symbol * len(utterance.text)))
+                means.add("duration_error", metrics.duration_error(guess, length))
+    return means.result()
 
 
 def uniform_attention(shapes: Iterable[tuple[int, int]]) -> dict[str, float]:
@@ -74,11 +57,11 @@ def uniform_attention(shapes: Iterable[tuple[int, int]]) -> dict[str, float]:
     Args:
         shapes: (S, N), decoder steps and symbols, of each utterance; at least one.
     """
-    mass, count = [], []
+    means = WeightedMeans()
     for steps, symbols in shapes:
-        mass.append(metrics.diagonal_mass(np.full((steps, symbols), 1.0 / symbols)) * steps)
-        count.append(steps)
-    return {"diagonal_mass": math.fsum(mass) / sum(count)}
+        mass = metrics.diagonal_mass(np.full((steps, symbols), 1.0 / symbols))
+        means.add("diagonal_mass", mass, steps)
+    return means.result()
 
 
 def copy_synthesis(
@@ -94,18 +77,13 @@ def copy_synthesis(
     Returns:
         ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (mean over utterances).
     """
-    frames, normalised, log_units, distortions = [], [], [], []
+    means = WeightedMeans()
     for original in log_mels:
         copied = log_mel(griffin_lim(original, contract), contract)
         # The round trip may lose or gain a last, partial frame.
         common = min(len(original), len(copied))
         a, b = copied[:common] / mel_std, original[:common] / mel_std
-        frames.append(common)
-        normalised.append(metrics.mel_l1(a, b) * common)
-        log_units.append(metrics.mel_l1(a, b, mel_std) * common)
-        distortions.append(metrics.mcd_dtw(copied, original, contract))
-    return {
-        "mel_l1": math.fsum(normalised) / sum(frames),
-        "mel_l1_log": math.fsum(log_units) / sum(frames),
-        "mcd_dtw": math.fsum(distortions) / len(distortions),
-    }
+        means.add("mel_l1", metrics.mel_l1(a, b), common)
+        means.add("mel_l1_log", metrics.mel_l1(a, b, mel_std), common)
+        means.add("mcd_dtw", metrics.mcd_dtw(copied, original, contract))
+    return means.result()

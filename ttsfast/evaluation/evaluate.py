@@ -16,9 +16,9 @@ from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines
-from ttsfast.evaluation.passes import ValidationSample
+from ttsfast.evaluation.samples import ValidationSample
+from ttsfast.evaluation.targets import DEFINITIONS, Verdict, judge, table
 from ttsfast.evaluation.validate import free_running, teacher_forced
-from ttsfast.evaluation.verdict import DEFINITIONS, Verdict, judge, table
 from ttsfast.files import atomic_write, inside
 from ttsfast.progress import track
 
@@ -253,10 +253,7 @@ def _predict_mean(store: Store, order: np.ndarray) -> dict[str, float]:
     train = store.indices("train")
     symbols = int(store.text_lengths[train].sum())
     return baselines.predict_mean(
-        (
-            baselines.Recording(u.mel.astype(np.float32), len(u.text), u.truncated)
-            for u in (store[int(i)] for i in order)
-        ),
+        (store[int(i)] for i in order),
         store.mel_std,
         store.contract,
         int(store.frames[train].sum()) / symbols if symbols else None,

@@ -243,3 +243,21 @@ def mcd_dtw(predicted: np.ndarray | Tensor, target: np.ndarray | Tensor, contrac
         squared += np.subtract.outer(a[:, m], b[:, m]) ** 2
     total, pairs = warp(DECIBELS * np.sqrt(squared))
     return total / pairs
+
+
+class WeightedMeans:
+    """Weighted means by name; exact sums, so that no order of utterances rounds differently."""
+
+    def __init__(self) -> None:
+        self._terms: dict[str, list[tuple[float, int]]] = {}
+
+    def add(self, name: str, value: float, weight: int = 1) -> None:
+        """Count ``value`` ``weight`` times."""
+        self._terms.setdefault(name, []).append((value, weight))
+
+    def result(self) -> dict[str, float]:
+        """The means, in the order in which their names came."""
+        return {
+            name: math.fsum(value * weight for value, weight in terms) / sum(weight for _, weight in terms)
+            for name, terms in self._terms.items()
+        }

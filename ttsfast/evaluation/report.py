@@ -20,7 +20,7 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.evaluation.evaluate import Evaluation, SpokenSample
 from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
-from ttsfast.evaluation.verdict import label, number
+from ttsfast.evaluation.targets import label, number
 from ttsfast.files import atomic_write
 from ttsfast.pages import plots
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-from ttsfast.evaluation.verdict import DEFINITIONS, Verdict, number
+from ttsfast.evaluation.targets import DEFINITIONS, Verdict, number
 from ttsfast.pages.style import STYLE
 
 

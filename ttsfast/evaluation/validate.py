@@ -7,7 +7,6 @@ logits, only truncated clips) is absent from the result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from torch import nn
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation import metrics
-from ttsfast.evaluation.passes import ValidationSample, free_running_samples, teacher_forced_samples
+from ttsfast.evaluation.samples import ValidationSample, free_running_samples, teacher_forced_samples
 
 if TYPE_CHECKING:
     from ttsfast.data.features.contract import MelContract
@@ -62,10 +61,10 @@ def teacher_forced(
     frames_per_step = 1
     for sample in teacher_forced_samples(model, batches, device):
         frames = len(sample.target)
-        means.add(sample, "mel_l1", metrics.mel_l1(sample.predicted, sample.target), frames)
+        means.of(sample, "mel_l1", metrics.mel_l1(sample.predicted, sample.target), frames)
         if mel_std is not None:
             error = metrics.mel_l1(sample.predicted, sample.target, mel_std)
-            means.add(sample, "mel_l1_log", error, frames)
+            means.of(sample, "mel_l1_log", error, frames)
         if not sample.truncated:
             _add_alignment(means, sample)
             if sample.stop_logits is not None:
@@ -120,15 +119,15 @@ def free_running(
     for sample in free_running_samples(
         model, batches, device, stop_threshold=stop_threshold, max_frames=max_frames
     ):
-        means.add(sample, "stop_rate", float(sample.stopped), 1)
+        means.of(sample, "stop_rate", float(sample.stopped), 1)
         _add_alignment(means, sample)
         if not sample.truncated:
             error = metrics.duration_error(len(sample.predicted), len(sample.target))
-            means.add(sample, "duration_error", error, 1)
+            means.of(sample, "duration_error", error, 1)
             if mel_std is not None and contract is not None:
                 # The corpus mean is absent: it cancels in the difference of two cepstra.
                 distortion = metrics.mcd_dtw(sample.predicted * mel_std, sample.target * mel_std, contract)
-                means.add(sample, "mcd_dtw", distortion, 1)
+                means.of(sample, "mcd_dtw", distortion, 1)
         if on_sample is not None:
             on_sample(sample)
     return means.result()
@@ -191,33 +190,27 @@ def _widest_plateau(errors: np.ndarray, slack: float) -> tuple[int, int]:
     return max(runs, key=lambda run: run[1] - run[0])
 
 
-class _Means:
-    """Weighted means by name; exact sums, so that no order of utterances rounds differently."""
+class _Means(metrics.WeightedMeans):
+    """Means over utterances, each of which keeps its own figures."""
 
-    def __init__(self) -> None:
-        self._terms: dict[str, list[tuple[float, int]]] = {}
-
-    def add(self, sample: ValidationSample, name: str, value: float, weight: int) -> None:
+    def of(self, sample: ValidationSample, name: str, value: float, weight: int) -> None:
         sample.figures[name] = value
-        self._terms.setdefault(name, []).append((value, weight))
+        self.add(name, value, weight)
 
     def result(self) -> dict[str, float]:
-        if not self._terms:
+        found = super().result()
+        if not found:
             raise InputError(
                 "there is no utterance to validate on; prepare a corpus with validation utterances"
             )
-        return {name: _mean(terms) for name, terms in self._terms.items()}
-
-
-def _mean(terms: list[tuple[float, int]]) -> float:
-    return math.fsum(value * weight for value, weight in terms) / sum(weight for _, weight in terms)
+        return found
 
 
 def _add_alignment(means: _Means, sample: ValidationSample) -> None:
     if sample.attention is None:
         return
     steps, symbols = sample.attention.shape
-    means.add(sample, "diagonal_mass", metrics.diagonal_mass(sample.attention), steps)
-    means.add(sample, "coverage", metrics.coverage(sample.attention), symbols)
+    means.of(sample, "diagonal_mass", metrics.diagonal_mass(sample.attention), steps)
+    means.of(sample, "coverage", metrics.coverage(sample.attention), symbols)
     if steps > 1:
-        means.add(sample, "monotonicity", metrics.monotonicity(sample.attention), steps - 1)
+        means.of(sample, "monotonicity", metrics.monotonicity(sample.attention), steps - 1)

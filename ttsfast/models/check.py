@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ttsfast.config import Config
 from ttsfast.errors import InputError, in_their_code
+from ttsfast.models.eval_mode import eval_mode
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from ttsfast.models.voice_info import VoiceInfo
@@ -52,7 +52,7 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     _check_signature(model, "synthesize", (text, text_lengths, speaker), limits)
     given = {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths}
     kept = {name: tensor.clone() for name, tensor in given.items()}
-    with undisturbed(model, device):
+    with eval_mode(model, device):
         # Inference tensors know nothing of gradients, and whether there will be any is to be seen.
         with torch.inference_mode(mode=False), torch.enable_grad(), _their_code("forward"):
             output = AcousticOutput.of(model(*given.values(), speaker=speaker))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ttsfast.errors import InputError
@@ -69,3 +70,14 @@ class FreeRunning:
     """(B, S, N) or (B, H, S, N); None for a model that has none."""
     stopped: Tensor
     """(B,) bool: whether the stop token fired before the frame limit."""
+
+    def attention_of(self, row: int, symbols: int) -> np.ndarray | None:
+        """(S', N') float32: the valid steps of utterance ``row`` on its ``symbols``, the mean over heads."""
+        if self.attention is None:
+            return None
+        weights = self.attention[row].float()
+        weights = weights.mean(dim=0) if weights.dim() == 3 else weights
+        # The frame limit may cut the last step: only rounded up is the shapes' ratio exact.
+        frames_per_step = -(-self.mel.shape[1] // len(weights))
+        steps = -(-int(self.mel_lengths[row]) // frames_per_step)
+        return weights[:steps, :symbols].cpu().numpy()

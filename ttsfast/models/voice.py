@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,9 +17,6 @@ from ttsfast.models.build import build_model
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
 from ttsfast.models.voice_info import VoiceInfo
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -143,20 +139,13 @@ class Voice(VoiceInfo):
         speech = []
         for row, spoken in enumerate(texts):
             frames = int(out.mel_lengths[row])
-            attention = None
-            if out.attention is not None:
-                weights = out.attention[row] if out.attention.dim() == 3 else out.attention[row].mean(dim=0)
-                # The frame limit may cut the last step: only rounded up is the shapes' ratio exact.
-                frames_per_step = -(-out.mel.shape[1] // len(weights))
-                steps = -(-frames // frames_per_step)
-                attention = weights[:steps, : len(encoded[row])].float().cpu().numpy()
             mel = out.mel[row, :frames].float().cpu().numpy() * self.mel_std + self.mel_mean
             speech.append(
                 Speech(
                     text=spoken,
                     log_mel=mel,
                     wave=griffin_lim(mel, self.contract) if vocoder is None else vocoder(mel),
-                    attention=attention,
+                    attention=out.attention_of(row, len(encoded[row])),
                     stopped=bool(out.stopped[row]),
                 )
             )

@@ -9,7 +9,7 @@ from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
-from ttsfast.evaluation.passes import ValidationSample
+from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.pages.plots import alignment_figure, mel_figure
 
@@ -25,7 +25,7 @@ def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
     """Measure the model on all held-out utterances teacher-forced, and on some of them free-running.
 
     Returns:
-        The metrics by name, each from the pass that :mod:`ttsfast.evaluation.verdict` defines it on, and
+        The metrics by name, each from the pass that :mod:`ttsfast.evaluation.targets` defines it on, and
         the stop threshold calibrated on the way.
 
     Raises:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ttsfast.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "mel_norm": ("slaney", "none"),

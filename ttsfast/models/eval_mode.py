@@ -1,4 +1,4 @@
-"""A model looked at without leaving a trace."""
+"""A model in ``eval()`` for a while, and no trace of it afterwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device | str) -> Iterator[None]:
+def eval_mode(model: nn.Module, device: torch.device | str) -> Iterator[None]:
     """``eval()`` and ``inference_mode``, with training flags and random streams put back afterwards.
 
     The random streams start from the same seed each time, for models that keep dropout when they speak.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation.metrics import STOP_TOLERANCE_FRAMES
+from ttsfast.models.eval_mode import eval_mode
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.undisturbed import undisturbed
 
 
 @dataclass
@@ -54,7 +54,7 @@ def teacher_forced_samples(
     """
     for batch in batches:
         moved = batch.to(device)
-        with undisturbed(model, device):
+        with eval_mode(model, device):
             output = AcousticOutput.of(
                 model(moved.text, moved.text_lengths, moved.mel, moved.mel_lengths, speaker=moved.speaker)
             )
@@ -93,7 +93,7 @@ def free_running_samples(
     """
     for batch in batches:
         moved = batch.to(device)
-        with undisturbed(model, device):
+        with eval_mode(model, device):
             spoken: FreeRunning = model.synthesize(  # type: ignore[operator]
                 moved.text,
                 moved.text_lengths,
@@ -101,15 +101,14 @@ def free_running_samples(
                 max_frames=max_frames,
                 stop_threshold=stop_threshold,
             )
-        mel, attention = _host(spoken.mel), _mean_over_heads(spoken.attention)
+        mel = _host(spoken.mel)
         lengths, stopped = spoken.mel_lengths.tolist(), spoken.stopped.tolist()
         for row, common in enumerate(_common(batch)):
-            name, symbols = common["id"], len(common["text"])
-            steps = 0 if attention is None else -(-lengths[row] // _frames_per_step(mel, attention))
+            name, attention = common["id"], spoken.attention_of(row, len(common["text"]))
             yield ValidationSample(
                 **common,
                 predicted=_finite(mel[row, : lengths[row]], name, "mel"),
-                attention=_cut(attention, row, steps, symbols, name),
+                attention=None if attention is None else _finite(attention, name, "attention"),
                 stopped=stopped[row],
             )
 
