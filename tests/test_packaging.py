@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ttsfast import native
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("ttsfast", "kernels", "csrc", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 
@@ -54,21 +56,42 @@ def test_every_module_is_in_a_package() -> None:
     assert folders <= packages_of_the_tree()
 
 
-def hurried(folder: Path) -> dict[str, str]:
-    """An environment whose compiler leaves out the optimisation, which is two fifths of its time: whoever
-    runs these tests has built the extension with it.
+COMPILER = """#!/bin/bash
+for argument; do
+  if [[ $argument == *.cpp ]]; then echo "$argument" >>{log}; argument={empty}; fi
+  arguments+=("$argument")
+done
+exec {compiler} "${{arguments[@]}}"
+"""
+
+
+def compiles_nothing(folder: Path, log: Path) -> dict[str, str]:
+    """An environment whose compiler notes its sources and compiles an empty one in their place: whoever runs
+    these tests has built the extension, which takes minutes of a processor.
     """
-    compiler = folder / "g++"
-    compiler.write_text(f'#!/bin/bash\nexec {shutil.which("g++")} "${{@/#-O?/-O0}}"\n')
+    compiler, empty = folder / "g++", folder / "empty.cpp"
+    empty.touch()
+    compiler.write_text(COMPILER.format(log=log, empty=empty, compiler=shutil.which("g++")))
     compiler.chmod(0o755)
     return {"CC": str(compiler), "CXX": str(compiler)}
 
 
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine")
+
+
+@needs_compiler
+def test_with_a_compiler_the_extension_was_built() -> None:
+    assert native.core is not None, native.why_missing
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ on this machine")
+@needs_compiler
 def test_a_wheel_holds_the_extension_kernels_and_presets(tmp_path: Path) -> None:
-    names = build_wheel(tmp_path, hurried(tmp_path))
+    names = build_wheel(tmp_path, compiles_nothing(tmp_path, tmp_path / "compiled"))
     assert has_extension(names)
+    compiled = {name for name in (tmp_path / "compiled").read_text().split() if name.startswith("csrc/")}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp")}
+    assert compiled == {name for name in sources if not name.startswith("csrc/fuzz/")}
     assert {"ttsfast/kernels/__init__.py", "ttsfast/configs/demo.yaml", "ttsfast/py.typed"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "bench", "csrc"))]
     for folder in ("ttsfast", "kernels"):
