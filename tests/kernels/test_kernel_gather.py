@@ -154,8 +154,8 @@ def test_is_what_indexing_gives(dtype: torch.dtype, targets: bool) -> None:
     tracks = {"pitch": corpus.pitch, "energy": corpus.energy}
     held: Any = SimpleNamespace(**corpus._asdict(), tracks=tracks, device=torch.device(DEVICE))
     order = torch.tensor([1, 3, 0, 2], device=DEVICE)
-    arguments = (held, order, 1, 3, 24, 12, 12, dtype, targets)
-    ours, theirs = device_corpus._launched(*arguments), device_corpus._indexed(*arguments)
+    arguments = (held, order, 1, (3, 24, 12), dtype, targets)
+    ours, theirs = device_corpus._gather_by_kernel(*arguments), device_corpus._gather_by_torch(*arguments)
     assert ours.keys() == theirs.keys()
     assert len(ours) == (10 if targets else 8)
     for name, tensor in theirs.items():

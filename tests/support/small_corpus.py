@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,14 @@ from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
 
 RATE = 8000
-CONTRACT = MelContract(
+CONTRACT = replace(
+    MelContract.preset("librosa-22k"),
     sample_rate=RATE,
     n_fft=256,
     hop_length=64,
     win_length=256,
     n_mels=12,
-    fmin=0.0,
     fmax=4000.0,
-    mel_norm="slaney",
-    mel_scale="slaney",
-    power=1.0,
-    magnitude_epsilon=0.0,
-    log_base="e",
-    floor=1e-5,
-    padding="center_zero",
 )
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

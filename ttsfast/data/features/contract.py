@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ttsfast.errors import InputError
@@ -116,41 +116,27 @@ class MelContract:
         return max(0, 1 + (samples + 2 * self.pad - self.n_fft) // self.hop_length)
 
 
-PRESETS: dict[str, MelContract] = {
-    # librosa.feature.melspectrogram(power=1.0), then the natural logarithm.
-    "librosa-22k": MelContract(
-        sample_rate=22050,
-        n_fft=1024,
-        hop_length=256,
-        win_length=1024,
-        n_mels=80,
-        fmin=0.0,
-        fmax=8000.0,
-        mel_norm="slaney",
-        mel_scale="slaney",
-        power=1.0,
-        magnitude_epsilon=0.0,
-        log_base="e",
-        floor=1e-5,
-        padding="center_zero",
-    ),
+# librosa.feature.melspectrogram(power=1.0), then the natural logarithm.
+_LIBROSA = MelContract(
+    sample_rate=22050,
+    n_fft=1024,
+    hop_length=256,
+    win_length=1024,
+    n_mels=80,
+    fmin=0.0,
+    fmax=8000.0,
+    mel_norm="slaney",
+    mel_scale="slaney",
+    power=1.0,
+    magnitude_epsilon=0.0,
+    log_base="e",
+    floor=1e-5,
+    padding="center_zero",
+)
+PRESETS = {
+    "librosa-22k": _LIBROSA,
     # Kong et al., 2020, "HiFi-GAN", the published 22 kHz configurations V1 to V3.
-    "hifigan-22k": MelContract(
-        sample_rate=22050,
-        n_fft=1024,
-        hop_length=256,
-        win_length=1024,
-        n_mels=80,
-        fmin=0.0,
-        fmax=8000.0,
-        mel_norm="slaney",
-        mel_scale="slaney",
-        power=1.0,
-        magnitude_epsilon=1e-9,
-        log_base="e",
-        floor=1e-5,
-        padding="hifigan",
-    ),
+    "hifigan-22k": replace(_LIBROSA, magnitude_epsilon=1e-9, padding="hifigan"),
 }
 
 

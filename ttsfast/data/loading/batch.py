@@ -125,7 +125,7 @@ def collate(
         speaker=torch.tensor([u.speaker for u in utterances]),
         truncated=truncated,
         frames=sum(mel_lengths),
-        **(_targets(lengths, truncated, frames) if targets else {}),
+        **(stop_targets(lengths, truncated, frames) if targets else {}),
         **_tracks(utterances, frames),
     )
 
@@ -159,8 +159,9 @@ def _tracks(utterances: Sequence[Utterance], frames: int) -> dict[str, Tensor]:
     return found
 
 
-def _targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
-    place = torch.arange(frames)
+def stop_targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
+    """``Batch.frame_mask`` and ``Batch.stop_targets`` (B, frames) of clips (B,), on their device."""
+    place = torch.arange(frames, device=lengths.device)
     stop = (place >= lengths[:, None] - 1) & ~truncated[:, None]
     return {"frame_mask": place < lengths[:, None], "stop_targets": stop.float()}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length
+from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length, stop_targets
 from ttsfast.data.store.shard import REMEDY, offsets
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
@@ -133,9 +133,8 @@ class DeviceCorpus:
         lengths, text_lengths = self.mel_lengths[rows], self.text_lengths[rows]
         frames = int(padded_length(int(lengths.max()), tail_frames, pad_to_multiple))
         symbols = int(padded_length(int(text_lengths.max()), 0, TEXT_MULTIPLE))
-        size = (len(rows), frames, self.mel.shape[1], symbols)
-        make = _launched if self.device.type == "cuda" else _indexed
-        made = make(self, order, first, *size, dtype, targets)
+        gather = _gather_by_kernel if self.device.type == "cuda" else _gather_by_torch
+        made = gather(self, order, first, (len(rows), frames, symbols), dtype, targets)
         ids, indices = self.store.entries.id, self.indices[rows]
         return Batch(ids=tuple(ids[i] for i in indices), frames=int(lengths.sum()), **made)
 
@@ -160,25 +159,24 @@ def fits_beside_a_model(store: Store, indices: np.ndarray, device: torch.device)
     return free is not None and needed_bytes(store, indices) <= FREE_SHARE * free
 
 
-def _launched(
+def _gather_by_kernel(
     corpus: DeviceCorpus,
     order: Tensor,
     first: int,
-    batch: int,
-    frames: int,
-    bins: int,
-    symbols: int,
+    size: tuple[int, int, int],
     dtype: torch.dtype,
     targets: bool,
 ) -> dict[str, Tensor]:
-    """By one launch of the Triton kernel, on the current stream."""
+    """The tensors of a batch of ``size`` (B, T, N), by one launch of the Triton kernel."""
     from ttsfast.kernels import gather
+
+    batch, frames, symbols = size
 
     def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=corpus.device)
 
     out = gather.Gathered(
-        mel=empty(batch, frames, bins, dtype=dtype),
+        mel=empty(batch, frames, corpus.mel.shape[1], dtype=dtype),
         text=empty(batch, symbols),
         mel_lengths=empty(batch),
         text_lengths=empty(batch),
@@ -206,18 +204,16 @@ def _launched(
     return {name: tensor for name, tensor in out._asdict().items() if tensor is not None}
 
 
-def _indexed(
+def _gather_by_torch(
     corpus: DeviceCorpus,
     order: Tensor,
     first: int,
-    batch: int,
-    frames: int,
-    bins: int,
-    symbols: int,
+    size: tuple[int, int, int],
     dtype: torch.dtype,
     targets: bool,
 ) -> dict[str, Tensor]:
-    """By operations of torch, on any device."""
+    """The same by operations of torch, on any device."""
+    batch, frames, symbols = size
     rows = order[first : first + batch]
 
     def ragged(starts: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,8 +234,4 @@ def _indexed(
         "truncated": corpus.truncated[rows],
         **{name: torch.where(own, track[places], 0.0) for name, track in corpus.tracks.items()},
     }
-    if targets:
-        # From the last own frame on: where the next one is no longer the utterance's.
-        ends = torch.arange(1, frames + 1, device=corpus.device) >= mel_lengths[:, None]
-        made |= {"frame_mask": own, "stop_targets": (ends & ~made["truncated"][:, None]).float()}
-    return made
+    return made | (stop_targets(mel_lengths, made["truncated"], frames) if targets else {})
