@@ -22,7 +22,7 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_filters
 from ttsfast.data.features.mel import log_mel, log_mels
 from ttsfast.data.features.options import FeatureOptions
-from ttsfast.data.prepare.extraction import RecordingInfo, plan_chunks, write_chunk
+from ttsfast.data.prepare.extraction import Chunk, RecordingInfo, write_chunk
 from ttsfast.files import file_sha256
 
 CONTRACT = MelContract.preset("librosa-22k")
@@ -190,7 +190,7 @@ def _prepare(paths: Sequence[Path], folder: Path) -> list[Callable[[], Any]]:
     options = FeatureOptions(CONTRACT, resample=False, mixdown=False, trim=False)
     recordings = [RecordingInfo(sha256=file_sha256(path), frames=1) for path in paths]
     return [
-        _call(write_chunk, plan_chunks([path], [recording], options, folder)[0], options)
+        _call(write_chunk, Chunk.planned(folder, [path], [recording], options), options)
         for path, recording in zip(paths, recordings, strict=True)
     ]
 

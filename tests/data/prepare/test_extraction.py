@@ -26,7 +26,10 @@ OPTIONS = FeatureOptions(CONTRACT, resample=False, mixdown=False, trim=False)
 def plan(corpus: Path, work: Path) -> list[Chunk]:
     work.mkdir()
     audio = sorted(corpus.glob("*.wav"))
-    return extraction.plan_chunks(audio, extraction.inspect(audio, OPTIONS, 2), OPTIONS, work)
+    found = extraction.inspect_recordings(audio, OPTIONS, 2)
+    starts = range(0, len(audio), extraction.CHUNK)
+    pieces = [slice(start, start + extraction.CHUNK) for start in starts]
+    return [Chunk.planned(work, audio[piece], found[piece], OPTIONS) for piece in pieces]
 
 
 @pytest.fixture
@@ -68,8 +71,8 @@ def check_engine(engine: str, chunks: list[Chunk], tmp_path: Path) -> None:
         assert one.path.read_bytes() == other.path.read_bytes()
     audio = [path for chunk in chunks for path in chunk.audio]
     audio[2] = tmp_path / "none.wav"
-    found = extraction.inspect(audio, OPTIONS, 2, engine=engine)
-    assert found == extraction.inspect(audio, OPTIONS, 1, engine="serial")
+    found = extraction.inspect_recordings(audio, OPTIONS, 2, engine=engine)
+    assert found == extraction.inspect_recordings(audio, OPTIONS, 1, engine="serial")
     assert [bool(recording.fault) for recording in found] == [path == audio[2] for path in audio]
 
 

@@ -58,13 +58,26 @@ class Chunk:
     audio: tuple[Path | str, ...]
     recordings: tuple[RecordingInfo, ...]
 
+    @classmethod
+    def planned(
+        cls,
+        work: Path,
+        audio: Sequence[Path | str],
+        recordings: Sequence[RecordingInfo],
+        options: FeatureOptions,
+    ) -> Chunk:
+        """With its work file in ``work``, there or not."""
+        key = [VERSION, options.to_dict(), [recording.sha256 for recording in recordings]]
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        return cls(work / f"{name}.safetensors", tuple(audio), tuple(recordings))
+
     @property
     def frames(self) -> int:
         """Of all utterances together."""
         return sum(recording.frames for recording in self.recordings)
 
 
-def inspect(
+def inspect_recordings(
     audio: Sequence[Path | str], options: FeatureOptions, jobs: int, *, engine: str = "joblib"
 ) -> list[RecordingInfo]:
     """Read every recording once: is it usable, what is its hash, how many frames will it give.
@@ -74,15 +87,11 @@ def inspect(
     from joblib import Parallel, delayed
 
     with progress_bar() as bar:
-        task = bar.add_task("checking recordings", total=len(audio))
         if engine in ("serial", "joblib"):
-            threads = 1 if engine == "serial" else jobs
-            work = Parallel(n_jobs=threads, prefer="threads", return_as="generator")
-            found = []
-            for recording in work(delayed(_inspect)(path, options) for path in audio):
-                found.append(recording)
-                bar.advance(task)
-            return found
+            threads = Parallel(1 if engine == "serial" else jobs, prefer="threads", return_as="generator")
+            found = threads(delayed(_inspect)(path, options) for path in audio)
+            return list(bar.track(found, total=len(audio), description="checking recordings"))
+        task = bar.add_task("checking recordings", total=len(audio))
         blocks = [tuple(audio[start : start + CHUNK]) for start in range(0, len(audio), CHUNK)]
         by_path: dict[Path | str, RecordingInfo] = {}
         inspect_block = partial(_inspect_block, options=options)
@@ -114,19 +123,6 @@ def _inspect(path: Path | str, options: FeatureOptions) -> RecordingInfo:
     return RecordingInfo(sha256=file_sha256(path), frames=frames)
 
 
-def plan_chunks(
-    audio: Sequence[Path | str], recordings: Sequence[RecordingInfo], options: FeatureOptions, work: Path
-) -> list[Chunk]:
-    """Cut the utterances, in order, into chunks that know their work files."""
-    chunks = []
-    for start in range(0, len(audio), CHUNK):
-        part = slice(start, start + CHUNK)
-        key = [VERSION, options.to_dict(), [recording.sha256 for recording in recordings[part]]]
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        chunks.append(Chunk(work / f"{name}.safetensors", tuple(audio[part]), tuple(recordings[part])))
-    return chunks
-
-
 def compute_missing(
     chunks: Sequence[Chunk],
     options: FeatureOptions,
@@ -138,7 +134,7 @@ def compute_missing(
     """Write the work files that are not there yet; returns how many utterances that took.
 
     Args:
-        chunks: from :func:`plan_chunks`.
+        chunks: as they were planned.
         options: what they were planned with.
         jobs: worker processes.
         engine: what runs them, see ``engines.py``; little work stays in this process under "joblib".
@@ -155,9 +151,8 @@ def compute_missing(
     with progress_bar() as bar:
         task = bar.add_task("computing features", total=sum(len(chunk.audio) for chunk in missing))
         if device == "cpu":
-            for chunk, _ in run(
-                engine, jobs, partial(write_chunk, options=options), missing, name=_chunk_span
-            ):
+            write = partial(write_chunk, options=options)
+            for chunk, _ in run(engine, jobs, write, missing, name=_chunk_span):
                 bar.advance(task, len(chunk.audio))
         else:
             decode = partial(read_waves, options=options)
@@ -174,23 +169,22 @@ def write_chunk(chunk: Chunk, options: FeatureOptions) -> None:
 
     Raises InputError when a recording is no longer what it was when it was inspected.
     """
-    mels, found = [], []
-    for wave in _waves(chunk, options):
-        mels.append(log_mel(wave, options.contract))
-        found.append(tracks.compute(wave, options.contract, options.tracks))
+    made = [(log_mel(wave, options.contract), found) for wave, found in _waves(chunk, options)]
+    mels, found = zip(*made, strict=True)
     _publish(chunk, mels, found)
 
 
 def read_waves(chunk: Chunk, options: FeatureOptions) -> list[tuple[np.ndarray, Tracks]]:
     """The samples and tracks of one chunk's recordings; raises InputError as :func:`write_chunk` does."""
-    return [(wave, tracks.compute(wave, options.contract, options.tracks)) for wave in _waves(chunk, options)]
+    return list(_waves(chunk, options))
 
 
-def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[np.ndarray]:
+def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[tuple[np.ndarray, Tracks]]:
     for path, recording in zip(chunk.audio, chunk.recordings, strict=True):
         if file_sha256(path) != recording.sha256:
             raise InputError(f"{path}: changed while it was being prepared; run `ttsfast prepare` again")
-        yield options.read(path)
+        wave = options.read(path)
+        yield wave, tracks.compute(wave, options.contract, options.tracks)
 
 
 def _publish(chunk: Chunk, mels: Sequence[np.ndarray], found: Sequence[Tracks]) -> None:

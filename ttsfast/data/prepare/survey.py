@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, count_exclusions
@@ -51,7 +52,7 @@ def survey_corpus(
     """Read the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
     items = [corpus.items[place] for place in places]
     texts = options.frontend.batch([item.text for item in items])
-    recordings = extraction.inspect(
+    recordings = extraction.inspect_recordings(
         [item.audio for item in items], options.features, jobs, engine=options.engine
     )
     surveyed = []
@@ -108,18 +109,12 @@ def plan_chunks(usable: Sequence[SurveyedUtterance], options: PrepareOptions, wo
     Cut by their place in the listing, so that every worker, whatever part of the corpus it knows, and every
     later run with other faults, cuts at the same places.
     """
-    blocks: dict[int, list[SurveyedUtterance]] = {}
-    for one in usable:
-        blocks.setdefault(one.place // extraction.CHUNK, []).append(one)
+    blocks = (list(block) for _, block in groupby(usable, lambda one: one.place // extraction.CHUNK))
     return [
-        chunk
-        for block in blocks.values()
-        for chunk in extraction.plan_chunks(
-            [one.item.audio for one in block],
-            [one.recording for one in block],
-            options.features,
-            work,
+        Chunk.planned(
+            work, [one.item.audio for one in block], [one.recording for one in block], options.features
         )
+        for block in blocks
     ]
 
 

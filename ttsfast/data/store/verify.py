@@ -156,12 +156,13 @@ def _check_content(shard: ShardFile, manifest: Manifest, number: int, sums: _Sum
             yield f"{what}: its {' and '.join(shard.tracks)} do not fit their checksum; {REMEDY}"
             continue
         own = _Sums(manifest)
-        own.mel += _Moments.of(mel)
+        # Float32 is far finer than what is asked of the sums of normalised features.
+        own.mel.add(_Moments.of(mel, np.float32))
         for name, total in own.tracks.items():
             values = getattr(arrays, name)[frames]
             if not (np.isfinite(values) & (values >= 0)).all():
                 yield f"{what}: its {name} holds something other than numbers from 0 up; {REMEDY}"
-            total += _Moments.of_track(statistics_values(name, values))
+            total.add(_Moments.of(statistics_values(name, values)[:, None], np.float64))
         if not np.isfinite(own.mel.sum).all():
             yield f"{what}: holds NaN or Inf; {REMEDY}"
         elif entry.split == "train" and index < manifest.statistics_of:
@@ -182,7 +183,7 @@ def _check_splits(folder: Path | str, manifest: Manifest) -> Iterator[str]:
 
 @dataclass
 class _Moments:
-    """Sums over normalised features."""
+    """Sums over values of C kinds."""
 
     frames: int
     sum: np.ndarray
@@ -191,46 +192,36 @@ class _Moments:
     """(C,) float64"""
 
     @classmethod
-    def none(cls, bins: int) -> _Moments:
-        return cls(0, np.zeros(bins), np.zeros(bins))
-
-    @classmethod
-    def of(cls, mel: np.ndarray) -> _Moments:
-        """Of one utterance (T, C) float16. Float32 is far finer than what is asked of the sums."""
-        wide = mel.astype(np.float32)
+    def of(cls, values: np.ndarray, dtype: type[np.floating[Any]]) -> _Moments:
+        """Of (T, C), summed up in ``dtype``."""
+        wide = values.astype(dtype)
         # NaN and Inf come out as what they are.
-        with np.errstate(invalid="ignore"):
-            return cls(len(wide), _total(wide), _total(wide * wide))
-
-    @classmethod
-    def of_track(cls, values: np.ndarray) -> _Moments:
-        """Of values (n,)."""
-        wide = values.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
-            return cls(len(wide), wide.sum(keepdims=True), (wide * wide).sum(keepdims=True))
+            sums = (rows.sum(axis=0, dtype=dtype).astype(np.float64) for rows in (wide, wide * wide))
+            return cls(len(wide), *sums)
 
-    def __iadd__(self, other: _Moments) -> _Moments:
+    def add(self, other: _Moments) -> None:
         self.frames += other.frames
         self.sum += other.sum
         self.squares += other.squares
-        return self
+
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """(C,) float64, each."""
+        mean = self.sum / max(self.frames, 1)
+        return mean, np.sqrt(np.maximum(self.squares / max(self.frames, 1) - mean**2, 0.0))
 
 
 class _Sums:
     """Of all that a store has statistics of."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.mel = _Moments.none(manifest.contract.n_mels)
-        self.tracks = {name: _Moments.none(1) for name in manifest.tracks}
+        self.mel = _Moments(0, np.zeros(manifest.contract.n_mels), np.zeros(manifest.contract.n_mels))
+        self.tracks = {name: _Moments(0, np.zeros(1), np.zeros(1)) for name in manifest.tracks}
 
     def add(self, other: _Sums) -> None:
-        self.mel += other.mel
+        self.mel.add(other.mel)
         for name, total in self.tracks.items():
-            total += other.tracks[name]
-
-
-def _total(rows: np.ndarray) -> np.ndarray:
-    return rows.sum(axis=0, dtype=np.float32).astype(np.float64)
+            total.add(other.tracks[name])
 
 
 def _check_moments(folder: Path | str, manifest: Manifest, moments: _Moments) -> Iterator[str]:
@@ -238,8 +229,7 @@ def _check_moments(folder: Path | str, manifest: Manifest, moments: _Moments) ->
         yield f"{folder}: no training utterance; {REMEDY}"
         return
     floored = manifest.mel_std <= np.float32(STD_FLOOR)
-    mean = moments.sum / moments.frames
-    std = np.sqrt(np.maximum(moments.squares / moments.frames - mean**2, 0.0))
+    mean, std = moments.mean_and_std()
     # A bin whose deviation was raised to the floor varies less than 1.
     wrong = (np.abs(mean) > _TOLERANCE) | (np.where(floored, std - 1, np.abs(std - 1)) > _TOLERANCE)
     if wrong.any():
@@ -252,9 +242,8 @@ def _check_moments(folder: Path | str, manifest: Manifest, moments: _Moments) ->
 
 def _check_tracks(folder: Path | str, manifest: Manifest, sums: dict[str, _Moments]) -> Iterator[str]:
     for name, total in sums.items():
-        count = max(total.frames, 1)
-        mean = total.sum[0] / count
-        std = max(np.sqrt(max(total.squares[0] / count - mean**2, 0.0)), STD_FLOOR)
+        mean, std = (float(value[0]) for value in total.mean_and_std())
+        std = max(std, STD_FLOOR)
         said_mean, said_std = map(float, manifest.tracks[name])
         if max(abs(mean - said_mean), abs(std - said_std)) > _TOLERANCE * said_std:
             yield (
