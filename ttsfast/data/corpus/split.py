@@ -19,7 +19,12 @@ VALIDATION = "validation"
 
 
 def split_of(
-    texts: Iterable[str], listed: Sequence[str | None] | None = None, *, fraction: float = 0.05, seed: int = 0
+    texts: Iterable[str],
+    listed: Sequence[str | None] | None = None,
+    *,
+    fraction: float = 0.05,
+    seed: int = 0,
+    known: Mapping[str, str] | None = None,
 ) -> list[str]:
     """The split ("train" or "validation") of each utterance, given its normalised letters (not phonemes).
 
@@ -30,6 +35,10 @@ def split_of(
     Two or more texts always leave one held out, that of the smallest hash where none falls below
     ``fraction``, unless ``fraction`` is 0 or the corpus lists its own. When such a corpus grows, no text
     moves from training to validation; only the one held out for want of another may move back.
+
+    For utterances that are added to some which keep their splits, ``known`` has those (``text_key``: split).
+    Such a text stays on its side, whatever else is said of it: otherwise it would be on both. Of the others
+    none is held out for want of another.
 
     Raises InputError when ``fraction`` is not in [0, 1) and when nothing is left for training.
     """
@@ -43,6 +52,9 @@ def split_of(
     training = {key for key, split in zip(keys, listed, strict=True) if split == TRAIN}
     free = {key: _position(key, seed) for key in keys if key not in held_out and key not in training}
     drawn = {key for key, position in free.items() if position < fraction}
+    if known is not None:
+        held_out |= drawn
+        return [known.get(key, VALIDATION if key in held_out else TRAIN) for key in keys]
     if not held_out and not training:
         if len(free) == 1:
             drawn = set()
@@ -55,34 +67,6 @@ def split_of(
             "add utterances, or use a smaller validation fraction or another seed"
         )
     return [VALIDATION if key in held_out else TRAIN for key in keys]
-
-
-def split_of_more(
-    texts: Sequence[str],
-    listed: Sequence[str | None],
-    known: Mapping[str, str],
-    *,
-    fraction: float = 0.05,
-    seed: int = 0,
-) -> list[str]:
-    """The split of each utterance that is added to some that keep theirs.
-
-    A text that is ``known`` (``text_key``: split) stays on its side, whatever else is said of it: otherwise
-    it would be on both. Others go as in :func:`split_of`: by what the corpus lists, then by their hash; none
-    is held out for want of another.
-    """
-    keys = [text_key(text) for text in texts]
-    held_out = {key for key, split in zip(keys, listed, strict=True) if split == VALIDATION}
-    training = {key for key, split in zip(keys, listed, strict=True) if split == TRAIN}
-
-    def side(key: str) -> str:
-        if key in known:
-            return known[key]
-        if key in held_out:
-            return VALIDATION
-        return VALIDATION if key not in training and _position(key, seed) < fraction else TRAIN
-
-    return [side(key) for key in keys]
 
 
 def text_key(text: str) -> str:

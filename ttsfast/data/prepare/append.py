@@ -8,15 +8,13 @@ that moment the old store is there, and afterwards the new one. Its bytes do not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, read_corpus
-from ttsfast.data.corpus.split import split_of_more, text_key
-from ttsfast.data.corpus.text import normalize_text
+from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
+from ttsfast.data.corpus.split import text_key
 from ttsfast.data.prepare.options import PrepareOptions, check_resources
 from ttsfast.data.prepare.prepare import fingerprint_of
 from ttsfast.data.prepare.report import PrepareReport, report
@@ -24,17 +22,17 @@ from ttsfast.data.prepare.survey import (
     CorpusFaults,
     SurveyedUtterance,
     compute_missing,
+    letters,
     plan_chunks,
     select_usable,
     survey_corpus,
+    with_splits,
 )
-from ttsfast.data.prepare.writer import write_shards
+from ttsfast.data.prepare.writer import publish
 from ttsfast.data.store.folder import WORK, explained_disk_errors, folder_lock, remove_leftovers
 from ttsfast.data.store.manifest import Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
-from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.data.store.verify import verify
-from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
 from ttsfast.files import file_sha256
 from ttsfast.progress import progress_bar
@@ -78,15 +76,14 @@ def append(
         problems = verify(folder, quick=True).problems
         if problems:
             raise InputError(problems[0])
-        jobs = available_cores() if jobs == -1 else jobs
         options = _options(folder, manifest, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device)
         corpus = read_corpus(root, options.layout)
         _check_kept(corpus, manifest, options)
-        items, exclusions = _choose_new(corpus, manifest, options)
-        if not items:
+        utterances, exclusions = _choose_new(corpus, manifest, options)
+        if not utterances:
             remove_leftovers(folder, manifest)
             return replace(report(folder, manifest, unchanged=True), exclusions=tuple(exclusions))
-        return _add(folder, corpus, manifest, options, items, exclusions)
+        return _add(folder, corpus, manifest, options, utterances, exclusions)
 
 
 def _options(folder: Path, manifest: Manifest, **changes: Any) -> PrepareOptions:
@@ -127,7 +124,7 @@ def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> 
                     f"{corpus.root}: the {what} of {item.id!r} was {before!r} and is {now!r}; append keeps "
                     f"what the store has: put it back, {_ANEW}"
                 )
-    with ThreadPoolExecutor(options.jobs) as threads, progress_bar() as bar:
+    with ThreadPoolExecutor(options.workers) as threads, progress_bar() as bar:
         computed = threads.map(file_sha256, [Path(item.audio) for item in items])
         hashes = bar.track(computed, total=len(items), description="comparing recordings")
         for item, before, now in zip(items, entries.audio_sha256, hashes, strict=True):
@@ -144,7 +141,7 @@ def _choose_new(
     """The utterances to add, and all that is left out, old and new."""
     stored = set(manifest.entries.id)
     places = [place for place, item in enumerate(corpus.items) if item.id not in stored]
-    surveyed = survey_corpus(corpus, places, options, options.jobs)
+    surveyed = survey_corpus(corpus, places, options)
     usable, exclusions = select_usable(
         corpus.root, surveyed, corpus.exclusions, replace(options, exclude_bad=True)
     )
@@ -152,24 +149,9 @@ def _choose_new(
     faults = [e for e in exclusions if e.reason != "too long" and (e.id, e.reason) not in known_faults]
     if faults and not options.exclude_bad:
         raise CorpusFaults(corpus.root, faults)
-    known = {text_key(_letters(item, options)): split for item, split in _with_split(corpus.items, manifest)}
-    splits = split_of_more(
-        [_letters(one.item, options) for one in usable],
-        [one.item.split for one in usable],
-        known,
-        fraction=options.validation_fraction,
-        seed=options.seed,
-    )
-    return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)], exclusions
-
-
-def _with_split(items: Sequence[CorpusItem], manifest: Manifest) -> list[tuple[CorpusItem, str]]:
     splits = dict(zip(manifest.entries.id, manifest.entries.split, strict=True))
-    return [(item, splits[item.id]) for item in items if item.id in splits]
-
-
-def _letters(item: CorpusItem, options: PrepareOptions) -> str:
-    return normalize_text(item.text, options.frontend.language)
+    known = {text_key(letters(i, options)): splits[i.id] for i in corpus.items if i.id in splits}
+    return with_splits(usable, options, known), exclusions
 
 
 def _add(
@@ -177,13 +159,13 @@ def _add(
     corpus: Corpus,
     manifest: Manifest,
     options: PrepareOptions,
-    items: list[SurveyedUtterance],
+    utterances: list[SurveyedUtterance],
     exclusions: list[Exclusion],
 ) -> PrepareReport:
-    new = {item.item.speaker for item in items} - set(manifest.speakers)
+    new = {one.item.speaker for one in utterances} - set(manifest.speakers)
     draft = replace(
         manifest,
-        fingerprint=fingerprint_of(manifest.fingerprint, items, exclusions),
+        fingerprint=fingerprint_of(manifest.fingerprint, utterances, exclusions),
         history=(*manifest.history, manifest.fingerprint),
         # Behind those who have a number already.
         speakers=(*manifest.speakers, *sorted(new)),
@@ -192,14 +174,6 @@ def _add(
     )
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks(items, options, work)
-    computed = compute_missing(chunks, options, options.jobs)
-    entries, shards = write_shards(folder, draft, items, chunks)
-    grown = replace(
-        draft,
-        shards=(*manifest.shards, *shards),
-        entries=UtteranceTable.join([manifest.entries, entries]),
-    )
-    grown.write(folder)
-    remove_leftovers(folder, grown)
-    return report(folder, grown, computed=computed)
+    chunks = plan_chunks(utterances, options, work)
+    computed = compute_missing(chunks, options)
+    return report(folder, publish(folder, draft, utterances, chunks), computed=computed)

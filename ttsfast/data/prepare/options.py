@@ -14,6 +14,7 @@ from ttsfast.data.features.options import FeatureOptions
 from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.engines import check_engine
+from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
 
 # More than machines have cores; far beyond it the system gives no threads, and engines fail each in its way.
@@ -64,6 +65,11 @@ class PrepareOptions:
                 "no limit"
             )
         check_resources(self.engine, self.device, self.jobs)
+
+    @property
+    def workers(self) -> int:
+        """``jobs`` as a number."""
+        return available_cores() if self.jobs == -1 else self.jobs
 
     @property
     def features(self) -> FeatureOptions:

@@ -19,8 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
-from ttsfast.data.corpus.split import split_of
-from ttsfast.data.corpus.text import Symbols, normalize_text
+from ttsfast.data.corpus.text import Symbols
 from ttsfast.data.prepare.options import PrepareOptions
 from ttsfast.data.prepare.partitions import Partition, read_partitions, write_partition
 from ttsfast.data.prepare.report import PrepareReport, report
@@ -31,8 +30,9 @@ from ttsfast.data.prepare.survey import (
     plan_chunks,
     select_usable,
     survey_corpus,
+    with_splits,
 )
-from ttsfast.data.prepare.writer import statistics, track_statistics, write_shards
+from ttsfast.data.prepare.writer import publish, statistics, track_statistics
 from ttsfast.data.store.folder import (
     WORK,
     check_folder,
@@ -46,7 +46,6 @@ from ttsfast.data.store.manifest import NAME, Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.data.store.verify import verify
-from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
 from ttsfast.files import is_folder
 
@@ -97,13 +96,12 @@ def prepare(corpus_folder: Path | str, store_folder: Path | str, options: Prepar
     """
     folder = Path(store_folder)
     corpus, options = _read(corpus_folder, folder, options)
-    jobs = _jobs(options)
-    surveyed = survey_corpus(corpus, range(len(corpus.items)), options, jobs)
-    items, exclusions = _choose(corpus.root, surveyed, corpus.exclusions, options)
+    surveyed = survey_corpus(corpus, range(len(corpus.items)), options)
+    utterances, exclusions = _choose(corpus.root, surveyed, corpus.exclusions, options)
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
-            return _assemble(folder, corpus.root, options, items, exclusions, jobs=jobs)
+            return _assemble(folder, corpus.root, options, utterances, exclusions)
 
 
 def prepare_partition(
@@ -126,15 +124,14 @@ def prepare_partition(
             f"{folder}: holds a complete store; use another folder, add to it with `ttsfast append`, or "
             "--force to prepare what will replace it"
         )
-    jobs = _jobs(options)
-    surveyed = survey_corpus(corpus, partition.places(len(corpus.items)), options, jobs)
+    surveyed = survey_corpus(corpus, partition.places(len(corpus.items)), options)
     usable, exclusions = select_usable(corpus.root, surveyed, corpus.exclusions, options)
     with explained_disk_errors(folder):
         work = folder / WORK
         work.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder, shared=True):
             chunks = plan_chunks(usable, options, work)
-            computed = compute_missing(chunks, options, jobs)
+            computed = compute_missing(chunks, options)
             write_partition(work, corpus, options, partition, surveyed)
     left_out = len(exclusions) - len(corpus.exclusions)
     return PartitionReport(str(folder), str(partition), len(surveyed), left_out, computed)
@@ -156,8 +153,8 @@ def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
             return report(folder, manifest, unchanged=True)
         joined = read_partitions(folder / WORK)
         options = replace(joined.options, force=force)
-        items, exclusions = _choose(joined.root, joined.surveyed, joined.listed, options)
-        return _assemble(folder, joined.root, options, items, exclusions, jobs=None)
+        utterances, exclusions = _choose(joined.root, joined.surveyed, joined.listed, options)
+        return _assemble(folder, joined.root, options, utterances, exclusions, compute=False)
 
 
 def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> tuple[Corpus, PrepareOptions]:
@@ -166,10 +163,6 @@ def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> t
     corpus = read_corpus(root, options.layout)
     # What "auto" found, so that naming it the next time changes nothing.
     return corpus, replace(options, layout=corpus.layout)
-
-
-def _jobs(options: PrepareOptions) -> int:
-    return available_cores() if options.jobs == -1 else options.jobs
 
 
 def _choose(
@@ -181,83 +174,75 @@ def _choose(
         raise InputError(
             f"{root}: none of {len(surveyed)} utterances is left; mend the corpus, or raise max_duration"
         )
-    # By letters, whatever the frontend makes of them.
-    letters = (normalize_text(one.item.text, options.frontend.language) for one in usable)
-    said = [one.item.split for one in usable]
-    splits = split_of(letters, said, fraction=options.validation_fraction, seed=options.seed)
-    return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)], exclusions
+    return with_splits(usable, options), exclusions
 
 
 def _assemble(
     folder: Path,
     root: Path,
     options: PrepareOptions,
-    items: list[SurveyedUtterance],
+    utterances: list[SurveyedUtterance],
     exclusions: list[Exclusion],
     *,
-    jobs: int | None,
+    compute: bool = True,
 ) -> PrepareReport:
     """Make the store from what is in the work folder, after computing what is missing there.
 
-    With ``jobs`` None nothing is computed: what is missing is an error. The folder is locked.
+    Without ``compute`` nothing is: what is missing is an error. The folder is locked.
     """
-    fingerprint = fingerprint_of(options.to_dict(), items, exclusions)
+    fingerprint = fingerprint_of(options.to_dict(), utterances, exclusions)
     if (folder / NAME).exists():
-        existing = _existing(folder, options, fingerprint, items)
+        existing = _existing(folder, options, fingerprint, utterances)
         if existing is not None:
             remove_leftovers(folder, existing)
             return report(folder, existing, unchanged=True)
     work = folder / WORK
     work.mkdir(exist_ok=True)
-    chunks = plan_chunks(items, options, work)
-    computed = 0
-    if jobs is not None:
-        computed = compute_missing(chunks, options, jobs)
-    elif missing := [chunk for chunk in chunks if not chunk.path.exists()]:
+    chunks = plan_chunks(utterances, options, work)
+    computed = compute_missing(chunks, options) if compute else 0
+    if missing := [chunk for chunk in chunks if not chunk.path.exists()]:
         raise InputError(
             f"{missing[0].path}: features of {len(missing)} parts of the corpus are gone; run `ttsfast "
             "prepare ... --shard i/n` again"
         )
-    mean, std = statistics(items, chunks)
+    mean, std = statistics(utterances, chunks)
     manifest = Manifest(
         fingerprint=fingerprint,
         history=(),
         options=options.to_dict(),
         contract=options.contract,
         frontend=options.frontend,
-        symbols=options.symbols or Symbols.of(item.text for item in items),
-        speakers=tuple(sorted({item.item.speaker for item in items})),
+        symbols=options.symbols or Symbols.of(one.text for one in utterances),
+        speakers=tuple(sorted({one.item.speaker for one in utterances})),
         mel_mean=mean,
         mel_std=std,
-        statistics_of=len(items),
-        tracks=track_statistics(items, chunks, options.features.tracks),
+        statistics_of=len(utterances),
+        tracks=track_statistics(utterances, chunks, options.features.tracks),
         corpus=str(root),
         shards=(),
         entries=UtteranceTable.of([]),
         exclusions=tuple(exclusions),
     )
-    entries, shards = write_shards(folder, manifest, items, chunks)
-    manifest = replace(manifest, shards=tuple(shards), entries=entries)
-    manifest.write(folder)
-    remove_leftovers(folder, manifest)
-    return report(folder, manifest, computed=computed)
+    return report(folder, publish(folder, manifest, utterances, chunks), computed=computed)
 
 
-def fingerprint_of(base: object, items: Sequence[SurveyedUtterance], exclusions: Sequence[Exclusion]) -> str:
+def fingerprint_of(
+    base: object, utterances: Sequence[SurveyedUtterance], exclusions: Sequence[Exclusion]
+) -> str:
     """The SHA-256 of the JSON of what a store is made from: ``base`` (plain values, which say how), what
     makes every utterance what it is, and what was left out.
     """
     sources = (
         [
-            item.item.id,
-            item.item.text,
-            item.item.speaker,
-            item.item.truncated,
-            item.audio,
-            item.split,
-            item.recording.sha256,
+            one.item.id,
+            one.item.text,
+            one.item.speaker,
+            one.item.truncated,
+            one.audio,
+            one.split,
+            one.recording.sha256,
         ]
-        for item in items
+        for one in utterances
     )
     left_out = ([exclusion.id, exclusion.reason] for exclusion in exclusions)
     digest = hashlib.sha256(f"[{json.dumps(base, sort_keys=True)}, ".encode())
@@ -267,7 +252,7 @@ def fingerprint_of(base: object, items: Sequence[SurveyedUtterance], exclusions:
 
 
 def _existing(
-    folder: Path, options: PrepareOptions, fingerprint: str, items: Sequence[SurveyedUtterance]
+    folder: Path, options: PrepareOptions, fingerprint: str, utterances: Sequence[SurveyedUtterance]
 ) -> Manifest | None:
     """The finished store when it is just what is asked for; None when it is to be replaced."""
     try:
@@ -283,7 +268,7 @@ def _existing(
         return None
     if manifest.fingerprint != fingerprint:
         raise InputError(
-            f"{folder}: prepared from other input: {_difference(manifest, options, items)}; "
+            f"{folder}: prepared from other input: {_difference(manifest, options, utterances)}; "
             "use another folder, `ttsfast append` to add what is new, or --force to replace it"
         )
     _sound(folder)
@@ -296,14 +281,14 @@ def _sound(folder: Path) -> None:
         raise InputError(f"{problems[0]} (found in a finished store: --force makes it anew)")
 
 
-def _difference(manifest: Manifest, options: PrepareOptions, items: Sequence[SurveyedUtterance]) -> str:
+def _difference(manifest: Manifest, options: PrepareOptions, utterances: Sequence[SurveyedUtterance]) -> str:
     wanted = json.loads(json.dumps(options.to_dict()))
     for name in sorted(set(wanted) | set(manifest.options)):
         before, now = manifest.options.get(name), wanted.get(name)
         if before != now:
             return f"{name} was {before!r}, is {now!r}"
     before = dict(zip(manifest.entries.id, manifest.entries.audio_sha256, strict=True))
-    now = {item.item.id: item.recording.sha256 for item in items}
+    now = {one.item.id: one.recording.sha256 for one in utterances}
     added, removed = len(now.keys() - before.keys()), len(before.keys() - now.keys())
     changed = sum(before[name] != now[name] for name in before.keys() & now.keys())
     if added or removed or changed:

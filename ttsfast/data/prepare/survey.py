@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, count_exclusions
-from ttsfast.data.corpus.text import Symbols
+from ttsfast.data.corpus.split import split_of
+from ttsfast.data.corpus.text import Symbols, normalize_text
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.extraction import Chunk, RecordingInfo
 from ttsfast.data.prepare.options import PrepareOptions
@@ -46,14 +47,12 @@ class CorpusFaults(InputError):
         )
 
 
-def survey_corpus(
-    corpus: Corpus, places: Sequence[int], options: PrepareOptions, jobs: int
-) -> list[SurveyedUtterance]:
+def survey_corpus(corpus: Corpus, places: Sequence[int], options: PrepareOptions) -> list[SurveyedUtterance]:
     """Read the utterances at ``places`` of the listing: their texts and, sample by sample, recordings."""
     items = [corpus.items[place] for place in places]
     texts = options.frontend.batch([item.text for item in items])
     recordings = extraction.inspect_recordings(
-        [item.audio for item in items], options.features, jobs, engine=options.engine
+        [item.audio for item in items], options.features, options.workers, engine=options.engine
     )
     surveyed = []
     for place, item, text, recording in zip(places, items, texts, recordings, strict=True):
@@ -103,6 +102,25 @@ def select_usable(
     return usable, faults + too_long
 
 
+def with_splits(
+    usable: Sequence[SurveyedUtterance], options: PrepareOptions, known: Mapping[str, str] | None = None
+) -> list[SurveyedUtterance]:
+    """The usable utterances, each with its split; ``known`` as :func:`split_of` takes it."""
+    splits = split_of(
+        [letters(one.item, options) for one in usable],
+        [one.item.split for one in usable],
+        fraction=options.validation_fraction,
+        seed=options.seed,
+        known=known,
+    )
+    return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)]
+
+
+def letters(item: CorpusItem, options: PrepareOptions) -> str:
+    """What splits go by: a text's letters, whatever the front end makes of them."""
+    return normalize_text(item.text, options.frontend.language)
+
+
 def plan_chunks(usable: Sequence[SurveyedUtterance], options: PrepareOptions, work: Path) -> list[Chunk]:
     """The work files of the usable utterances, in order.
 
@@ -118,8 +136,8 @@ def plan_chunks(usable: Sequence[SurveyedUtterance], options: PrepareOptions, wo
     ]
 
 
-def compute_missing(chunks: Sequence[Chunk], options: PrepareOptions, jobs: int) -> int:
+def compute_missing(chunks: Sequence[Chunk], options: PrepareOptions) -> int:
     """Compute the features that are missing, by the engine and on the device that ``options`` name."""
     return extraction.compute_missing(
-        chunks, options.features, jobs, engine=options.engine, device=options.device
+        chunks, options.features, options.workers, engine=options.engine, device=options.device
     )

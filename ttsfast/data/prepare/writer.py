@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ttsfast.data.features.statistics import STD_FLOOR, combine_moments, normali
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.extraction import Chunk, Tracks
 from ttsfast.data.prepare.survey import SurveyedUtterance
+from ttsfast.data.store.folder import remove_leftovers
 from ttsfast.data.store.manifest import Manifest, plain_exclusions
 from ttsfast.data.store.shard import Shard, ShardArrays, offsets, shard_name, tracks_crc, utterance_crc
 from ttsfast.data.store.shard_file import write_shard
@@ -55,14 +57,28 @@ def track_statistics(
     return found
 
 
-def write_shards(
-    folder: Path, manifest: Manifest, utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk]
-) -> tuple[UtteranceTable, list[Shard]]:
-    """Write the shards of ``utterances`` after those that ``manifest`` has; returns what is to be added.
+def publish(
+    folder: Path, draft: Manifest, utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk]
+) -> Manifest:
+    """Write the shards of ``utterances`` after those that ``draft`` has, and the manifest of all of them.
 
-    All but its shards and entries must be as it will be published: every shard carries it. ``chunks`` hold
+    All but its shards and entries must be as it is to be published: every shard carries it. ``chunks`` hold
     the log-mels, in the same order. One chunk and one shard are in memory at a time.
     """
+    entries, shards = _write_shards(folder, draft, utterances, chunks)
+    manifest = replace(
+        draft,
+        shards=(*draft.shards, *shards),
+        entries=UtteranceTable.join([draft.entries, *entries]),
+    )
+    manifest.write(folder)
+    remove_leftovers(folder, manifest)
+    return manifest
+
+
+def _write_shards(
+    folder: Path, manifest: Manifest, utterances: Sequence[SurveyedUtterance], chunks: Sequence[Chunk]
+) -> tuple[list[UtteranceTable], list[Shard]]:
     entries: list[UtteranceTable] = []
     shards: list[Shard] = []
     sizes = _sizes([utterance.recording.frames for utterance in utterances])
@@ -78,7 +94,7 @@ def write_shards(
         entries.append(UtteranceTable.of(members))
         # Else it would still be there while the next one is gathered.
         del arrays
-    return UtteranceTable.join(entries), shards
+    return entries, shards
 
 
 def _gather(
