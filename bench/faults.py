@@ -68,7 +68,7 @@ def run_append(corpus: Path, folder: Path) -> None:
     append(corpus, folder, jobs=1)
 
 
-def run_parts(corpus: Path, folder: Path) -> None:
+def run_partitions(corpus: Path, folder: Path) -> None:
     """Three workers one after the other, then the end; over a finished store nothing."""
     if not (folder / NAME).exists():
         for index in range(1, 4):
@@ -287,7 +287,7 @@ def main() -> None:
                 run_append, grown, work / "old", work, arguments.kills, arguments.seed + 1
             ),
             "shards_and_finalize": lambda: kills(
-                run_parts, corpus, None, work, arguments.kills, arguments.seed + 2
+                run_partitions, corpus, None, work, arguments.kills, arguments.seed + 2
             ),
             "damage": lambda: damage(tiny, work, arguments.samples, arguments.seed),
             "full_disk": lambda: full_disk(corpus, grown, work, {"old": OLD, "new": NEW}),

@@ -1,4 +1,4 @@
-"""Workers that know nothing of each other, what joins their parts, and a manifest made from shards alone."""
+"""Workers that know nothing of each other, what joins their partitions, and a manifest made from shards alone."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_workers_at_once_and_a_run_over_their_work(
     assert contents(folder) == whole
 
 
-def test_exclusions_of_all_parts_are_those_of_one_run(corpus: Path, tmp_path: Path) -> None:
+def test_exclusions_of_all_partitions_are_those_of_one_run(corpus: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(corpus, tmp_path / "corpus"))
     (mine / "u003.wav").write_bytes(b"not a recording")
     (mine / "u014.wav").unlink()
@@ -87,24 +87,24 @@ def test_a_fault_stops_the_worker_that_finds_it(corpus: Path, tmp_path: Path) ->
     work(mine, tmp_path / "store", "1/2")
     with pytest.raises(CorpusFaults, match="u005"):
         work(mine, tmp_path / "store", "2/2")
-    with pytest.raises(InputError, match=r"part 2/2 is missing; run .*--shard 2/2"):
+    with pytest.raises(InputError, match=r"partition 2/2 is missing; run .*--shard 2/2"):
         finalize(tmp_path / "store")
 
 
-def test_missing_parts_are_named(corpus: Path, tmp_path: Path) -> None:
+def test_missing_partitions_are_named(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         finalize(tmp_path / "store")
     (tmp_path / "store").mkdir()
-    with pytest.raises(InputError, match="no part of a preparation"):
+    with pytest.raises(InputError, match="no partition of a preparation"):
         finalize(tmp_path / "store")
     work(corpus, tmp_path / "store", "2/4")
-    with pytest.raises(InputError, match=r"part 1/4 and 2 more is missing; run .*--shard 1/4"):
+    with pytest.raises(InputError, match=r"partition 1/4 and 2 more is missing; run .*--shard 1/4"):
         finalize(tmp_path / "store")
     with pytest.raises(InputError, match="no complete store"):
         Store.open(tmp_path / "store")
 
 
-def test_parts_of_two_preparations_are_not_mixed(corpus: Path, tmp_path: Path) -> None:
+def test_partitions_of_two_preparations_are_not_mixed(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     work(corpus, folder, "1/2")
     work(corpus, folder, "2/2", seed=1)
@@ -116,27 +116,29 @@ def test_parts_of_two_preparations_are_not_mixed(corpus: Path, tmp_path: Path) -
     both = tmp_path / "both"
     work(corpus, both, "1/1")
     work(corpus, both, "1/1", seed=1)
-    with pytest.raises(InputError, match="parts of 2 preparations"):
+    with pytest.raises(InputError, match="partitions of 2 preparations"):
         finalize(both)
 
 
-def test_damaged_parts_and_lost_features_are_named(corpus: Path, tmp_path: Path) -> None:
+def test_damaged_partitions_and_lost_features_are_named(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "store"
     work(corpus, folder, "1/1")
     kept = Path(shutil.copytree(folder, tmp_path / "kept"))
     record = next(iter((folder / WORK).glob("part-*")))
     data = record.read_bytes()
     record.write_bytes(data.replace(b"one", b"two", 1))
-    with pytest.raises(InputError, match=f"{record.name}: not the record of a part"):
+    with pytest.raises(InputError, match=f"{record.name}: not the record of a partition"):
         finalize(folder)
     next(iter((kept / WORK).glob("*.safetensors"))).unlink()
-    with pytest.raises(InputError, match="features of 1 parts of the corpus are gone"):
+    with pytest.raises(InputError, match="features of 1 chunks are gone"):
         finalize(kept)
 
 
 @given(data=st.data())
 @fuzz
-def test_junk_in_the_record_of_a_part_is_refused(corpus: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_junk_in_the_record_of_a_partition_is_refused(
+    corpus: Path, tmp_path: Path, data: st.DataObject
+) -> None:
     """One changed byte, a cut, or arbitrary bytes in its place."""
     folder = tmp_path / "store"
     if not folder.exists():
@@ -153,7 +155,7 @@ def test_junk_in_the_record_of_a_part_is_refused(corpus: Path, tmp_path: Path, d
         content = bytearray(data.draw(st.binary(max_size=100)))
     record.write_bytes(content)
     try:
-        with pytest.raises(InputError, match="not the record of a part"):
+        with pytest.raises(InputError, match="not the record of a partition"):
             finalize(folder)
     finally:
         record.write_bytes(pristine)
@@ -173,7 +175,7 @@ def test_a_complete_store_is_not_written_over(corpus: Path, tmp_path: Path, whol
 
 
 @pytest.mark.parametrize("value", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "1/0", ""])
-def test_impossible_parts_are_refused(value: str) -> None:
+def test_impossible_partitions_are_refused(value: str) -> None:
     with pytest.raises(InputError, match="must be i/n"):
         Partition.parse(value)
 

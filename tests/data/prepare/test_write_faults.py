@@ -62,7 +62,7 @@ def prepare_it(corpus: Path, folder: Path) -> None:
     prepare_small(corpus, folder)
 
 
-def prepare_parts(corpus: Path, folder: Path) -> None:
+def prepare_partitions(corpus: Path, folder: Path) -> None:
     if not (folder / NAME).exists():
         for shard in ("1/2", "2/2"):
             prepare_partition(corpus, folder, options(), Partition.parse(shard))
@@ -74,7 +74,7 @@ def append_to(corpus: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("run", [prepare_it, prepare_parts])
+@pytest.mark.parametrize("run", [prepare_it, prepare_partitions])
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     corpus: Path,
     tmp_path: Path,
@@ -292,16 +292,16 @@ def test_an_append_killed_at_every_flush_ends_in_the_same_bytes(tmp_path: Path) 
     assert seen.count(6) > 4
 
 
-def test_parts_and_their_end_killed_at_every_third_flush(corpus: Path, tmp_path: Path) -> None:
+def test_partitions_and_their_end_killed_at_every_third_flush(corpus: Path, tmp_path: Path) -> None:
     prepare_it(corpus, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     flush, killed, states = 1, True, set()
     while killed:
         folder = tmp_path / "store"
-        killed = killed_at(flush, prepare_parts, corpus, folder)
+        killed = killed_at(flush, prepare_partitions, corpus, folder)
         states.add((folder / NAME).exists())
         assert not (folder / NAME).exists() or verify(folder).ok
-        prepare_parts(corpus, folder)
+        prepare_partitions(corpus, folder)
         assert contents(folder) == expected
         assert not (folder / WORK).exists()
         shutil.rmtree(folder)

@@ -100,7 +100,7 @@ def read_partitions(work: Path) -> JoinedPartitions:
             records.setdefault((match[1], int(match[3])), {})[int(match[2])] = path
     if not records:
         raise InputError(
-            f"{work.parent}: no part of a preparation is there; run `ttsfast prepare ... --shard i/n` for "
+            f"{work.parent}: no partition of a preparation is there; run `ttsfast prepare ... --shard i/n` for "
             "each i"
         )
     complete = {key: paths for key, paths in records.items() if set(paths) >= set(range(1, key[1] + 1))}
@@ -109,12 +109,12 @@ def read_partitions(work: Path) -> JoinedPartitions:
         missing = [f"{i}/{count}" for i in range(1, count + 1) if i not in paths]
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise InputError(
-            f"{work.parent}: part {missing[0]}{more} is missing; run `ttsfast prepare ... --shard "
+            f"{work.parent}: partition {missing[0]}{more} is missing; run `ttsfast prepare ... --shard "
             f"{missing[0]}`"
         )
     if len({plan for plan, _ in complete}) > 1:
         raise InputError(
-            f"{work.parent}: parts of {len(complete)} preparations with other options or another listing are "
+            f"{work.parent}: partitions of {len(complete)} preparations with other options or another listing are "
             f"complete; remove {work} and prepare one of them again"
         )
     (plan, count), paths = next(iter(complete.items()))
@@ -128,9 +128,9 @@ def read_partitions(work: Path) -> JoinedPartitions:
         )
         listed = [Exclusion(**value) for value in common["listed"]]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{paths[1]}: not the record of a part ({error!r}); {_REMEDY}") from error
+        raise InputError(f"{paths[1]}: not the record of a partition ({error!r}); {_REMEDY}") from error
     if [one.place for one in surveyed] != list(range(common["utterances"])):
-        raise InputError(f"{work.parent}: the parts do not make up the listing; {_REMEDY}")
+        raise InputError(f"{work.parent}: the partitions do not make up the listing; {_REMEDY}")
     return JoinedPartitions(root, options, listed, surveyed)
 
 
@@ -168,7 +168,7 @@ def _read(path: Path, plan: str) -> dict[str, Any]:
         if _plan(body["common"]) != plan:
             raise ValueError("it is of another preparation than its name says")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: not the record of a part ({error}); {_REMEDY}") from error
+        raise InputError(f"{path}: not the record of a partition ({error}); {_REMEDY}") from error
     return body
 
 

@@ -80,8 +80,8 @@ class PartitionReport:
     def __str__(self) -> str:
         """For a person: one line."""
         return (
-            f"{self.store}: part {self.shard} is complete: {self.utterances} utterances, {self.computed} "
-            f"computed in this run, {self.left_out} left out; `ttsfast finalize` when all parts are"
+            f"{self.store}: partition {self.shard} is complete: {self.utterances} utterances, {self.computed} "
+            f"computed in this run, {self.left_out} left out; `ttsfast finalize` when all partitions are"
         )
 
 
@@ -144,7 +144,7 @@ def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
     """
     folder = Path(store_folder)
     if not is_folder(folder):
-        raise InputError(f"{folder}: no such folder; give the one that the parts were prepared into")
+        raise InputError(f"{folder}: no such folder; give the one that the partitions were prepared into")
     with explained_disk_errors(folder), folder_lock(folder):
         if (folder / NAME).exists() and not (folder / WORK).is_dir() and not force:
             manifest = read_manifest(folder)
@@ -202,7 +202,7 @@ def _assemble(
     computed = compute_missing(chunks, options) if compute else 0
     if missing := [chunk for chunk in chunks if not chunk.path.exists()]:
         raise InputError(
-            f"{missing[0].path}: features of {len(missing)} parts of the corpus are gone; run `ttsfast "
+            f"{missing[0].path}: features of {len(missing)} chunks are gone; run `ttsfast "
             "prepare ... --shard i/n` again"
         )
     mean, std = statistics(utterances, chunks)
