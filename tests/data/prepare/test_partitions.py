@@ -1,4 +1,4 @@
-"""Workers that know nothing of each other, what joins their partitions, and a manifest made from shards alone."""
+"""Workers that know nothing of each other, what joins their work, and a manifest made from shards alone."""
 
 from __future__ import annotations
 

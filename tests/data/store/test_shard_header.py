@@ -50,7 +50,7 @@ def opened(content: bytes, shard: Shard) -> ShardFile:
     """With a manifest that vouches for the header."""
     head = 8 + int.from_bytes(content[:8], "little")
     lie = replace(shard, size=len(content), header_crc32c=crc32c(content[:head]))
-    return ShardFile.of_bytes("shard", content, lie, 12)
+    return ShardFile("shard", lie, 12, content=content)
 
 
 def test_what_was_written_is_read(shard: tuple[Shard, bytes]) -> None:

@@ -100,8 +100,8 @@ def read_partitions(work: Path) -> JoinedPartitions:
             records.setdefault((match[1], int(match[3])), {})[int(match[2])] = path
     if not records:
         raise InputError(
-            f"{work.parent}: no partition of a preparation is there; run `ttsfast prepare ... --shard i/n` for "
-            "each i"
+            f"{work.parent}: no partition of a preparation is there; run `ttsfast prepare ... --shard i/n` "
+            "for each i"
         )
     complete = {key: paths for key, paths in records.items() if set(paths) >= set(range(1, key[1] + 1))}
     if not complete:
@@ -114,8 +114,8 @@ def read_partitions(work: Path) -> JoinedPartitions:
         )
     if len({plan for plan, _ in complete}) > 1:
         raise InputError(
-            f"{work.parent}: partitions of {len(complete)} preparations with other options or another listing are "
-            f"complete; remove {work} and prepare one of them again"
+            f"{work.parent}: partitions of {len(complete)} preparations with other options or another "
+            f"listing are complete; remove {work} and prepare one of them again"
         )
     (plan, count), paths = next(iter(complete.items()))
     bodies = [_read(paths[index], plan) for index in range(1, count + 1)]

@@ -80,8 +80,9 @@ class PartitionReport:
     def __str__(self) -> str:
         """For a person: one line."""
         return (
-            f"{self.store}: partition {self.shard} is complete: {self.utterances} utterances, {self.computed} "
-            f"computed in this run, {self.left_out} left out; `ttsfast finalize` when all partitions are"
+            f"{self.store}: partition {self.shard} is complete: {self.utterances} utterances, "
+            f"{self.computed} computed in this run, {self.left_out} left out; `ttsfast finalize` when all "
+            "partitions are"
         )
 
 

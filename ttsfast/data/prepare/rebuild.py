@@ -81,7 +81,7 @@ def _read(path: Path, name: str) -> _SoundShard:
         if not frames or not count or not symbols:
             raise InputError("holds no utterance")
         shard = describe_shard(name, content, count, frames, symbols)
-        arrays = ShardFile.of_bytes(path, content, shard, bins, remedy=_REMEDY).arrays()
+        arrays = ShardFile(path, shard, bins, content=content, remedy=_REMEDY).arrays()
         check_seal(metadata, arrays.named())
         return _SoundShard(shard, metadata, _columns(metadata, arrays))
     except InputError as error:

@@ -62,7 +62,7 @@ class Remote:
 
     def open_shard(self, shard: Shard, n_mels: int, _quick: bool) -> ShardFile:
         """A shard in memory, checked as :class:`ShardFile` does."""
-        return ShardFile.of_bytes(f"{self.address}/{shard.name}", self.read(shard.name), shard, n_mels)
+        return ShardFile(f"{self.address}/{shard.name}", shard, n_mels, content=self.read(shard.name))
 
 
 def _failed(what: str, error: Exception) -> InputError:

@@ -50,7 +50,14 @@ class ShardFile:
     """
 
     def __init__(
-        self, path: Path, shard: Shard, n_mels: int, *, in_memory: bool = False, remedy: str = REMEDY
+        self,
+        path: Path | str,
+        shard: Shard,
+        n_mels: int,
+        *,
+        in_memory: bool = False,
+        content: bytes | None = None,
+        remedy: str = REMEDY,
     ) -> None:
         """Open the shard that the manifest describes.
 
@@ -59,6 +66,7 @@ class ShardFile:
             shard: what the manifest says of it.
             n_mels: bins.
             in_memory: read all of it now.
+            content: of a file that is elsewhere; ``path`` is then for the messages.
             remedy: what a message tells a person to do when the file is damaged.
 
         Raises:
@@ -67,31 +75,20 @@ class ShardFile:
         """
         self.path: Path | str = path
         self.remedy = remedy
-        self._content: bytes | None = None
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise self._unreadable(error) from error
-        self._close = weakref.finalize(self, os.close, self._descriptor)
+        self._content = content
+        if content is None:
+            try:
+                self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise self._unreadable(error) from error
+            self._close = weakref.finalize(self, os.close, self._descriptor)
         size = self._size()
         if size != shard.size:
             raise InputError(f"{path}: {size} bytes, the manifest says {shard.size}; {remedy}")
-        if in_memory:
+        if in_memory and content is None:
             self._content = self._bytes(0, size)
             self._close()
         self._open(shard, n_mels, size)
-
-    @classmethod
-    def of_bytes(
-        cls, path: Path | str, content: bytes, shard: Shard, n_mels: int, *, remedy: str = REMEDY
-    ) -> ShardFile:
-        """The same from the content of a file that is elsewhere; ``path`` is for the messages."""
-        self = cls.__new__(cls)
-        self.path, self.remedy, self._content = path, remedy, content
-        if len(content) != shard.size:
-            raise InputError(f"{path}: {len(content)} bytes, the manifest says {shard.size}; {remedy}")
-        self._open(shard, n_mels, shard.size)
-        return self
 
     def _open(self, shard: Shard, n_mels: int, size: int) -> None:
         length = min(int.from_bytes(self._bytes(0, min(8, size)), "little"), size - 8)
@@ -202,7 +199,7 @@ class ShardFile:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size
+        return len(self._content) if self._content is not None else os.fstat(self._descriptor).st_size
 
     def _unreadable(self, error: OSError) -> InputError:
         remedy = self.remedy

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ttsfast.data.corpus.text import Symbols, TextFrontend
-from ttsfast.data.features.contract import MelContract, silence_level
+from ttsfast.data.features.contract import silence_level
 from ttsfast.data.features.statistics import normalise
 from ttsfast.data.store.manifest import NAME, SPLITS, Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
@@ -17,7 +16,6 @@ from ttsfast.data.store.recordings import Recordings
 from ttsfast.data.store.shard import REMEDY, tracks_crc, utterance_crc
 from ttsfast.data.store.shard_file import ShardFile, check_index
 from ttsfast.data.store.utterance import Utterance
-from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.errors import InputError
 from ttsfast.files import is_address
 
@@ -47,6 +45,27 @@ class Store:
         """Whether an utterance's checksum is compared when it is first read."""
         self.recordings = recordings
         """What mels are computed from at every read; None: they are the stored ones."""
+        self.entries = manifest.entries
+        """A sequence of ``Entry``, kept as columns."""
+        self.contract = manifest.contract
+        """What a log-mel number means."""
+        self.frontend = manifest.frontend
+        """What turned the corpus's text into the text that is encoded."""
+        self.symbols = manifest.symbols
+        """The character set, fixed at preparation."""
+        self.speakers = list(manifest.speakers)
+        """Names, by speaker number."""
+        self.mel_mean, self.mel_std = manifest.mel_mean, manifest.mel_std
+        """(C,) float32 each, log-mel units, over the training split."""
+        self.tracks = dict(manifest.tracks)
+        """What the store holds beside the mel, of "pitch" and "energy": mean and deviation (2,) float32 over
+        the training split, of pitch over its voiced frames."""
+        self.fingerprint = manifest.fingerprint
+        """SHA-256 of what the store was made from and how."""
+        self.frames = manifest.entries.frames
+        """(n,) int64 frames per utterance."""
+        self.text_lengths = manifest.entries.symbols
+        """(n,) int64 symbols per utterance."""
         # Two threads that read an utterance for the first time at once both check it, which is harmless.
         self._checked = np.full(len(manifest.entries), not verify)
         self._tracks_checked = self._checked.copy()
@@ -104,15 +123,8 @@ class Store:
             shards = open_all(place, manifest, in_memory=not memory_map)
         recordings = Recordings(place, manifest, corpus) if features == "on_the_fly" else None
         store = cls(place, manifest, shards, verify=verify, recordings=recordings)
-        store._reopen = {
-            "path": path,
-            "memory_map": memory_map,
-            "verify": verify,
-            "features": features,
-            "corpus": corpus,
-            "cache": cache,
-            "cache_limit": cache_limit,
-        }
+        store._reopen = {"path": path, "memory_map": memory_map, "verify": verify, "features": features}
+        store._reopen |= {"corpus": corpus, "cache": cache, "cache_limit": cache_limit}
         return store
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Store], tuple[dict[str, Any]]]:
@@ -187,63 +199,6 @@ class Store:
             raise InputError(f"{what}: the stored bytes do not fit their checksum; {shard.remedy}")
         if text.min() < 1 or text.max() >= len(self.symbols):
             raise InputError(f"{what}: a symbol id is not from 1 to {len(self.symbols) - 1}; {REMEDY}")
-
-    @property
-    def entries(self) -> UtteranceTable:
-        """A sequence of ``Entry``, kept as columns."""
-        return self.manifest.entries
-
-    @property
-    def contract(self) -> MelContract:
-        """What a log-mel number means."""
-        return self.manifest.contract
-
-    @property
-    def frontend(self) -> TextFrontend:
-        """What turned the corpus's text into the text that is encoded."""
-        return self.manifest.frontend
-
-    @property
-    def symbols(self) -> Symbols:
-        """The character set, fixed at preparation."""
-        return self.manifest.symbols
-
-    @property
-    def speakers(self) -> list[str]:
-        """Names, by speaker number."""
-        return list(self.manifest.speakers)
-
-    @property
-    def mel_mean(self) -> np.ndarray:
-        """(C,) float32, log-mel units, over the training split."""
-        return self.manifest.mel_mean
-
-    @property
-    def mel_std(self) -> np.ndarray:
-        """(C,) float32, log-mel units, over the training split."""
-        return self.manifest.mel_std
-
-    @property
-    def tracks(self) -> dict[str, np.ndarray]:
-        """What the store holds beside the mel, of "pitch" and "energy": mean and deviation (2,) float32 over
-        the training split, of pitch over its voiced frames.
-        """
-        return dict(self.manifest.tracks)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the store was made from and how."""
-        return self.manifest.fingerprint
-
-    @property
-    def frames(self) -> np.ndarray:
-        """(n,) int64 frames per utterance."""
-        return self.entries.frames
-
-    @property
-    def text_lengths(self) -> np.ndarray:
-        """(n,) int64 symbols per utterance."""
-        return self.entries.symbols
 
     def indices(self, split: str) -> np.ndarray:
         """The utterances of "train" or "validation", ascending, (m,) int64."""
