@@ -28,12 +28,12 @@ def truncation_fault(path: Path, container: str, announced: int, read: int) -> s
     if container == "OGG":
         return "" if missing <= 0 and _has_last_ogg_page(path) else "its stream has no proper end"
     if container == "MP3":
-        told, frames, size = _mp3_frames(path)
+        length_known, frames, size = _mp3_frames(path)
         # Where no header tells the length, libsndfile stops where its estimate says. A decoder may keep back
         # a frame or two.
-        if not told and read < (frames - 3) * size:
+        if not length_known and read < (frames - 3) * size:
             return f"{read} of {frames * size} samples can be read (encode it again, as FLAC say)"
-        missing = missing if told else 0
+        missing = missing if length_known else 0
     return f"{missing} samples that its header announces are not there" if missing > 0 else ""
 
 
@@ -81,8 +81,8 @@ def _mp3_frames(path: Path) -> tuple[bool, int, int]:
     if content[:3] == b"ID3":
         # A number of seven bits a byte.
         place = 10 + (content[6] << 21 | content[7] << 14 | content[8] << 7 | content[9])
-    told = any(name in content[place : place + 200] for name in (b"Xing", b"Info"))
-    while not told and len(header := content[place : place + 4]) == 4:
+    length_known = any(name in content[place : place + 200] for name in (b"Xing", b"Info"))
+    while not length_known and len(header := content[place : place + 4]) == 4:
         version, rate, bits = header[1] >> 3 & 3, header[2] >> 2 & 3, header[2] >> 4
         if (
             header[0] != 0xFF
@@ -97,4 +97,4 @@ def _mp3_frames(path: Path) -> tuple[bool, int, int]:
         size = 1152 if first else 576
         place += size // 8 * 1000 * _MP3_KBIT[1 if first else 2][bits] // hertz + (header[2] >> 1 & 1)
         count += 1
-    return told, count, size
+    return length_known, count, size

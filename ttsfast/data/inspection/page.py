@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttsfast.data.corpus.listings import count_exclusions
 from ttsfast.data.features.filterbank import mel_axes
-from ttsfast.data.inspection.summary import Inspection
+from ttsfast.data.inspection.summary import Inspection, Table
 from ttsfast.data.store.store import Store
 from ttsfast.files import atomic_write
 from ttsfast.pages.plots import PALETTE, mel_figure
@@ -51,13 +50,19 @@ def page(store: Store, inspection: Inspection) -> str:
     if len(inspection.speakers) > 1:
         hours = {name: values["hours"] for name, values in inspection.speakers.items()}
         plots.append(_picture(_bars(hours, "hours"), "Speakers, by hours"))
+    listed = [(e.id, e.reason, e.detail) for e in inspection.exclusions[:_LISTED]]
+    if more := len(inspection.exclusions) - len(listed):
+        listed.append((f"... and {more} more, in the manifest", "", ""))
+    first, *others = inspection.tables()
     sections = [
-        ("Store", f'<div class="card">{_pairs(inspection.rows())}</div>'),
-        ("Of an utterance", _spreads(inspection)),
+        ("Store", _html(first)),
+        *((table.title.capitalize(), _html(table)) for table in others),
         ("Plots", f'<div class="pictures">{"".join(plots)}</div>'),
         ("Samples", "".join(_samples(store, rate))),
-        ("Left out", _exclusions(inspection)),
     ]
+    if listed:
+        columns = ("utterance", "reason", "detail")
+        sections.append(("Left out, one by one", _html(Table("", columns, listed))))
     body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>\n" for name, content in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -79,55 +84,23 @@ def page(store: Store, inspection: Inspection) -> str:
 """
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="wrap"><bdi>{escape(value)}</bdi></td></tr>'
-        for name, value in rows
+def _html(table: Table) -> str:
+    def cell(place: int, text: str) -> str:
+        if not table.columns and not place:
+            return f'<th scope="row">{escape(text)}</th>'
+        kind = "number" if table.numbers and place else "wrap"
+        return f'<td class="{kind}"><bdi>{escape(text)}</bdi></td>'
+
+    numeric = ' class="number"' if table.numbers else ""
+    head = "".join(
+        f'<th scope="col"{numeric if place else ""}>{escape(name)}</th>'
+        for place, name in enumerate(table.columns)
     )
-    return f'<table class="pairs"><tbody>{cells}</tbody></table>'
-
-
-def _spreads(inspection: Inspection) -> str:
-    names = ("least", "5%", "median", "mean", "95%", "most")
-    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in names)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td class="number">{value:.2f}</td>' for value in vars(spread).values())
-        + "</tr>"
-        for name, spread in inspection.spreads().items()
-    )
-    extremes = "".join(
-        f"<p>{what}: {_named(found)}</p>"
-        for what, found in (
-            ("Most frames per symbol (silence, or more said than written)", inspection.slowest),
-            ("Fewest (more written than said, or a clip that was cut)", inspection.fastest),
-        )
-    )
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="card scroll">{table}{extremes}</div>'
-
-
-def _named(found: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"<bdi>{escape(name)}</bdi> ({value:.1f})" for name, value in found)
-
-
-def _exclusions(inspection: Inspection) -> str:
-    if not inspection.exclusions:
-        return '<div class="card"><p>Nothing was left out.</p></div>'
-    counts = count_exclusions(tuple(inspection.exclusions))
-    summary = ", ".join(f"{count} x {escape(reason)}" for reason, count in counts.items())
-    listed = inspection.exclusions[:_LISTED]
-    rows = "".join(
-        f"<tr><td><bdi>{escape(e.id)}</bdi></td><td>{escape(e.reason)}</td>"
-        f'<td class="wrap"><bdi>{escape(e.detail)}</bdi></td></tr>'
-        for e in listed
-    )
-    more = len(inspection.exclusions) - len(listed)
-    rest = f"<p>... and {more} more, in the manifest.</p>" if more else ""
+    rows = "".join(f"<tr>{''.join(cell(i, text) for i, text in enumerate(row))}</tr>" for row in table.rows)
+    kind = "" if table.columns else ' class="pairs"'
     return (
-        f'<div class="card scroll"><p>{summary}</p><table><thead><tr><th scope="col">utterance</th>'
-        f'<th scope="col">reason</th><th scope="col">detail</th></tr></thead><tbody>{rows}</tbody></table>'
-        f"{rest}</div>"
+        f'<div class="card scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        "</div>"
     )
 
 

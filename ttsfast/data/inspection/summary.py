@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 """Extremes that are named."""
+_SPEAKERS = 20
+"""Speakers in the table, those with most hours."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some of the figures, for a terminal or a page."""
+
+    title: str
+    columns: Sequence[str]
+    """Empty for a table of names and values."""
+    rows: Sequence[Sequence[str]]
+    numbers: bool = False
+    """All but the first column are numbers."""
 
 
 @dataclass(frozen=True)
@@ -118,39 +132,54 @@ class Inspection:
             ("fingerprint", self.fingerprint[:16]),
         ]
 
-    def table(self) -> Group:
-        """For a terminal."""
-        from rich.console import Group
-        from rich.markup import escape
-        from rich.table import Table
-
-        whole = Table(title=escape(self.store), title_justify="left", show_header=False)
-        for name, value in self.rows():
-            whole.add_row(name, escape(value))
-        spreads = Table(title="of an utterance", title_justify="left")
-        for name in ("", "least", "5%", "median", "mean", "95%", "most"):
-            spreads.add_column(name, justify="right" if name else "left")
-        for name, spread in self.spreads().items():
-            spreads.add_row(name, *(f"{value:.2f}" for value in vars(spread).values()))
-        parts: list[Any] = [whole, spreads]
+    def tables(self) -> list[Table]:
+        """What the terminal shows, and the page too."""
+        spreads = [
+            (name, *(f"{value:.2f}" for value in vars(spread).values()))
+            for name, spread in self.spreads().items()
+        ]
+        extremes = [
+            (f"{slow} ({many:.1f})", f"{fast} ({few:.1f})")
+            for (slow, many), (fast, few) in zip(self.slowest, self.fastest, strict=True)
+        ]
+        tables = [
+            Table(self.store, (), self.rows()),
+            Table("of an utterance", ("", "least", "5%", "median", "mean", "95%", "most"), spreads, True),
+            Table("frames per symbol, look at these", ("most", "fewest"), extremes),
+        ]
         if len(self.speakers) > 1:
-            parts.append(_counted("speaker", ("utterances", "hours"), self.speakers))
-        extremes = Table(title="frames per symbol, look at these", title_justify="left")
-        extremes.add_column("most")
-        extremes.add_column("fewest")
-        for (slow, many), (fast, few) in zip(self.slowest, self.fastest, strict=True):
-            extremes.add_row(f"{escape(slow)} ({many:.1f})", f"{escape(fast)} ({few:.1f})")
-        parts.append(extremes)
+            speakers = [
+                (name or "(no name)", f"{int(values['utterances'])}", f"{values['hours']:.2f}")
+                for name, values in list(self.speakers.items())[:_SPEAKERS]
+            ]
+            if more := len(self.speakers) - len(speakers):
+                speakers.append((f"... and {more} more", "", ""))
+            tables.append(Table("speakers", ("speaker", "utterances", "hours"), speakers, True))
         if self.exclusions:
-            reasons = Table(title="left out", title_justify="left")
-            reasons.add_column("reason")
-            reasons.add_column("count", justify="right")
-            reasons.add_column("the first")
+            reasons = []
             for reason, count in count_exclusions(tuple(self.exclusions)).items():
                 first = next(e for e in self.exclusions if e.reason == reason)
-                reasons.add_row(escape(reason), str(count), escape(f"{first.id}: {first.detail}"))
-            parts.append(reasons)
-        return Group(*parts)
+                reasons.append((reason, str(count), f"{first.id}: {first.detail}"))
+            tables.append(Table("left out", ("reason", "count", "the first"), reasons))
+        return tables
+
+    def table(self) -> Group:
+        """For a terminal."""
+        from rich import table as rich_table
+        from rich.console import Group
+        from rich.markup import escape
+
+        drawn = []
+        for table in self.tables():
+            grid = rich_table.Table(
+                title=escape(table.title), title_justify="left", show_header=bool(table.columns)
+            )
+            for place, column in enumerate(table.columns):
+                grid.add_column(column, justify="right" if table.numbers and place else "left")
+            for row in table.rows:
+                grid.add_row(*map(escape, row))
+            drawn.append(grid)
+        return Group(*drawn)
 
     def spreads(self) -> dict[str, Spread]:
         """By name."""
@@ -206,20 +235,3 @@ def inspect(store: Store) -> Inspection:
         floored_bins=int((store.mel_std <= np.float32(STD_FLOOR)).sum()),
         exclusions=manifest.exclusions,
     )
-
-
-def _counted(name: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=f"{name}s", title_justify="left")
-    table.add_column(name)
-    for column in columns:
-        table.add_column(column, justify="right")
-    shown = list(rows.items())[:20]
-    for key, values in shown:
-        numbers = (f"{values[c]:.2f}" if c == "hours" else f"{int(values[c])}" for c in columns)
-        table.add_row(escape(key) or "(no name)", *numbers)
-    if len(rows) > len(shown):
-        table.add_row(f"... and {len(rows) - len(shown)} more")
-    return table

@@ -100,7 +100,7 @@ class BatchPlan:
             )
         self._batch_size, self._seed, self._budget = batch_size, seed, frame_budget
         self._rank, self._world_size, self._noise = rank, world_size, length_noise
-        self._sizes = _whole_sizes(batch_size * world_size, world_size, self._indices.size)
+        self._sizes = _batch_sizes(batch_size * world_size, world_size, self._indices.size)
         self._rotation = None
         if speaker_balance:
             if speakers is None or not 0 <= speaker_balance <= 1:
@@ -181,7 +181,7 @@ class BatchPlan:
         return batch[places[places < len(batch)]]
 
 
-def _whole_sizes(most: int, world_size: int, utterances: int) -> np.ndarray:
+def _batch_sizes(most: int, world_size: int, utterances: int) -> np.ndarray:
     """Sizes that a global batch of ``utterances`` in all may have under a frame budget, ascending: any number
     of ranks from ``world_size`` down by halves divides each of them that has an utterance for every rank.
     """

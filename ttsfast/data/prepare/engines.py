@@ -13,9 +13,10 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
@@ -67,7 +68,7 @@ def run(
         raise InputError(f"{workers} workers cannot work; give 1 or more, or -1 for every core")
     if in_flight is not None and in_flight < 1:
         raise ValueError(f"in_flight is {in_flight}, must be 1 or more")
-    return _run(engine, workers, _Call(function), iter(jobs), in_flight, name)
+    return _run(engine, workers, function, iter(jobs), in_flight, name)
 
 
 def check_engine(engine: str) -> None:
@@ -82,41 +83,32 @@ def check_engine(engine: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Outcome(Generic[R]):
+class _Outcome:
     """What became of a job; errors travel as values, for each engine dresses exceptions up in its own way."""
 
     number: int
-    result: R
+    result: Any = None
     error: Exception | None = None
     trace: str = ""
 
-    @property
-    def failed(self) -> bool:
-        return self.error is not None or bool(self.trace)
 
-
-@dataclass(frozen=True)
-class _Call(Generic[J, R]):
-    """The function as workers call it."""
-
-    function: Callable[[J], R]
-
-    def __call__(self, number: int, job: J) -> _Outcome[R] | _Outcome[None]:
-        try:
-            return _Outcome(number, self.function(job))
-        except InputError as error:
-            # Subclasses may not survive pickling.
-            return _Outcome(number, None, error=InputError(str(error)))
-        except OSError as error:
-            return _Outcome(number, None, error=error)
-        except Exception:
-            return _Outcome(number, None, trace=traceback.format_exc())
+def _outcome(function: Callable[[Any], Any], number: int, job: Any) -> _Outcome:
+    """What workers call."""
+    try:
+        return _Outcome(number, function(job))
+    except InputError as error:
+        # Subclasses may not survive pickling.
+        return _Outcome(number, error=InputError(str(error)))
+    except OSError as error:
+        return _Outcome(number, error=error)
+    except Exception:
+        return _Outcome(number, trace=traceback.format_exc())
 
 
 def _run(
     engine: str,
     workers: int,
-    call: _Call[J, R],
+    function: Callable[[J], R],
     jobs: Iterator[J],
     in_flight: int | None,
     name: Callable[[J], str],
@@ -125,13 +117,16 @@ def _run(
         size = in_flight or WINDOW * cores
         while window := list(islice(jobs, size)):
             try:
-                outcomes = submit(call, window)
+                outcomes = submit(partial(_outcome, function), window)
                 for outcome in outcomes:
-                    if outcome.failed:
+                    job = window[outcome.number]
+                    if outcome.error is not None or outcome.trace:
                         # To the window's end: abandoning jobs half-way upsets the engines.
                         list(outcomes)
-                        raise _error(outcome, name(window[outcome.number]))
-                    yield window[outcome.number], outcome.result
+                        raise outcome.error or RuntimeError(
+                            f"{name(job)}: failed in a worker\n{outcome.trace}"
+                        )
+                    yield job, outcome.result
             except _deaths(engine) as error:
                 first, last = name(window[0]), name(window[-1])
                 raise ChildProcessError(
@@ -140,11 +135,7 @@ def _run(
                 ) from error
 
 
-def _error(outcome: _Outcome[Any], job: str) -> Exception:
-    return outcome.error or RuntimeError(f"{job}: failed in a worker\n{outcome.trace}")
-
-
-Submit = Callable[[Callable[[int, Any], Any], list[Any]], Iterator[Any]]
+Submit = Callable[[Callable[[int, Any], _Outcome], list[Any]], Iterator[_Outcome]]
 
 
 @contextmanager
@@ -176,7 +167,7 @@ def _parallel(backend: str, workers: int, *, as_they_come: bool) -> Iterator[tup
         Parallel(batch_size=1, pre_dispatch="all", return_as=form) as parallel,
     ):
 
-        def submit(call: Callable[[int, Any], Any], window: list[Any]) -> Iterator[Any]:
+        def submit(call: Callable[[int, Any], _Outcome], window: list[Any]) -> Iterator[_Outcome]:
             return iter(parallel(delayed(call)(number, job) for number, job in enumerate(window)))
 
         yield effective_n_jobs(), submit
