@@ -1,4 +1,6 @@
 // The Euclidean norm of many tensors together, as gradients are clipped by.
+// What it brings: the 95 gradients of `nano` take 0.15 ms on two cores, by torch's own operations 0.44: under
+// half a percent of a training step at batch 16 (some 85 ms, by bench/results/trainer-overhead.json).
 #pragma once
 
 #include <cstdint>
