@@ -25,7 +25,8 @@ from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
 from ttsfast.kernels.starter import Slot, Starter, stream_of
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 LAYOUTS = 4096
 """Layouts remembered; every batch shape is one."""

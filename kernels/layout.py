@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ttsfast.kernels import settings
 from ttsfast.kernels.arguments import Axes, Numbers, Options, Ranges
-from ttsfast.terms.spec import LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 
 class Gradients(NamedTuple):

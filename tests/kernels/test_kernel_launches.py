@@ -29,7 +29,8 @@ from ttsfast.kernels import counter as counters
 from ttsfast.kernels import launch, layout
 from ttsfast.kernels.starter import Slot, binder
 from ttsfast.losses import triton_call
-from ttsfast.terms.spec import LossInputs, StepState
+from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import StepState
 
 WEIGHTS = torch.ones(4)
 STEP = torch.zeros((), dtype=torch.int64)

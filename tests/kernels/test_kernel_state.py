@@ -11,7 +11,8 @@ from kernel_cases import BACKEND, DEVICE, make_inputs, make_spec, only
 from ttsfast.losses import reference
 from ttsfast.losses.adaptive import AdaptiveWeights
 from ttsfast.losses.module import TTSLoss
-from ttsfast.terms.spec import LossSpec, StepState
+from ttsfast.terms.spec import LossSpec
+from ttsfast.terms.state import StepState
 
 
 class Both:

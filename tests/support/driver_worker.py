@@ -18,7 +18,7 @@ from kernel_compile import SPEC, TARGETS, tensors
 from triton.backends.nvidia.driver import CudaDriver
 
 from ttsfast.kernels import gather, launch, layout
-from ttsfast.terms.spec import StepState
+from ttsfast.terms.state import StepState
 
 SIZES = {"64": 8, "32": 4, "16": 2, "8": 1}
 fake = ctypes.CDLL("libcuda.so.1")

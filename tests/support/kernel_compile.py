@@ -25,7 +25,8 @@ from triton.backends.compiler import GPUTarget
 
 from ttsfast.kernels import launch, layout, settings
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 BUDGETS = Path(__file__).parents[1] / "kernels" / "budgets.json"
 TRITON = ".".join(triton.__version__.split(".")[:2])

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.terms.spec import TERMS
+from ttsfast.terms.state import (
+    DWA_TEMPERATURE,
+    FACTOR_BOUNDS,
+    FAST_DECAY,
+    FUSED_METHODS,
+    SLOW_DECAY,
+    UNCERTAINTY_RATE,
+)
 
-METHODS = ("fixed", "dwa", "uncertainty", "origin")
-FAST_DECAY = 0.9
-SLOW_DECAY = 0.99
-DWA_TEMPERATURE = 2.0
-FACTOR_BOUNDS = (0.5, 2.0)
-"""Bounds of a factor under ``"dwa"`` and ``"uncertainty"``."""
-UNCERTAINTY_RATE = 0.01
-"""Step size of the log-variances' own gradient descent."""
+METHODS = (*FUSED_METHODS, "origin")
 ORIGIN_BOUNDS = (0.7, 1.3)
 
 

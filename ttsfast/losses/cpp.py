@@ -20,7 +20,8 @@ from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 
 class CppBackend:

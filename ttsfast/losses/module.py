@@ -17,7 +17,8 @@ from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.counts import Counts, count
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ttsfast.losses import triton_op
 from ttsfast.losses.handover import why_not_plain
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 
 def interpreted() -> bool:

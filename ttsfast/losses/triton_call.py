@@ -12,7 +12,8 @@ from torch import Tensor
 from ttsfast.kernels import launch, layout
 from ttsfast.losses.handover import Attaching, Once, graph_is_kept
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, StepState
+from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 _version = attrgetter("_version")
 

@@ -108,29 +108,6 @@ class LossInputs(NamedTuple):
         return compute_dtype(self.values())
 
 
-class StepState(NamedTuple):
-    """The device buffers that a step reads and moves on, for a backend that does both in its own launch.
-
-    The weights of the step are ``factors * schedule * base_weights``; the buffers up to ``skipped`` are
-    those of :class:`ttsfast.losses.adaptive.AdaptiveWeights`.
-    """
-
-    method: str
-    """How to step the factors; ``"fixed"`` where this call must leave them alone."""
-    factors: Tensor
-    fast: Tensor
-    slow: Tensor
-    log_variances: Tensor
-    observations: Tensor
-    skipped: Tensor
-    schedule: Tensor
-    """(4,) float32"""
-    noise_step: Tensor
-    """() int64"""
-    advance: bool
-    """Whether ``noise_step`` moves on by 1 after this call."""
-
-
 class BackendResult(NamedTuple):
     """What a backend returns."""
 
