@@ -5,17 +5,10 @@
 import triton
 import triton.language as tl
 
-from ttsfast.kernels.arithmetic import exp, expm1
+from ttsfast.kernels.adaptive import observe
 from ttsfast.kernels.counts import clamped, stop_lengths
 from ttsfast.kernels.report import APPLIED, FLOORS, NORMS, VALUES, WEIGHTS
 from ttsfast.kernels.weighting import applied, norms, weight
-
-# These repeat ttsfast.losses.adaptive, which kernels do not import; a test compares both, step by step.
-_FAST_DECAY = tl.constexpr(0.9)
-_LOG_FAST_DECAY = tl.constexpr(-0.10536051565782628)
-_SLOW_DECAY = tl.constexpr(0.99)
-_LOG_SLOW_DECAY = tl.constexpr(-0.01005033585350145)
-_LOG_TWO = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -68,7 +61,7 @@ def finish(lengths, weighting, results, axes, ranges, numbers, PRESENT: tl.const
     step = tl.load(weighting.step)
     tl.store(results.integers + 2, step)
     if OPT.METHOD != "fixed":
-        observe(values, floors, active, weighting.state, OPT)
+        observe(values, floors, active, weighting.state, OPT.METHOD)
     if OPT.ADVANCE:
         tl.store(weighting.step, step + 1)
 
@@ -129,64 +122,3 @@ def pack(a, b, c, d):
     """Four scalars as one vector of four."""
     i = tl.arange(0, 4)
     return tl.where(i == 0, a, tl.where(i == 1, b, tl.where(i == 2, c, d)))
-
-
-@triton.jit
-def observe(values, floors, active, state, OPT: tl.constexpr):
-    """One step of ``ttsfast.losses.adaptive.AdaptiveWeights.observe`` on its buffers, in float32."""
-    factors_at, fast_at, slow_at, variances_at, observations_at, skipped_at = state
-    i = tl.arange(0, 4)
-    if OPT.METHOD == "origin":
-        seen = values.to(tl.float32)
-    else:
-        excess = values - floors
-        seen = tl.where(excess < 0, 0.0, excess).to(tl.float32)
-    finite = tl.abs(seen) < float("inf")
-    bad = tl.max(tl.where(active & (finite == 0), 1, 0))
-    changed = active & (bad == 0)
-    tl.store(skipped_at, tl.load(skipped_at) + bad)
-    observations = tl.load(observations_at) + (1 - bad)
-    tl.store(observations_at, observations)
-
-    n = tl.maximum(observations, 1)
-    fast = _average(tl.load(fast_at + i), seen, n, changed, _FAST_DECAY, _LOG_FAST_DECAY)
-    slow = _average(tl.load(slow_at + i), seen, n, changed, _SLOW_DECAY, _LOG_SLOW_DECAY)
-    tl.store(fast_at + i, fast)
-    tl.store(slow_at + i, slow)
-
-    if OPT.METHOD == "dwa":
-        ratio = tl.where(active, _ratio(fast, slow), float("-inf"))
-        # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
-        raised = tl.where(active, exp((ratio - tl.max(ratio)) * 0.5), 0.0)
-        count = tl.sum(tl.where(active, 1.0, 0.0))
-        factors = raised * tl.div_rn(count, tl.sum(raised))
-        factors = tl.minimum(tl.maximum(factors, 0.5), 2.0)
-    elif OPT.METHOD == "uncertainty":
-        variances = tl.load(variances_at + i)
-        slope = 0.5 * (1.0 - exp(-variances) * seen)
-        moved = variances - 0.01 * slope
-        moved = tl.minimum(tl.maximum(moved, -_LOG_TWO), _LOG_TWO)
-        variances = tl.where(changed, moved, variances)
-        tl.store(variances_at + i, variances)
-        factors = tl.minimum(tl.maximum(exp(-variances), 0.5), 2.0)
-    else:
-        # 1/2 + tanh(x)/2 is the logistic function of 2 x.
-        x = _ratio(seen, slow) - 1.0
-        factors = tl.div_rn(tl.full([4], 1.0, tl.float32), 1.0 + exp(-2.0 * x))
-        factors = tl.where(i == 0, tl.minimum(tl.maximum(factors, 0.7), 1.3), 1.0)
-    tl.store(factors_at + i, tl.where(changed, factors, tl.load(factors_at + i)))
-
-
-@triton.jit
-def _average(average, seen, n, changed, DECAY: tl.constexpr, LOG_DECAY: tl.constexpr):
-    """Exponential average, bias-corrected: the n-th observation has weight (1 - d) / (1 - d^n)."""
-    forgotten = -expm1(n.to(tl.float32) * LOG_DECAY)
-    share = tl.where(n == 1, 1.0, (1.0 - DECAY) / forgotten)
-    return tl.where(changed, average + share * (seen - average), average)
-
-
-@triton.jit
-def _ratio(above, below):
-    """``above / below``, 1 where ``below`` is 0; correctly rounded, so that equal numbers give 1."""
-    known = below > 0
-    return tl.where(known, tl.div_rn(above, tl.where(known, below, 1.0)), 1.0)

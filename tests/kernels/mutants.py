@@ -150,14 +150,14 @@ MUTANTS = (
     ),
     Mutant(
         "another decay",
-        "kernels/finish.py",
-        "_FAST_DECAY = tl.constexpr(0.9)",
+        "kernels/adaptive.py",
+        "_FAST_DECAY = tl.constexpr(constants.FAST_DECAY)",
         "_FAST_DECAY = tl.constexpr(0.8)",
         f"{STATE} follows",
     ),
     Mutant(
         "averages moved by a step that is not finite",
-        "kernels/finish.py",
+        "kernels/adaptive.py",
         "changed = active & (bad == 0)",
         "changed = active",
         f"{STATE} follows",

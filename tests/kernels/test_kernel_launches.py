@@ -25,8 +25,8 @@ from kernel_compile import BF16, SPEC, TARGETS, launching_for, tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ttsfast.kernels import adaptive, launch, layout
 from ttsfast.kernels import counter as counters
-from ttsfast.kernels import launch, layout
 from ttsfast.kernels.starter import Slot, binder
 from ttsfast.losses import triton_call
 from ttsfast.terms.spec import LossInputs
@@ -75,6 +75,18 @@ def test_two_launches_and_nothing_of_torch(kept: bool, monkeypatch: pytest.Monke
                 step(inputs, scale, one, kept)
             assert [name for name, _ in launched[before:]] == ["loss_forward", "loss_backward"]
             assert operations.seen <= FREE
+
+
+@pytest.mark.parametrize("method", ["dwa", "uncertainty"])
+def test_an_update_of_the_weights_is_one_launch(method: str) -> None:
+    figures = torch.ones(9)
+    with launching_for(TARGETS["sm_90"]) as launched:
+        for _ in range(2):
+            with Operations() as operations:
+                values, floors = figures[1:5], figures[5:9]
+                adaptive.update_weights(STATE._replace(method=method), (True,) * 4, values, floors)
+            assert operations.seen <= FREE
+    assert [name for name, _ in launched] == ["update_adaptive_weights"] * 2
 
 
 def flat(value: Any) -> list[Any]:
@@ -145,7 +157,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"normalizer": torch.ones(()), "scale": 2.0},
     ),
     "state": ({}, {"weights": STATE}),
-    "method": ({"weights": STATE}, {"weights": STATE._replace(method="origin")}),
+    "method": ({"weights": STATE}, {"weights": STATE._replace(method="uncertainty")}),
     "advance": ({"weights": STATE}, {"weights": STATE._replace(advance=False)}),
     "address of the state": ({"weights": STATE}, {"weights": STATE._replace(fast=torch.ones(5)[1:])}),
     "address of the step": ({"step": PLACES[0]}, {"step": PLACES[1]}),

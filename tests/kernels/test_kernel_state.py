@@ -60,7 +60,7 @@ class Both:
             torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("method", ["dwa", "uncertainty", "origin"])
+@pytest.mark.parametrize("method", ["dwa", "uncertainty"])
 def test_state_follows_the_module(method: str) -> None:
     both = Both(method, make_spec(mel_smoothing="noise", mel_floor=0.125))
     for seed in range(5):
@@ -74,7 +74,7 @@ def test_state_follows_the_module(method: str) -> None:
     both.step(7)
 
 
-@pytest.mark.parametrize("method", ["fixed", "dwa", "uncertainty", "origin"])
+@pytest.mark.parametrize("method", ["fixed", "dwa", "uncertainty"])
 def test_frozen(method: str) -> None:
     both = Both(method, make_spec(mel_smoothing="none"))
     both.step(0, advance=False)
@@ -119,7 +119,7 @@ def test_gradients_carry_the_factors_of_the_step() -> None:
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "dwa"])
+@pytest.mark.parametrize("weighting", ["fixed", "dwa", "origin"])
 def test_the_module_steps_as_with_plain_torch(weighting: str) -> None:
     losses = [
         TTSLoss(weighting=weighting, mel_smoothing="noise", backend=backend).to(DEVICE)

@@ -236,7 +236,7 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "all-options-f16": lambda: forward(
         replace(SPEC, mel_loss="l1", mel_smoothing="noise", kl_free_bits=1.0),
         tensors(F16, predictions=2, heads=(4, 0), prior=True, statistics=True),
-        state="origin",
+        state="dwa",
         normalizer=_DEVICE_COUNTS,
     ),
     "backward-f32": lambda: backward(SPEC, tensors()),

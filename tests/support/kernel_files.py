@@ -10,6 +10,7 @@ KERNEL_FILES = (
     "test_kernel_backward.py",
     "test_kernel_hostile.py",
     "test_kernel_state.py",
+    "test_kernel_update.py",
     "test_kernel_compile.py",
     "test_kernel_properties.py",
     "test_kernel_noise.py",

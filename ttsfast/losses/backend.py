@@ -11,6 +11,7 @@ from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.triton import TritonBackend, interpreted
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.state import StepState
 
 NAMES = ("auto", "torch", "cpp", "triton")
 
@@ -107,6 +108,18 @@ def in_one_call(name: str) -> CppBackend | None:
         if type(backend) is not TritonBackend:
             break
     return None
+
+
+def observe(name: str, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+    """Let a fused backend move ``state`` on by summed values and floors; False where none can."""
+    for backend in reversed(_registered.values()) if name == "auto" else (_registered[name],):
+        if not isinstance(backend, (CppBackend, TritonBackend)) or backend.missing() is not None:
+            continue
+        if (name != "auto" or backend.name != "triton" or not interpreted()) and backend.observe(
+            spec, state, values, floors
+        ):
+            return True
+    return False
 
 
 def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:

@@ -18,7 +18,7 @@ from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.counts import Counts, count
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
-from ttsfast.terms.state import StepState
+from ttsfast.terms.state import FUSED_METHODS, StepState
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -224,12 +224,8 @@ class TTSLoss(nn.Module):
         spec = self.spec
         check_call(spec, inputs, own["noise_step"].device)
         backend = backends.choose(self.backend, spec, inputs)
-        # The extension leaves "origin" to the reference.
-        steps = isinstance(backend, TritonBackend) or (
-            isinstance(backend, CppBackend) and self.adaptive.method != "origin"
-        )
-        if steps and not torch.compiler.is_compiling():
-            assert isinstance(backend, (CppBackend, TritonBackend))
+        moves_state = self.adaptive.method in FUSED_METHODS and not torch.compiler.is_compiling()
+        if isinstance(backend, (CppBackend, TritonBackend)) and moves_state:
             result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
         else:
             weights = self.current_weights(inputs.compute_dtype())
@@ -253,6 +249,8 @@ class TTSLoss(nn.Module):
         own: dict[str, Any] = self._buffers
         # Nothing is read from another device, since that would wait for it: `grad_scale` may lie there.
         if torch.compiler.is_compiling() or not own["noise_step"].is_cpu:
+            return None
+        if self.adaptive.method not in FUSED_METHODS:
             return None
         return backends.in_one_call(self.backend)
 
@@ -315,10 +313,9 @@ class TTSLoss(nn.Module):
         """
         if not self.training:
             return
-        backend = self._native()
-        if backend is not None:
+        if self.adaptive.method in FUSED_METHODS and not torch.compiler.is_compiling():
             state = self._step_state()._replace(method=self.adaptive.method, advance=False)
-            if backend.observe(self.spec, state, values, floors):
+            if backends.observe(self.backend, self.spec, state, values, floors):
                 return
         self.adaptive.observe(values, floors)
 

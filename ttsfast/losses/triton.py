@@ -12,7 +12,7 @@ from torch import Tensor
 from ttsfast.losses import triton_op
 from ttsfast.losses.handover import why_not_plain
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.spec import TERMS, BackendResult, LossInputs, LossSpec
 from ttsfast.terms.state import StepState
 
 
@@ -91,3 +91,18 @@ class TritonBackend:
 
             self._call = triton_call.run
         return self._call(spec, inputs, weights, normalizer, grad_scale, step)
+
+    def observe(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+        """Move ``state`` on by summed values and floors, in one launch; False, and nothing done, for what is
+        not plain (4,) tensors where the kernels run."""
+        device = state.factors.device
+        if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+            return False
+        for tensor in (values, floors):
+            if type(tensor) is not Tensor or tensor.device != device or tensor.shape != (len(TERMS),):
+                return False
+        if state.method != "fixed":
+            from ttsfast.kernels import adaptive
+
+            adaptive.update_weights(state, spec.active, values, floors)
+        return True
