@@ -102,9 +102,9 @@ def test_traced_steps_are_plain_steps_and_no_length_is_traced_anew(
     check_compiled_against_plain(TinyModel, make_config, tmp_path, steps=40)
 
 
-def test_rows_that_come_several_times_are_added_up_in_order() -> None:
-    """Not by several threads as they come."""
-    compilation._add_up_in_order()
+def codes_of_an_embedding() -> str:
+    """What torch generates for both passes of one whose rows come several times, for two threads."""
+    torch._dynamo.reset()
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -114,7 +114,47 @@ def test_rows_that_come_several_times_are_added_up_in_order() -> None:
     finally:
         torch.set_num_threads(threads)
     assert codes
-    assert not any("atomic_add" in code for code in codes)
+    return "\n".join(codes)
+
+
+def test_rows_that_come_several_times_are_added_up_in_order() -> None:
+    """Not by several threads as they come."""
+    with compilation.passes(torch.device("cpu")):
+        assert "atomic_add" not in codes_of_an_embedding()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    # Otherwise they are not, which is what the test looks for.
+    assert "atomic_add" in codes_of_an_embedding()
+
+
+def test_what_the_user_asked_of_torch_stays_as_it_was() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        with compilation.passes(torch.device("cpu")):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with pytest.raises(ValueError, match="mine"), compilation.passes(torch.device("cpu")):
+        raise ValueError("mine")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with compilation.passes(torch.device("cuda")):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_torch_that_nobody_tried_is_refused_where_bits_must_repeat(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.15.0"))
+    config = partial(make_config, training__compile=True)
+    try:
+        with pytest.raises(
+            InputError, match=r"^training\.compile with training\.deterministic .*torch 2\.15\.0.*"
+        ):
+            Trainer(config(training__deterministic=True), model=make_model())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    Trainer(config(), model=make_model()).close()
 
 
 @pytest.mark.slow

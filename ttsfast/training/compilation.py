@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from ttsfast.training.objective import Objective
 
 OLDEST_TORCH = "2.11.0a0"
 """The compiler of torch 2.6 gives other weights or fails here; the versions between were not tried."""
+NEWEST_TORCH = "2.15.0a0"
+"""From here on nobody has looked whether compiled code adds up in order where torch is told to."""
 
 
 def compile_model(objective: Objective) -> None:
@@ -25,20 +28,25 @@ def compile_model(objective: Objective) -> None:
     compilation.
 
     Raises:
-        InputError: a torch before :data:`OLDEST_TORCH`.
+        InputError: a torch before :data:`OLDEST_TORCH`; or, under torch's deterministic mode, one that is not
+            known to keep it in compiled code.
     """
     if torch.__version__ < OLDEST_TORCH:
         raise InputError(
             f"training.compile needs torch 2.11 or newer, and this is {torch.__version__}: "
             "upgrade torch, or set training.compile=false"
         )
+    if torch.are_deterministic_algorithms_enabled() and torch.__version__ >= NEWEST_TORCH:
+        raise InputError(
+            f"training.compile with training.deterministic is not known to repeat its bits on torch "
+            f"{torch.__version__}: use torch 2.11 to 2.14, or set one of them to false"
+        )
     _let_lengths_vary()
-    _add_up_in_order()
     # Of several ranks, torch would cut a model of more than 25 MiB into a program for each message of its
     # gradients, to send one while the next is made; it fails at that where sizes are symbols.
     torch._dynamo.config.optimize_ddp = False
     objective.forward = torch.compile(objective.model, dynamic=True, options={"fallback_random": True})
-    objective.explained = explained
+    objective.explained = partial(passes, next(objective.model.parameters()).device)
     objective.counters = counters
 
 
@@ -47,6 +55,36 @@ def counters() -> dict[str, float]:
     from torch._dynamo.utils import counters as of_torch
 
     return {"programs": of_torch["stats"]["unique_graphs"]}
+
+
+@contextmanager
+def passes(device: torch.device) -> Iterator[None]:
+    """Around both passes, in which torch compiles: :func:`explained`, and on a CPU :func:`in_order`. On a GPU
+    bits repeat under ``training.deterministic`` alone, compiled or not."""
+    with explained(), in_order() if device.type == "cpu" else nullcontext():
+        yield
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """Torch's deterministic mode.
+
+    The gradient of an embedding, or of whatever is indexed, adds up rows that come several times. Compiled
+    code has several threads do so by atomic operations, in an order that is chance, but for this mode, in
+    which it calls the library, whose order is the same every time.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Every element that is read is written before.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -87,14 +125,3 @@ def _let_lengths_vary() -> None:
 
     lowered.lets_lengths_vary = True  # type: ignore[attr-defined]
     lowering.lowerings[operator] = lowered
-
-
-def _add_up_in_order() -> None:
-    """The gradient of an embedding, or of whatever is indexed, adds up rows that come several times. Torch's
-    own code has several threads do so by atomic operations, in an order that is chance, and making that code
-    fails for ConvTTS. The library's order is the same every time.
-    """
-    from torch._inductor import lowering
-
-    if hasattr(lowering, "needs_fallback_due_to_atomic_add_limitations"):
-        lowering.needs_fallback_due_to_atomic_add_limitations = lambda dtype: True
