@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ttsfast.kernels.prepared import stream_of
+
 WORDS = 4096
 SPACING = 16
 """In words of 32 bits: each lies in a cache line of its own."""
@@ -48,7 +50,7 @@ def counter(device: torch.device, compiled: bool = False) -> Tensor:
     bank = _banks.get(device.index)
     if bank is None and not capturing and not compiled:
         bank = _banks[device.index] = _Bank(device)
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    stream = stream_of(device)
     if bank is not None and not capturing and stream in bank.by_stream:
         return bank.by_stream[stream]
     word = None if bank is None else bank.take()

@@ -23,7 +23,7 @@ from ttsfast.kernels.arguments import Attention, Latents, Lengths, Mel, Results,
 from ttsfast.kernels.counter import counter
 from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
-from ttsfast.kernels.starter import Slot, Starter, stream_of
+from ttsfast.kernels.prepared import Placeholder, PreparedLaunch, stream_of
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import LossInputs, LossSpec
 from ttsfast.terms.state import StepState
@@ -75,7 +75,7 @@ class Call(NamedTuple):
 class _Plan:
     """One layout, and the kernels compiled for it."""
 
-    __slots__ = ("layout", "scratch", "spec", "starters")
+    __slots__ = ("layout", "prepared", "scratch", "spec")
 
     def __init__(self, spec: LossSpec, layout: Layout) -> None:
         # Kept alive: the key of the table holds its identity.
@@ -83,7 +83,7 @@ class _Plan:
         self.layout = layout
         self.scratch = INTEGERS + -(-layout.grid[0] * layout.dtype.itemsize // 8)
         """In integers of 64 bits."""
-        self.starters: dict[str | tuple[bool, bool], Starter] = {}
+        self.prepared: dict[str | tuple[bool, bool], PreparedLaunch] = {}
         """``"forward"``, and the backward passes by whether they are in place and find what arrives at a
         multiple of 16 bytes."""
 
@@ -146,17 +146,17 @@ def forward(
     table = torch.empty((report.ROWS, 4), dtype=plan.layout.dtype, device=device)
     total = table.new_empty(())
     integers = torch.empty(plan.scratch, dtype=torch.int64, device=device)
-    starter = plan.starters.get("forward")
+    prepared = plan.prepared.get("forward")
     with _current(device):
         word = counter(device, compiled)
-        if starter is None:
+        if prepared is None:
             partials = integers[INTEGERS:].view(table.dtype)
             results = (total, table, integers, partials, word)
             _compile(plan, "forward", [*given, *gradients, *buffers, *scalars, *results])
         else:
             at = integers.data_ptr()
             places = (total.data_ptr(), table.data_ptr(), at, at + 8 * INTEGERS, word.data_ptr())
-            starter([*addresses, *held, *places], stream_of(device))
+            prepared([*addresses, *held, *places], stream_of(device))
     call = Call(plan, given, gradients, read, written, addresses[: -len(buffers)], table, integers)
     return Launched(total, table, integers, call)
 
@@ -171,16 +171,16 @@ def backward(call: Call, outputs: Sequence[Tensor], incoming: Tensor) -> None:
     arrived = incoming.data_ptr()
     device = incoming.device
     kind = in_place, arrived % VECTOR == 0
-    starter = plan.starters.get(kind)
+    prepared = plan.prepared.get(kind)
     with _current(device):
-        if starter is None:
+        if prepared is None:
             fresh = iter(outputs)
             gradients = [None if gradient is None else next(fresh) for gradient in call.gradients]
             _compile(plan, kind, [*call.given, *gradients, call.report, call.integers, incoming])
             return
         if not in_place:
             addresses = [*addresses[: -len(outputs)], *map(_address, outputs)]
-        starter([*addresses, call.report.data_ptr(), call.integers.data_ptr(), arrived], stream_of(device))
+        prepared([*addresses, call.report.data_ptr(), call.integers.data_ptr(), arrived], stream_of(device))
 
 
 def _compile(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]) -> None:
@@ -200,12 +200,12 @@ def _compile(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]) 
     if kernel is not None:
         # What is not there is not handed over later either.
         places = count()
-        slots = [None if value is None else Slot(next(places)) for value in values]
-        plan.starters[kind] = Starter(kernel, grid, _arguments(plan, kind, slots))
+        placeholders = [None if value is None else Placeholder(next(places)) for value in values]
+        plan.prepared[kind] = PreparedLaunch(kernel, grid, _arguments(plan, kind, placeholders))
 
 
 def _arguments(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]) -> tuple[Any, ...]:
-    """The kernel's arguments from all that varies, tensors or slots."""
+    """The kernel's arguments from all that varies, tensors or placeholders."""
     layout, spec = plan.layout, plan.spec
     options = layout.options
     weighting = incoming = None

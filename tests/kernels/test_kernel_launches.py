@@ -25,9 +25,9 @@ from kernel_compile import BF16, SPEC, TARGETS, launching_for, tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ttsfast.kernels import adaptive, launch, layout
+from ttsfast.kernels import adaptive, launch, layout, prepared
 from ttsfast.kernels import counter as counters
-from ttsfast.kernels.starter import Slot, binder
+from ttsfast.kernels.prepared import Placeholder, binder
 from ttsfast.losses import triton_call
 from ttsfast.terms.spec import LossInputs
 from ttsfast.terms.state import StepState
@@ -267,6 +267,33 @@ def test_profilers_hear_of_launches_from_the_table() -> None:
     assert heard == ["loss_forward"]
 
 
+def test_a_triton_that_nobody_knows_launches_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = tensors(terms="mel")
+    wanted = layout.differentiable(inputs)
+    gradients = [None if t is None else torch.empty_like(t) for t in wanted]
+    given = []
+    for direct in (True, False):
+        monkeypatch.setattr(prepared, "_DIRECT", direct)
+        if not direct:
+            monkeypatch.setattr(prepared, "_listeners", lambda: pytest.fail("asked for private names"))
+        with launching_for(TARGETS["sm_90"]) as launched:
+            for _ in range(2):
+                launch.forward(SPEC, inputs, gradients, WEIGHTS, None, None, STEP)
+        assert not any(isinstance(leaf, Tensor) for leaf in _leaves(launched[1][1]))
+        given.append(len(_leaves(launched[1][1])))
+    assert given[0] == given[1]
+
+
+def test_a_torch_without_handles_of_streams_is_asked_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stream:
+        cuda_stream = 7
+
+    monkeypatch.setattr(prepared, "_RAW_STREAM", None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream)
+    assert prepared.stream_of(torch.device("cuda", 1)) == 7
+    assert prepared.stream_of(torch.device("cpu")) == 0
+
+
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         def __getitem__(self, grid: Any) -> Any:
@@ -288,7 +315,14 @@ def test_arguments_are_laid_down_once() -> None:
         first: Any
         second: Any
 
-    nested = (Pair(Slot(1), (2, "x")), None, 7, (Slot(0), Pair(None, Slot(1))), (3, 4), True)
+    nested = (
+        Pair(Placeholder(1), (2, "x")),
+        None,
+        7,
+        (Placeholder(0), Pair(None, Placeholder(1))),
+        (3, 4),
+        True,
+    )
     bound = binder(nested)
     assert bound([10, 20]) == ((20, (2, "x")), None, 7, (10, (None, 20)), (3, 4), True)
     assert bound([None, 1.5]) == ((1.5, (2, "x")), None, 7, (None, (None, 1.5)), (3, 4), True)
@@ -309,9 +343,7 @@ class _Device:
 
         monkeypatch.setattr(counters.torch, "zeros", filled)
         monkeypatch.setattr(counters.torch.cuda, "is_current_stream_capturing", lambda: self.capturing)
-        monkeypatch.setattr(
-            counters.torch._C, "_cuda_getCurrentRawStream", lambda i: self.stream, raising=False
-        )
+        monkeypatch.setattr(prepared, "_RAW_STREAM", lambda i: self.stream)
         monkeypatch.setattr(counters.torch.cuda, "current_stream", lambda device: self)
         monkeypatch.setattr(counters, "_banks", {})
         self.device = torch.device("cuda", 0)

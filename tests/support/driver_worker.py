@@ -62,10 +62,10 @@ def compared(plan: Any, kind: Any, again: Any) -> dict[str, Any]:
 
     ``again`` launches and tells what memory it took.
     """
-    starter = plan.starters[kind]
-    sizes = parameters(starter._kernel)
+    prepared = plan.prepared[kind]
+    sizes = parameters(prepared._kernel)
     variable("fake_params", ctypes.c_int).value = len(sizes)
-    del plan.starters[kind]
+    del plan.prepared[kind]
     found, taken = [], []
     for _ in range(2):
         before = variable("fake_launches", ctypes.c_int).value
