@@ -68,8 +68,21 @@ MUTANTS = (
         "kernels/memory.py",
         "t.to(tl.int64) * strides[1][k]",
         "t * strides[1][k]",
-        f"{BUDGETS} mel-pair-transposed-f32-sm_90",
-        False,
+        f"{HOSTILE} 31_bits",
+    ),
+    Mutant(
+        "a corpus by offsets of 32 bits",
+        "kernels/gather.py",
+        "mel + start * BINS + at",
+        "mel + start.to(tl.int32) * BINS + at",
+        "test_kernel_gather.py 31_bits",
+    ),
+    Mutant(
+        "a batch by offsets of 32 bits",
+        "kernels/gather.py",
+        "out_stop + row.to(tl.int64) * frames + t",
+        "out_stop + row * frames + t",
+        "test_kernel_gather.py 31_bits",
     ),
     Mutant(
         "the stop target one step late",

@@ -1,8 +1,7 @@
-"""What the compiled gather takes, without a GPU: registers, whole-width accesses, rounding, wide offsets."""
+"""What the compiled gather takes, without a GPU: registers, whole-width accesses, rounding."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -89,7 +88,6 @@ def test_budget(target: str, bins: int, dtype: torch.dtype, loads: int, stores: 
         assert ("cvt.rn.bf16" in kernel.asm["ptx"]) == (dtype == torch.bfloat16)
     else:
         assert used.wide_stores == stores // 2
-    assert_wide(kernel, "mel", "text", "out_mel", "out_text", "out_mask", "out_stop")
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "gfx942"])
@@ -99,12 +97,3 @@ def test_tracks_cost_no_registers(target: str) -> None:
     used = compiled.usage(kernel)
     assert used.stack == 0
     assert used.registers <= REGISTERS[target] + compiled.slack()
-    assert_wide(kernel, "pitch", "energy", "out_pitch", "out_energy")
-
-
-def assert_wide(kernel: Any, *names: str) -> None:
-    """To an utterance 64 bits wide; what is added within it the corpus checks."""
-    for name in names:
-        found = re.findall(rf"tt\.addptr %{name}, .*", kernel.asm["ttir"])
-        assert found
-        assert all(line.split(" : ")[1].startswith("!tt.ptr") and ", i64" in line for line in found), found

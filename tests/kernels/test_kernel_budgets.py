@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -48,7 +47,6 @@ def test_budget(name: str, target: str) -> None:
     with compiled.compiling_for(TARGETS[target]):
         kernel = VARIANTS[name]()
     check(name, target, compiled.usage(kernel))
-    offsets_are_wide(kernel.asm["ttir"])
 
 
 def check(name: str, target: str, used: Usage) -> None:
@@ -68,67 +66,6 @@ def check(name: str, target: str, used: Usage) -> None:
     if name.startswith("backward") and target.startswith("sm") and "f16" not in name:
         # It stores gradients alone, all of them 16 bytes at a time.
         assert used.narrow_stores == 0
-
-
-_DEFINITION = re.compile(r"^\s*(%\S+)(?::\d+)? = (\S+) (.*)$")
-_NARROW_POINTER = re.compile(r"tt\.addptr (%\S+), (%\S+) : (?:tensor<[^>]*>>|!tt\.ptr<\w+>), .*i32")
-_DATA = ("mel", "latents", "stop", "attention")
-
-
-def offsets_are_wide(ttir: str) -> None:
-    """A 32-bit offset into a tensor of data may only be a lane of a tile: all else could pass 2^31."""
-    defined: dict[str, tuple[str, str]] = {}
-    found = 0
-    for line in ttir.splitlines():
-        match = _DEFINITION.match(line)
-        if match is None:
-            continue
-        result, operation, rest = match.groups()
-        defined[result] = (operation, rest)
-        if operation != "tt.addptr":
-            continue
-        narrow = _NARROW_POINTER.search(line)
-        if narrow is None:
-            found += "i64" in rest
-            continue
-        root = _root(narrow.group(1), defined)
-        if any(word in root for word in _DATA):
-            assert _is_lane(narrow.group(2), defined), line
-    assert found, "no 64-bit offset at all: the pattern no longer fits the compiler's output"
-
-
-def _operands(name: str, defined: dict[str, tuple[str, str]]) -> list[str]:
-    return re.findall(r"%[\w$.-]+", defined[name][1]) if name in defined else []
-
-
-def _root(name: str, defined: dict[str, tuple[str, str]]) -> str:
-    """The kernel's argument that a pointer is made from."""
-    while name in defined and _operands(name, defined):
-        name = _operands(name, defined)[0]
-    return name
-
-
-def _is_lane(name: str, defined: dict[str, tuple[str, str]]) -> bool:
-    operation = defined.get(name, ("", ""))[0]
-    if operation in ("tt.make_range", "arith.constant"):
-        return True
-    if operation in ("arith.remsi", "arith.remui"):
-        # What is left of a division by a constant is smaller than it.
-        return _is_lane(_operands(name, defined)[1], defined)
-    passes_on = operation in ("tt.expand_dims", "tt.broadcast", "tt.splat", "arith.addi", "arith.muli")
-    return passes_on and all(_is_lane(each, defined) for each in _operands(name, defined))
-
-
-def test_the_check_of_offsets_finds_a_narrow_one() -> None:
-    ttir = """
-    %0 = tt.get_program_id x : i32
-    %1 = arith.extsi %0 : i32 to i64
-    %2 = tt.addptr %mel_3, %1 : !tt.ptr<f32>, i64
-    %3 = arith.muli %0, %0 : i32
-    %4 = tt.addptr %mel_3, %3 : !tt.ptr<f32>, i32
-    """
-    with pytest.raises(AssertionError, match="%4"):
-        offsets_are_wide(ttir)
 
 
 def test_the_check_of_budgets_finds_each_excess() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from kernel_cases import DEVICE
 from kernel_files import INTERPRETED
+from sparse_memory import sparse
 from torch import Tensor
 
 from ttsfast.data.loading import device_corpus
@@ -182,3 +183,87 @@ def test_offsets_beyond_32_bits() -> None:
         truncated=torch.zeros(n, dtype=torch.bool, device=DEVICE),
     )
     check(corpus, [n - 1], 8, 1, torch.float32)
+
+
+ON_A_CPU = pytest.mark.skipif(DEVICE != "cpu", reason="a GPU's memory holds what it addresses")
+
+
+def far_corpus(bins: int) -> gather.Corpus:
+    """Whose second utterance lies beyond 2^31 values, symbols and frames."""
+    near = make_corpus([4], bins, tracks=("pitch", "energy"))
+    far, symbols = 2**31 + 5, len(near.text)
+
+    def moved(values: Tensor) -> Tensor:
+        width = values[0].numel()
+        room = sparse((far + len(values)) * width, values.dtype).view(-1, *values.shape[1:])
+        room[far:] = values
+        return room
+
+    return gather.Corpus(
+        mel=moved(near.mel),
+        mel_starts=torch.tensor([0, far, far + 4]),
+        text=moved(near.text),
+        text_starts=torch.tensor([0, far, far + symbols]),
+        speaker=torch.tensor([1, 2]),
+        truncated=torch.tensor([True, False]),
+        silence=near.silence,
+        pitch=moved(near.pitch),
+        energy=moved(near.energy),
+    )
+
+
+@ON_A_CPU
+def test_a_corpus_beyond_31_bits() -> None:
+    check(far_corpus(4), [1, 1], 6, 12, torch.float32)
+
+
+@ON_A_CPU
+def test_a_batch_beyond_31_bits() -> None:
+    """Of mels, by rows of 2^30 values; of the rest, by rows of two, the last three of 2^30."""
+    corpus, bins, frames = make_corpus([2, 2, 2], 4, tracks=("pitch", "energy")), 4, 2**28 + 5
+    order, flags = torch.arange(3), torch.zeros(3, dtype=torch.bool)
+    numbers = [torch.zeros(3, dtype=torch.int64) for _ in range(4)]
+    mel = sparse(3 * frames * bins, torch.float32).view(3, frames, bins)
+    options = {"BINS": bins, "TILE": 16, "WIDTH": 16}
+    text, *lengths = numbers
+    outs = (mel, text, *lengths, flags, None, None, None, None)
+    gather.gather_batch[(3,)](*corpus, order, *outs, 0, 3, 1, frames, 1, **options)
+    for row in range(3):
+        assert torch.equal(mel[row, :2], corpus.mel[2 * row : 2 * row + 2].float())
+        assert torch.equal(mel[row, 2:4], corpus.silence.expand(2, -1))
+
+    first = 2**30
+    wide = {
+        name: sparse((first + 3) * 2, kind).view(-1, 2)
+        for name, kind in {
+            "text": torch.int64,
+            "mask": torch.bool,
+            "stop": torch.float32,
+            "pitch": torch.float32,
+            "energy": torch.float32,
+        }.items()
+    }
+    rows = [sparse(first + 3, torch.int64) for _ in range(3)]
+    outs = (
+        mel,
+        wide["text"],
+        *rows,
+        sparse(first + 3, torch.bool),
+        wide["mask"],
+        wide["stop"],
+        wide["pitch"],
+        wide["energy"],
+    )
+    # As if so many rows came before these.
+    gather.gather_batch[(3,)](*corpus, order, *outs, -first, -first, 1, 2, 2, **options)
+    truth = expected(corpus, [0, 1, 2], 2, 2, torch.float32)
+    for name, found in {
+        "frame_mask": "mask",
+        "stop_targets": "stop",
+        "pitch": "pitch",
+        "energy": "energy",
+    }.items():
+        assert torch.equal(wide[found][first:], truth[name].to(wide[found].dtype))
+    ends = corpus.text_starts
+    assert torch.equal(wide["text"][first:, 0], corpus.text[ends[:3]].long())
+    assert torch.equal(rows[0][first:], truth["mel_lengths"])

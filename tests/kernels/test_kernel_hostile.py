@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from kernel_cases import BACKEND, DEVICE, Reference, check, evaluate, make_inputs, make_spec, only, rebuilt
+from sparse_memory import far_apart
 from torch import Tensor
 
 from ttsfast.kernels import launch, layout, settings
@@ -202,3 +203,31 @@ def test_nothing_outside_the_tensors_is_read_or_written(dtype: torch.dtype) -> N
         assert inner.isfinite().all()
         assert (whole[:64] == 12345.0).all()
         assert (whole[-64:] == 12345.0).all()
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="a GPU's memory holds what it addresses")
+@pytest.mark.parametrize("axes", [1, None], ids=["utterances", "all-axes"])
+def test_offsets_beyond_31_bits(axes: int | None) -> None:
+    """Along every axis of what is read and of what is written, under types that compiled code has too."""
+    inputs = make_inputs(
+        lengths=(5, 3, 4), frames=5, bins=8, latents=3, symbols=4, predictions=2, prior=True, heads=(3, 0)
+    )
+    spec = make_spec()
+    weights = torch.tensor(spec.base_weights)
+    step = torch.zeros((), dtype=torch.int64)
+    totals, gradients = [], []
+    for spread in (lambda t: t, lambda t: far_apart(t, axes) if t.dim() > 1 else t):
+        given = rebuilt(inputs, spread)
+        wanted = layout.differentiable(given)
+        written = [
+            None if t is None else spread(torch.empty_like(t, memory_format=torch.contiguous_format))
+            for t in layout.differentiable(inputs)
+        ]
+        assert [t is None for t in wanted] == [t is None for t in written]
+        launched = launch.forward(spec, given, written, weights, None, None, step)
+        totals.append(launched.total)
+        gradients.append([gradient for gradient in written if gradient is not None])
+    torch.testing.assert_close(totals[1], totals[0], rtol=1e-6, atol=0)
+    for a, b in zip(*gradients, strict=True):
+        assert b.any()
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
