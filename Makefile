@@ -7,13 +7,17 @@ ENGINE ?= espeak
 RUN ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-versions lint format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/ttsfast demo --language $(LANG_CODE) --engine $(ENGINE) --run $(RUN)
 
 test: $(VENV)/.dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The suite on the newest and the oldest torch that the package is for; downloads some gigabytes, takes an hour.
+test-versions: $(VENV)/.dev
+	$(BIN)/python bench/versions.py --output bench/results/versions.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
