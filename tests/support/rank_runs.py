@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
+import rank_worker
 import torch
 from torch import Tensor
 from torch.distributed import TCPStore
@@ -20,7 +22,39 @@ STORES: list[TCPStore] = []
 """They serve as long as they are referred to."""
 
 
-def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subprocess.Popen[str]]:
+class RankProcess:
+    """One rank, forked from a server that has imported torch, which takes seconds of a processor."""
+
+    def __init__(self, path: Path, environment: dict[str, str]) -> None:
+        self._stderr = path.with_name(f"stderr-{environment['RANK']}")
+        self._process = forks.start(_be_rank, path, environment, self._stderr)
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        """At once."""
+        self._process.kill()
+        self._process.join()
+
+    def communicate(self, timeout: float | None = None) -> str:
+        """Wait for its end and return what it wrote to stderr; raise TimeoutExpired where it does not end."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("rank", timeout or 0)
+        return self._stderr.read_text(encoding="utf-8")
+
+
+def _be_rank(path: Path, environment: dict[str, str], stderr: Path) -> None:
+    os.environ.update(environment)
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = [str(WORKER), str(path)]
+    rank_worker.main()
+
+
+def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[RankProcess]:
     """The ranks of a run as ``torchrun`` would start them, without its own process."""
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs), encoding="utf-8")
@@ -35,24 +69,18 @@ def start(jobs: list[dict[str, Any]], folder: Path, size: int = 2) -> list[subpr
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     return [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(path)],
-            env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
+        RankProcess(path, {**address, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)
     ]
 
 
-def ended(ranks: list[subprocess.Popen[str]], seconds: float = 280) -> list[tuple[int, str]]:
+def ended(ranks: list[RankProcess], seconds: float = 280) -> list[tuple[int | None, str]]:
     """Exit code and stderr of every rank."""
     try:
-        texts = [rank.communicate(timeout=seconds)[1] for rank in ranks]
+        texts = [rank.communicate(timeout=seconds) for rank in ranks]
         return [(rank.returncode, text) for rank, text in zip(ranks, texts, strict=True)]
     finally:
         for rank in ranks:
-            if rank.poll() is None:
+            if rank.returncode is None:
                 rank.kill()
 
 
