@@ -7,17 +7,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import forks
 
 
+def start_ttsfast(*arguments: str, cwd: Path, outputs: Path) -> BaseProcess:
+    """Start a command in the folder ``cwd``; what it prints goes to two files in ``outputs``."""
+    return forks.start(_command, arguments, cwd, (outputs / "stdout", outputs / "stderr"))
+
+
 def forked_ttsfast(
-    *arguments: str, cwd: Path, outputs: Path, seconds: float = 120
+    *arguments: str, cwd: Path, outputs: Path, seconds: float = 280
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in the folder ``cwd``; what it prints goes through two files in ``outputs``."""
-    paths = (outputs / "stdout", outputs / "stderr")
-    process = forks.start(_command, arguments, cwd, paths)
+    """Run a command to its end."""
+    process = start_ttsfast(*arguments, cwd=cwd, outputs=outputs)
     process.join(seconds)
     if process.exitcode is None:
         process.kill()
@@ -25,7 +30,8 @@ def forked_ttsfast(
     code = process.exitcode
     process.close()
     assert code is not None
-    return subprocess.CompletedProcess(arguments, code, *(path.read_text(encoding="utf-8") for path in paths))
+    texts = ((outputs / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def _command(arguments: tuple[str, ...], cwd: Path, paths: tuple[Path, Path]) -> None:
