@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from ttsfast.benchmarks.data_corpus import like_speech, write_corpus
 from ttsfast.benchmarks.machine import describe
-from ttsfast.benchmarks.training import write_corpus
 from ttsfast.config import load_config
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.evaluation.log import read_log
@@ -30,7 +30,7 @@ from ttsfast.training.telemetry.timing import PHASES
 
 def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> dict[str, Any]:
     """Train ``windows`` log windows after one of warm-up; medians of each phase's share in percent."""
-    write_corpus(folder / "corpus", 160)
+    write_corpus(folder / "corpus", like_speech(160))
     prepare(folder / "corpus", folder / "store", PrepareOptions(jobs=1))
     steps = (windows + 1) * log_step
     overrides = {

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from ttsfast.benchmarks import data as bench
 from ttsfast.benchmarks import data_loader, data_planning
 from ttsfast.benchmarks.data_corpus import make_store
+from ttsfast.benchmarks.npy_files import NpyFiles
 from ttsfast.cli import app
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.store.store import Store
@@ -41,14 +42,14 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_loader_is_gated_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = data_loader.NpyFiles.__getitem__
+    right = NpyFiles.__getitem__
 
-    def wrong(files: data_loader.NpyFiles, index: int) -> dict[str, Any]:
+    def wrong(files: NpyFiles, index: int) -> dict[str, Any]:
         item = right(files, index)
         return {**item, "mel": item["mel"] + 1} if "float16" in files.folder.name else item
 
-    monkeypatch.setattr(data_loader.NpyFiles, "__getitem__", wrong)
-    store = make_store(tmp_path / "store", 24, (0.8, 1.2))
+    monkeypatch.setattr(NpyFiles, "__getitem__", wrong)
+    store = make_store(tmp_path / "store", np.linspace(0.8, 1.2, 24))
     result = data_loader.run(store, store, tmp_path, device=torch.device("cpu"), rounds=1)
     result = json.loads(json.dumps(result))
     rows = result["throughput"]

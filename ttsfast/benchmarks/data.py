@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks import data_assembly, data_features, data_loader, data_planning, machine
-from ttsfast.benchmarks.data_corpus import make_store
+from ttsfast.benchmarks.data_corpus import about_the_middle, make_store
 from ttsfast.errors import InputError
 
 SECTIONS = ("features", "assembly", "planning", "loader")
@@ -61,8 +61,8 @@ def run_data_bench(
             elif section == "planning":
                 result[section] = data_planning.run(rounds=rounds)
             elif section == "loader":
-                store = make_store(folder / "long", utterances, LONG)
-                small = make_store(folder / "short", 160, SHORT, seed=1)
+                store = make_store(folder / "long", about_the_middle(utterances, LONG))
+                small = make_store(folder / "short", about_the_middle(160, SHORT, seed=1))
                 result[section] = data_loader.run(store, small, folder, device=device, rounds=rounds)
     return result
 
@@ -78,9 +78,5 @@ _TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def table(result: dict[str, Any]) -> str:
     """The figures in columns, section by section."""
     shown = [_TABLES[name](result[name]) for name in SECTIONS if name in result]
-    info = result["machine"]
-    shown.append(
-        f"{info['processor']}, {info['cores']} cores, load {info['load'][0]}, torch {info['torch']}, "
-        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
-    )
+    shown.append(machine.summary(result["machine"]))
     return "\n\n".join(shown)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ttsfast import native
+from ttsfast.benchmarks import machine
 from ttsfast.data.loading.batch import padded_length
 from ttsfast.errors import InputError
 
@@ -61,12 +62,8 @@ def run(*, rounds: int = 15) -> dict[str, Any]:
     """
     if native.core is None:
         raise InputError(f"nothing to measure: {native.why_missing}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with machine.threads(1):
         return {"batch": BATCH, "mixes": {name: _measured(mix, rounds) for name, mix in MIXES.items()}}
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measured(mix: tuple[int, int], rounds: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Synthetic corpora for the data benchmarks: noise as long as speech, with texts to match."""
+"""Synthetic corpora for the benchmarks: noise as long as speech, with texts to match."""
 
 from __future__ import annotations
 
@@ -19,22 +19,35 @@ RATE = 22050
 WORDS = ("rain", "falls", "on", "the", "roof", "and", "nobody", "hears", "it", "until", "morning", "comes")
 
 
-def make_store(folder: Path, utterances: int, seconds: tuple[float, float], seed: int = 0) -> Store:
-    """A store of recordings whose lengths are normal about the middle of ``seconds`` and within it; made by
-    the package's own preparation, from wav files that are deleted afterwards.
-    """
-    corpus = folder / "corpus"
-    corpus.mkdir(parents=True)
-    draw = np.random.default_rng(seed)
+def like_speech(utterances: int, seed: int = 0) -> np.ndarray:
+    """Lengths of 1 to 8 seconds, most of them short."""
+    return np.random.default_rng(seed).lognormal(1.3, 0.45, utterances).clip(1.0, 8.0)
+
+
+def about_the_middle(utterances: int, seconds: tuple[float, float], seed: int = 0) -> np.ndarray:
+    """Lengths, normal about the middle of ``seconds`` and within it."""
     low, high = seconds
+    return np.random.default_rng(seed).normal((low + high) / 2, (high - low) / 5, utterances).clip(low, high)
+
+
+def write_corpus(folder: Path, seconds: np.ndarray, seed: int = 0) -> None:
+    """A recording of noise for each length, with as many words as speech of that length has."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(seed)
     lines = []
-    for number in range(utterances):
-        length = float(np.clip(draw.normal((low + high) / 2, (high - low) / 5), low, high))
+    for number, length in enumerate(seconds.tolist()):
         wave = 0.1 * draw.standard_normal(int(length * RATE), dtype=np.float32)
-        soundfile.write(corpus / f"{number}.wav", wave, RATE)
-        words = draw.choice(WORDS, size=max(2, round(2.7 * length)))
-        lines.append(json.dumps({"audio": f"{number}.wav", "id": f"u{number}", "text": " ".join(words)}))
-    (corpus / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        soundfile.write(folder / f"{number}.wav", wave, RATE)
+        # A number makes every text its own, so that none is held out together with others.
+        text = " ".join([*draw.choice(WORDS, size=max(2, round(2.6 * length))), str(number)])
+        lines.append(json.dumps({"audio": f"{number}.wav", "id": f"u{number}", "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def make_store(folder: Path, seconds: np.ndarray, seed: int = 0) -> Store:
+    """A store of :func:`write_corpus`, whose recordings are deleted afterwards."""
+    corpus = folder / "corpus"
+    write_corpus(corpus, seconds, seed)
     prepare(corpus, folder / "store", PrepareOptions())
     for path in corpus.glob("*.wav"):
         path.unlink()

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import tile_store
+from ttsfast.benchmarks.npy_files import NpyFiles, usual_collate
 from ttsfast.config import load_config
-from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, collate, padded_length
+from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, collate
 from ttsfast.data.loading.device_corpus import DeviceCorpus
 from ttsfast.data.loading.device_loader import DeviceLoader
 from ttsfast.data.loading.loader import MelLoader
@@ -35,27 +36,6 @@ STEPS = 15
 """Of the training."""
 LARGE = 13_100
 """Utterances of a store whose first batch is waited for: as many as LJ Speech has."""
-
-
-class NpyFiles(Dataset[dict[str, Any]]):
-    """One file of features per utterance, as preprocessing scripts write them; texts in memory."""
-
-    def __init__(self, folder: Path, store: Store, dtype: type) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.texts = []
-        for index in range(len(store)):
-            utterance = store[index]
-            np.save(folder / f"{index}.npy", utterance.mel.astype(dtype))
-            self.texts.append(utterance.text)
-        self.ids = list(store.entries.id)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        mel = np.load(self.folder / f"{index}.npy")
-        return {"id": self.ids[index], "text": self.texts[index], "mel": mel}
 
 
 def run(store: Store, small: Store, folder: Path, *, device: torch.device, rounds: int) -> dict[str, Any]:
@@ -96,8 +76,13 @@ def _throughput(store: Store, folder: Path, device: torch.device, rounds: int) -
     truth = collate([store[int(i)] for i in planned[0]], pad_value=store.silence)
     with ExitStack() as stack:
         streams: dict[str, Callable[[], Iterator[Batch]]] = {}
-        for dtype, collates in ((np.float32, (usual_collate, collate)), (np.float16, (collate,))):
-            files = NpyFiles(folder / dtype.__name__, store, dtype)
+        usual = partial(usual_collate, text_multiple=TEXT_MULTIPLE)
+        ways: Sequence[tuple[type, Sequence[Callable[..., Batch]]]] = (
+            (np.float32, (usual, collate)),
+            (np.float16, (collate,)),
+        )
+        for dtype, collates in ways:
+            files = NpyFiles(folder / dtype.__name__, store, np.arange(len(store)), dtype)
             for joined, workers in itertools.product(collates, (0, 1, 2)):
                 loader = _data_loader(
                     files, planned, partial(joined, pad_value=store.silence), workers, device
@@ -123,27 +108,6 @@ def _throughput(store: Store, folder: Path, device: torch.device, rounds: int) -
         name: {"correct": ok, "batches_per_s": median(speeds[name]) if ok else None}
         for name, ok in correct.items()
     }
-
-
-def usual_collate(items: Sequence[dict[str, Any]], *, pad_value: np.ndarray) -> Batch:
-    """What recipes do: tensors full of padding, and each utterance copied over it."""
-    frames = padded_length(max(len(item["mel"]) for item in items), 8, 8)
-    symbols = padded_length(max(len(item["text"]) for item in items), 0, TEXT_MULTIPLE)
-    mel = torch.from_numpy(pad_value).repeat(len(items), frames, 1)
-    text = torch.zeros(len(items), symbols, dtype=torch.int64)
-    for i, item in enumerate(items):
-        mel[i, : len(item["mel"])] = torch.from_numpy(item["mel"])
-        text[i, : len(item["text"])] = torch.from_numpy(item["text"])
-    return Batch(
-        ids=tuple(item["id"] for item in items),
-        text=text,
-        text_lengths=torch.tensor([len(item["text"]) for item in items]),
-        mel=mel,
-        mel_lengths=torch.tensor([len(item["mel"]) for item in items]),
-        speaker=torch.zeros(len(items), dtype=torch.int64),
-        truncated=torch.zeros(len(items), dtype=torch.bool),
-        frames=sum(len(item["mel"]) for item in items),
-    )
 
 
 def _data_loader(

@@ -89,10 +89,7 @@ def run_loss_bench(
         A dictionary that ``json`` can write; :func:`table` shows it.
     """
     device = torch.device(device)
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
+    with machine.threads(threads):
         results = []
         for case in cases:
             progress(f"{case.name}: {case.batch} x {case.frames} x {case.bins}")
@@ -108,8 +105,6 @@ def run_loss_bench(
             "cases": results,
             "host_us": _overhead(chosen, device, rounds),
         }
-    finally:
-        torch.set_num_threads(before)
 
 
 def _measure_case(

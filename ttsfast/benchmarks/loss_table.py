@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ttsfast.benchmarks import machine
+
 
 def table(result: dict[str, Any]) -> str:
     """The figures in columns, speed-ups against eager and against compiled torch beside them."""
@@ -35,11 +37,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"  {'(copies alone)':<16}{_times(entry['floor'])}")
     host = ", ".join(f"{name} {value:.0f}" for name, value in result["host_us"].items())
     lines.append(f"host overhead of both passes, microseconds: {host}")
-    info = result["machine"]
-    lines.append(
-        f"{info['processor']}, {info['threads']} threads, load {info['load'][0]}, torch {info['torch']}, "
-        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
-    )
+    lines.append(machine.summary(result["machine"]))
     return "\n".join(lines)
 
 

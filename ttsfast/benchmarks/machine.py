@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,26 @@ def describe(device: torch.device) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda or torch.version.hip
     return found
+
+
+def summary(machine: dict[str, Any]) -> str:
+    """What :func:`describe` found, in the line that ends a table."""
+    return (
+        f"{machine.get('gpu') or machine['processor']}, {machine['threads']} threads of {machine['cores']} "
+        f"cores, load {machine['load'][0]}, torch {machine['torch']}, "
+        f"commit {(machine['commit'] or 'none')[:12]}, {machine['date']}"
+    )
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Within the block torch has ``count`` threads; as many as before when None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Copy:

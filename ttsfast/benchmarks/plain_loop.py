@@ -4,72 +4,24 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from ttsfast.data.store.store import Store
+from ttsfast.benchmarks.npy_files import NpyFiles
+from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.module import TTSLoss
 from ttsfast.models.interface import AcousticOutput
 
-Example = tuple[Tensor, Tensor]
-PlainBatch = tuple[Tensor, Tensor, Tensor, Tensor]
 
-
-def write_npy(store: Store, indices: np.ndarray, folder: Path) -> None:
-    """The same features as one file per utterance, and the texts beside them."""
-    folder.mkdir(parents=True)
-    texts = {}
-    for index in indices:
-        utterance = store[int(index)]
-        np.save(folder / f"{utterance.id}.npy", utterance.mel.astype(np.float32))
-        texts[utterance.id] = [int(symbol) for symbol in utterance.text]
-    (folder / "texts.json").write_text(json.dumps(texts))
-
-
-class NpyDataset(Dataset[Example]):
-    """(N,) text ids and (T, C) mels."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._texts = list(json.loads((folder / "texts.json").read_text()).items())
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: int) -> Example:
-        name, text = self._texts[index]
-        return torch.tensor(text), torch.from_numpy(np.load(self._folder / f"{name}.npy"))
-
-
-class Padding:
-    """Zeros, and each utterance copied over them; frames padded to whole decoder steps and a tail."""
-
-    def __init__(self, silence: Tensor, multiple: int, tail: int) -> None:
-        self._silence, self._multiple, self._tail = silence, multiple, tail
-
-    def __call__(self, examples: list[Example]) -> PlainBatch:
-        text_lengths = torch.tensor([len(text) for text, _ in examples])
-        mel_lengths = torch.tensor([len(mel) for _, mel in examples])
-        longest = -(-(int(mel_lengths.max()) + self._tail) // self._multiple) * self._multiple
-        text = torch.zeros(len(examples), int(text_lengths.max()), dtype=torch.int64)
-        mel = self._silence.repeat(len(examples), longest, 1)
-        for i, (ids, frames) in enumerate(examples):
-            text[i, : len(ids)] = ids
-            mel[i, : len(frames)] = frames
-        return text, text_lengths, mel, mel_lengths
-
-
-def composite(loss: TTSLoss, output: AcousticOutput, mel: Tensor, lengths: Tensor, texts: Tensor) -> Tensor:
+def composite(loss: TTSLoss, output: AcousticOutput, batch: Batch) -> Tensor:
     """What ``loss`` computes with fixed weights, term by term from ``torch.nn.functional``."""
     spec = loss.spec
+    mel, lengths, texts = batch.mel, batch.mel_lengths, batch.text_lengths
     prediction = output.final_mel
     frame = torch.arange(mel.shape[1])
     valid = (frame < lengths[:, None])[..., None]
@@ -100,6 +52,13 @@ def composite(loss: TTSLoss, output: AcousticOutput, mel: Tensor, lengths: Tenso
     return total + spec.base_weights[3] * guided
 
 
+def forward(model: nn.Module, batch: Batch) -> AcousticOutput:
+    """Teacher-forced."""
+    return AcousticOutput.of(
+        model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker)
+    )
+
+
 class PlainLoop:
     """A model, an optimiser and an endless ``DataLoader``; ``step()`` gives valid frames."""
 
@@ -107,8 +66,8 @@ class PlainLoop:
         self,
         model: nn.Module,
         loss: TTSLoss,
-        dataset: NpyDataset,
-        padding: Padding,
+        files: NpyFiles,
+        collate: Callable[[list[dict[str, Any]]], Batch],
         *,
         batch_size: int,
         workers: int,
@@ -118,24 +77,22 @@ class PlainLoop:
         self.model, self.loss, self._clip = model, loss, clip
         self._optimizer = torch.optim.AdamW(model.parameters(), **optimizer)
         self._loader = DataLoader(
-            dataset,
+            files,
             batch_size=batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=workers,
-            collate_fn=padding,
+            collate_fn=collate,
             persistent_workers=workers > 0,
         )
-        self._batches: Iterator[PlainBatch] = itertools.chain.from_iterable(itertools.repeat(self._loader))
+        self._batches: Iterator[Batch] = itertools.chain.from_iterable(itertools.repeat(self._loader))
 
     def step(self) -> int:
         """One update."""
-        text, text_lengths, mel, mel_lengths = next(self._batches)
-        speaker = torch.zeros(len(text), dtype=torch.int64)
-        output = AcousticOutput.of(self.model(text, text_lengths, mel, mel_lengths, speaker=speaker))
-        total = composite(self.loss, output, mel, mel_lengths, text_lengths)
+        batch = next(self._batches)
+        total = composite(self.loss, forward(self.model, batch), batch)
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return int(mel_lengths.sum())
+        return batch.frames

@@ -4,66 +4,28 @@ and machine, turns taken in one run."""
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
 from ttsfast.benchmarks import machine
-from ttsfast.benchmarks.plain_loop import NpyDataset, Padding, PlainLoop, composite, write_npy
+from ttsfast.benchmarks.data_corpus import like_speech, make_store
+from ttsfast.benchmarks.npy_files import NpyFiles, usual_collate
+from ttsfast.benchmarks.plain_loop import PlainLoop, composite, forward
 from ttsfast.config import Config, load_config
-from ttsfast.data.corpus.text import TextFrontend
-from ttsfast.data.prepare.prepare import PrepareOptions, prepare
-from ttsfast.models.interface import AcousticOutput
 from ttsfast.training.setup import tail_steps
 from ttsfast.training.trainer import Trainer
 
 TOLERANCE = 1e-5
 """Relative difference of the two losses on one batch, above which no speed is reported."""
-
-RATE = 22050
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "runs",
-    "far",
-    "away",
-    "from",
-    "here",
-]
-
-
-def write_corpus(folder: Path, utterances: int, seed: int = 0) -> float:
-    """Noise of 1 to 8 seconds with as many words as speech of that length has; the seconds in all."""
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(seed)
-    lines, total = [], 0.0
-    for i in range(utterances):
-        seconds = float(np.clip(draw.lognormal(1.3, 0.45), 1.0, 8.0))
-        total += seconds
-        wave = 0.1 * draw.standard_normal(int(seconds * RATE))
-        soundfile.write(folder / f"u{i:05d}.wav", wave.astype(np.float32), RATE)
-        # A number makes every text its own, so that none is held out together with others.
-        text = " ".join([*draw.choice(WORDS, max(2, int(seconds * 2.5))), str(i)])
-        lines.append(json.dumps({"audio": f"u{i:05d}.wav", "id": f"u{i:05d}", "text": text}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    return total
 
 
 def run(
@@ -82,14 +44,8 @@ def run(
     Returns:
         A dictionary that ``json`` can write; :func:`table` shows it.
     """
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _run(Path(folder), utterances, batch_size, steps, rounds, progress)
-    finally:
-        torch.set_num_threads(before)
+    with machine.threads(threads), tempfile.TemporaryDirectory() as folder:
+        return _run(Path(folder), utterances, batch_size, steps, rounds, progress)
 
 
 def _run(
@@ -101,8 +57,8 @@ def _run(
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     progress(f"{utterances} utterances")
-    seconds = write_corpus(folder / "corpus", utterances)
-    prepare(folder / "corpus", folder / "store", PrepareOptions(frontend=TextFrontend("en")))
+    seconds = like_speech(utterances)
+    make_store(folder, seconds)
     config = _config(folder, batch_size, steps * (rounds + 1))
     with Trainer(config) as trainer:
         trainer.model.train()
@@ -138,7 +94,7 @@ def _run(
     best = max(row["frames_per_second"] for name, row in rows.items() if name != "trainer")
     return {
         "machine": machine.describe(torch.device("cpu")),
-        "corpus": {"utterances": utterances, "seconds": seconds},
+        "corpus": {"utterances": utterances, "seconds": float(seconds.sum())},
         "model": {"size": config.model.size, "parameters": parameters},
         "batch_size": batch_size,
         "steps": steps,
@@ -166,23 +122,22 @@ def _config(folder: Path, batch_size: int, max_steps: int) -> Config:
 def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], float]:
     """A loop for each number of workers, and how far its loss is from the trainer's on one batch."""
     config, store = trainer.config, trainer.store
-    write_npy(store, store.indices("train"), folder)
+    files = NpyFiles(folder, store, store.indices("train"))
     # Its adaptive factors are still 1.
     fresh = copy.deepcopy(trainer.loss).train()
-    silence = torch.from_numpy(np.asarray(store.silence, dtype=np.float32))
-    padding = Padding(
-        silence,
-        config.data.pad_to_multiple,
-        tail_steps(config, trainer.reduction_factor) * trainer.reduction_factor,
+    collate = partial(
+        usual_collate,
+        pad_value=np.asarray(store.silence, dtype=np.float32),
+        frame_multiple=config.data.pad_to_multiple,
+        tail_frames=tail_steps(config, trainer.reduction_factor) * trainer.reduction_factor,
     )
-    dataset = NpyDataset(folder)
     training = config.training
     loops = {
         workers: PlainLoop(
             copy.deepcopy(trainer.model),
             copy.deepcopy(trainer.loss),
-            dataset,
-            padding,
+            files,
+            collate,
             batch_size=config.data.batch_size,
             workers=workers,
             clip=training.gradient_clip_norm,
@@ -195,23 +150,20 @@ def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], 
         )
         for workers in (0, 1, 2)
     }
-    text, text_lengths, mel, mel_lengths = padding([dataset[i] for i in range(4)])
+    batch = collate([files[i] for i in range(4)])
     with torch.no_grad():
-        model = copy.deepcopy(trainer.model).eval()
-        output = AcousticOutput.of(
-            model(text, text_lengths, mel, mel_lengths, speaker=torch.zeros(4, dtype=torch.int64))
-        )
+        output = forward(copy.deepcopy(trainer.model).eval(), batch)
         ours = fresh(
             output.mel,
-            mel,
-            mel_lengths,
+            batch.mel,
+            batch.mel_lengths,
             stop_logits=output.stop_logits,
             step_lengths=output.step_lengths,
             posterior=output.posterior,
             attention=output.attention,
-            text_lengths=text_lengths,
+            text_lengths=batch.text_lengths,
         ).total
-        theirs = composite(fresh, output, mel, mel_lengths, text_lengths)
+        theirs = composite(fresh, output, batch)
     return loops, float((ours - theirs).abs() / ours.abs())
 
 
@@ -236,9 +188,5 @@ def table(result: dict[str, Any]) -> str:
         f"trainer over the best plain loop: {result['over_best_plain_loop']:.2f}; it waited for data "
         f"{result['loader_wait_percent']:.2f}% of its time"
     )
-    info = result["machine"]
-    lines.append(
-        f"{info['processor']}, {info['threads']} threads, load {info['load'][0]}, torch {info['torch']}, "
-        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
-    )
+    lines.append(machine.summary(result["machine"]))
     return "\n".join(lines)

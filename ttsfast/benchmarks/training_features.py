@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.benchmarks import machine
-from ttsfast.benchmarks.data_corpus import make_store
+from ttsfast.benchmarks.data_corpus import about_the_middle, make_store
 from ttsfast.config import TrainingConfig, load_config
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.errors import InputError
@@ -153,36 +153,30 @@ def run(
     for name in names:
         if name not in NAMES:
             raise InputError(f"--features {name}: there are {', '.join(NAMES)}, or all")
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
     began = time.perf_counter()
     rows: dict[str, Any] = {}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            progress(f"{utterances} utterances")
-            store = make_store(Path(folder), utterances, (1.0, 8.0))
-            for feature in FEATURES:
-                if feature.name not in names:
-                    continue
-                if feature.gpu and device.type != "cuda":
-                    rows[feature.name] = {"off_means": feature.off, "not_measured": "needs a GPU"}
-                elif time.perf_counter() - began > seconds:
-                    rows[feature.name] = {"off_means": feature.off, "not_measured": "no time left"}
-                else:
-                    progress(f"{feature.name}, on and off")
-                    base = {
-                        "data.store": store.path,
-                        "data.batch_size": batch_size,
-                        "model.size": size,
-                        "training.device": device.type,
-                        "data.mixed_precision": device.type == "cuda",
-                        # What is steep is not to be told of.
-                        "training.gradient_norm_threshold": 1e9,
-                    }
-                    rows[feature.name] = _pair(feature, base, Path(folder), steps, rounds)
-    finally:
-        torch.set_num_threads(before)
+    with machine.threads(threads), tempfile.TemporaryDirectory() as folder:
+        progress(f"{utterances} utterances")
+        store = make_store(Path(folder), about_the_middle(utterances, (1.0, 8.0)))
+        for feature in FEATURES:
+            if feature.name not in names:
+                continue
+            if feature.gpu and device.type != "cuda":
+                rows[feature.name] = {"off_means": feature.off, "not_measured": "needs a GPU"}
+            elif time.perf_counter() - began > seconds:
+                rows[feature.name] = {"off_means": feature.off, "not_measured": "no time left"}
+            else:
+                progress(f"{feature.name}, on and off")
+                base = {
+                    "data.store": store.path,
+                    "data.batch_size": batch_size,
+                    "model.size": size,
+                    "training.device": device.type,
+                    "data.mixed_precision": device.type == "cuda",
+                    # What is steep is not to be told of.
+                    "training.gradient_norm_threshold": 1e9,
+                }
+                rows[feature.name] = _pair(feature, base, Path(folder), steps, rounds)
     return {
         "machine": machine.describe(device),
         "model": size,
@@ -344,10 +338,5 @@ def table(result: dict[str, Any]) -> str:
         for name, row in result["features"].items()
         if "programs" in row
     ]
-    info = result["machine"]
-    where = info.get("gpu") or info["processor"]
-    lines.append(
-        f"{where}, {info['threads']} threads, load {info['load'][0]}, torch {info['torch']}, "
-        f"commit {(info['commit'] or 'none')[:12]}, {info['date']}"
-    )
+    lines.append(machine.summary(result["machine"]))
     return "\n".join(lines)
