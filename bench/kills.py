@@ -42,7 +42,7 @@ from ttsfast.models.checkpoint import best_checkpoint, checkpoints, load_checkpo
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.convtts_config import ConvTTSConfig
 from ttsfast.training import resume, trainer, validation
-from ttsfast.training.telemetry.log import Telemetry
+from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
 
 PHASES = ("step", "validation", "checkpoint")
 STEPS, VALIDATIONS, CHECKPOINTS = 24, 4, 6
@@ -118,8 +118,8 @@ def train(store: Path, run: Path, kill: Kill | None, usual: dict[str, float], to
     """In a process of its own: train, or go on training, until done or killed."""
     torch.set_num_threads(1)
     # Pictures and bars take longer than all the rest.
-    validation._show = lambda trainer, sample: None
-    Telemetry.say = Telemetry.status = lambda self, text: None  # type: ignore[method-assign]
+    validation._show = lambda *_: None
+    Telemetry.say = RunTelemetry.status = lambda self, text: None  # type: ignore[method-assign]
     config = configuration(store, run)
     torch.manual_seed(1)
     shape = ConvTTSConfig(
@@ -133,7 +133,7 @@ def train(store: Path, run: Path, kill: Kill | None, usual: dict[str, float], to
     model = ConvTTS(shape, n_symbols=len(Store.open(store).symbols), n_mels=80)
     watch = Watcher(kill, usual, told)
     trainer.Trainer.train_step = watch.over("step", trainer.Trainer.train_step)  # type: ignore[method-assign]
-    trainer.validate_run = watch.over("validation", trainer.validate_run)
+    trainer.validate_model = watch.over("validation", trainer.validate_model)
     resume.save_checkpoint = watch.over("checkpoint", resume.save_checkpoint)
     try:
         with trainer.Trainer(config, model=model, resume=True) as running:

@@ -24,7 +24,7 @@ from ttsfast.benchmarks.machine import describe
 from ttsfast.config import load_config
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.evaluation.log import read_log
-from ttsfast.training import gradients, trainer, update
+from ttsfast.training import gradients, step, trainer
 from ttsfast.training.telemetry.timing import PHASES
 
 
@@ -47,7 +47,7 @@ def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> di
     config = load_config(overrides=[f"{key}={value}" for key, value in overrides.items()], preset="demo")
     clipping = Stopwatch()
     for name in ("gradient_norm", "gradient_divisor"):
-        setattr(update, name, clipping.over(getattr(gradients, name)))
+        setattr(step, name, clipping.over(getattr(gradients, name)))
     with trainer.Trainer(config) as running:
         began = time.perf_counter()
         running.fit()

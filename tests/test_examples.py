@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr("ttsfast.training.validation._show", lambda trainer, sample: None)
+    monkeypatch.setattr("ttsfast.training.validation._show", lambda *_: None)
 
 
 def few_steps(store: Path, run: Path, steps: int) -> list[str]:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+
+from ttsfast.config import Config
+from ttsfast.training import trainer as trainers
 
 needs_gpu = [
     pytest.mark.gpu,
@@ -26,3 +32,12 @@ class FakeRecorder:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
         return work
+
+
+def replayed_trainer(config: Config, **rest: Any) -> trainers.Trainer:
+    """A trainer with ``training.cuda_graphs`` whose recordings are :class:`FakeRecorder`'s."""
+    with (
+        mock.patch.object(trainers, "CudaRecorder", return_value=FakeRecorder()),
+        mock.patch.object(trainers, "refuse_cuda_graphs"),
+    ):
+        return trainers.Trainer(replace(config, training=replace(config.training, cuda_graphs=True)), **rest)

@@ -113,7 +113,7 @@ class Moment:
                 signal.pause()
             if self.what == "nan":
                 # What is trained is a copy where it is sharded.
-                for model in {self.trainer.model, self.trainer.parallel.trained_model}:
+                for model in {self.trainer.model, self.trainer.parallel.objective.model}:
                     model.read.register_forward_hook(lambda *_: _[2] * torch.nan)
         return self.step(*args, **kwargs)
 
@@ -131,12 +131,12 @@ def run(job: dict[str, Any], ranks: ProcessGroup, out: Path) -> None:
         if "bucket_bytes" in job:
             # By which the compiler cuts a model in pieces, as it would cut a large one.
             torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = job["bucket_bytes"]
-            trainer.parallel._ddp.bucket_bytes_cap = job["bucket_bytes"]
+            trainer.parallel.ddp.bucket_bytes_cap = job["bucket_bytes"]
         trainer.fit()
         if config.training.sharding == "full":
-            shards = [p.to_local().numel() for p in trainer.parameters if hasattr(p, "to_local")]
+            shards = [p.to_local().numel() for p in trainer.optimizers.parameters if hasattr(p, "to_local")]
             assert sum(shards) <= 0.6 * sum(p.numel() for p in trainer.model.parameters()), shards
-            assert len(shards) == len(trainer.parameters) - 1
+            assert len(shards) == len(trainer.optimizers.parameters) - 1
         if isinstance(model, MovingModel):
             torch.save(torch.tensor(model.seen_before), out.with_name(f"{job['name']}-{ranks.rank}-seen.pt"))
         weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -147,7 +147,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.compile = traced_only(torch.compile)  # type: ignore[assignment]
     ratios.LEAST_STEPS = 1
-    validation._show = lambda trainer, sample: None  # type: ignore[assignment]
+    validation._show = lambda *_: None  # type: ignore[assignment]
     path = Path(sys.argv[1])
     jobs = json.loads(path.read_text(encoding="utf-8"))
 

@@ -38,7 +38,7 @@ def write_corpus(folder: Path, utterances: int = 20) -> Path:
 def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than training here; ``@pytest.mark.pictures`` keeps it."""
     if "pictures" not in request.keywords:
-        monkeypatch.setattr("ttsfast.training.validation._show", lambda trainer, sample: None)
+        monkeypatch.setattr("ttsfast.training.validation._show", lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -250,13 +250,17 @@ def test_sealed_nonsense_is_one_line(
             Trainer(config, model=make_model(), resume=True)
         assert "\n" not in str(caught.value)
 
-    nonsense = {"files": "x", "step": None, "config": {}, "optimizer": None, "loader": "x", "early": -1}
+    nonsense = {"files": "x", "step": None, "config": {}, "components": None}
     for key, value in nonsense.items():
         shutil.copytree(whole, path, dirs_exist_ok=True)
         reseal(path, lambda state, key=key, value=value: state.update({key: value}))
         refused()
+    for name, component in (("optimizers", None), ("loader", "x"), ("early_stopping", -1)):
+        shutil.copytree(whole, path, dirs_exist_ok=True)
+        reseal(path, lambda state, name=name, value=component: state["components"].update({name: value}))
+        refused()
     tensors = load_file(whole / "training.safetensors")
-    for name in ("guard.sum", "loss.adaptive.fast"):
+    for name in ("spike_guard.sum", "loss.adaptive.fast.stop", "optimizers.adam.read.weight.exp_avg"):
         shutil.copytree(whole, path, dirs_exist_ok=True)
         save_file({k: v for k, v in tensors.items() if k != name}, path / "training.safetensors")
         reseal(path, lambda state: None)

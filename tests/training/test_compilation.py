@@ -214,7 +214,7 @@ def test_what_a_model_itself_raises_is_not_blamed_on_the_compiler(
     config = partial(make_config, training__compile=False)
     with Trainer(config(), model=make_model()) as trainer:
         assert list(islice(forever(trainer.loader), 1))
-        assert trainer.objective.forward is trainer.model
+        assert trainer.parallel.objective._aside[1] is trainer.model
 
 
 @pytest.mark.slow

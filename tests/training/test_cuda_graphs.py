@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graph_recorder import FakeRecorder, needs_gpu
+from graph_recorder import FakeRecorder, needs_gpu, replayed_trainer
+from run_state import state_of
 from torch import Tensor, nn
 
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.training import cuda_graphs
-from ttsfast.training.cuda_graphs import Bucket, Buckets, CudaRecorder, ReplayedUpdate, Replays, replay_steps
+from ttsfast.training.cuda_graphs import Bucket, Buckets, CudaRecorder, Replays, training_buckets
 from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.trainer import Trainer, forever
 
@@ -25,16 +26,6 @@ MakeModel = Callable[[], nn.Module]
 needs_muon = pytest.mark.skipif(
     not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9"
 )
-
-
-def bits(trainer: Trainer) -> dict[str, Tensor]:
-    """Everything that a step moves."""
-    state = {f"model {name}": value for name, value in trainer.model.state_dict().items()}
-    state |= {f"optimizer {name}": value for name, value in trainer.optimizers.pack()[0].items()}
-    state |= {f"loss {name}": value for name, value in trainer.loss.state_dict().items()}
-    state |= {f"guard {name}": value for name, value in trainer.watch.guard.state_dict().items()}
-    state |= {f"average {name}": value for name, value in trainer.average.state_dict().items()}
-    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def take(trainer: Trainer, steps: int, change: Callable[[Batch], Batch] = lambda batch: batch) -> Tensor:
@@ -47,11 +38,15 @@ def take(trainer: Trainer, steps: int, change: Callable[[Batch], Batch] = lambda
     return torch.stack(factors)
 
 
+def buckets_of(trainer: Trainer) -> Buckets:
+    return training_buckets(trainer.config, trainer.store, trainer.loader.plan, trainer.reduction_factor)
+
+
 class Padded:
     """Batches padded to their buckets by another way than slots."""
 
     def __init__(self, trainer: Trainer) -> None:
-        self.buckets, self.silence = Buckets.of_run(trainer), torch.as_tensor(trainer.store.silence)
+        self.buckets, self.silence = buckets_of(trainer), torch.as_tensor(trainer.store.silence)
 
     def __call__(self, batch: Batch) -> Batch:
         utterances, frames, symbols = self.buckets(batch)
@@ -93,24 +88,23 @@ def test_replayed_steps_are_plain_steps_bit_for_bit(
             training__log_step=50,
         )
         torch.manual_seed(0)
-        with Trainer(config, model=make_model()) as trainer:
-            change: Callable[[Batch], Batch] = Padded(trainer)
-            if replayed:
-                change = lambda batch: batch  # noqa: E731
-                replay_steps(trainer, FakeRecorder())
+        opened = replayed_trainer if replayed else Trainer
+        with opened(config, model=make_model()) as trainer:
+            change: Callable[[Batch], Batch] = (lambda batch: batch) if replayed else Padded(trainer)
             factors = take(trainer, 100, change)
-            rows = trainer.watch.records.read()
-            seen.append((bits(trainer), factors, rows))
+            assert trainer.monitor.read() is None
+            rows = trainer.monitor.take()
+            seen.append((state_of(trainer), factors, rows))
     (plain, factors, rows), (replayed_bits, replayed_factors, replayed_rows) = seen
     assert {name for name in plain if not torch.equal(plain[name], replayed_bits[name])} == set()
     assert torch.equal(factors, replayed_factors)
     assert rows == replayed_rows
     assert len(factors.unique(dim=0)) > 90
-    assert int(plain["guard spikes"]) > 0
-    passes: Any = trainer.passes
+    assert int(plain["spike_guard spikes"]) > 0
+    passes: Any = trainer.forward_backward
     assert 2 <= passes.replays.recorded <= 12
     assert passes.replays.replayed + passes.replays.plain == 200
-    update: Any = trainer.update
+    update: Any = trainer.optimizer_step
     recordable = optimizer == "adamw"
     # The first step, and the hundredth, which is due to look closely, are taken plainly.
     assert update.replays.replayed == (98 if recordable else 0)
@@ -125,12 +119,11 @@ def test_padding_up_to_the_bucket_changes_no_number(
         config = make_config(**RATE, training__run_folder=str(tmp_path / str(replayed)), data__batch_size=2)
         model = make_model()
         model.dropout.p = 0.0  # type: ignore[union-attr,assignment]
-        with Trainer(config, model=model) as trainer:
+        opened = replayed_trainer if replayed else Trainer
+        with opened(config, model=model) as trainer:
             model.double()
             torch.manual_seed(0)
-            if replayed:
-                replay_steps(trainer, FakeRecorder())
-            buckets, padded = Buckets.of_run(trainer), 0
+            buckets, padded = buckets_of(trainer), 0
 
             def as_double(batch: Batch, buckets: Buckets = buckets) -> Batch:
                 nonlocal padded
@@ -138,7 +131,7 @@ def test_padding_up_to_the_bucket_changes_no_number(
                 return Batch(**{**vars(batch), "mel": batch.mel.double()})
 
             take(trainer, 100, as_double)
-            seen.append(bits(trainer))
+            seen.append(state_of(trainer))
     assert 50 < padded < 100
     for name, value in seen[0].items():
         torch.testing.assert_close(seen[1][name], value, rtol=1e-6, atol=1e-9, msg=name)
@@ -150,36 +143,39 @@ def test_what_a_recorded_step_reads_and_moves_stays_in_its_place(
 ) -> None:
     """A recording knows addresses, which a stand-in for it on a CPU would not miss."""
     config = make_config(training__adaptive_weighting=weighting, training__attention_fade_steps=9)
-    with Trainer(config, model=make_model()) as trainer:
-        replay_steps(trainer, FakeRecorder())
-        passes: Any = trainer.passes
+    with replayed_trainer(config, model=make_model()) as trainer:
+        passes: Any = trainer.forward_backward
 
         def places() -> dict[str, int]:
-            parts = trainer.optimizers.parts
+            adam = trainer.optimizers.torch_optimizers["adam"]
             held = {
                 **{f"model {name}": value for name, value in trainer.model.state_dict().items()},
                 **{f"loss {name}": value for name, value in trainer.loss.named_buffers()},
                 **{f"gradient {n}": p.grad for n, p in trainer.model.named_parameters()},
-                **{f"guard {name}": value for name, value in trainer.watch.guard.state_dict().items()},
+                **{
+                    f"guard {name}": value
+                    for name, value in trainer.optimizer_step.guard.state_dict().items()
+                },
                 **{
                     f"optimizer {place} {name}": value
-                    for place, state in enumerate(parts[0].state.values())
+                    for place, state in enumerate(adam.state.values())
                     for name, value in state.items()
                 },
-                **{f"rate {place}": group["lr"] for place, group in enumerate(parts[0].param_groups)},
-                "frozen": trainer.watch.frozen,
+                **{f"rate {place}": group["lr"] for place, group in enumerate(adam.param_groups)},
+                "frozen": trainer.optimizer_step.found_inf,
                 "scale": trainer.scaler.tensor,
                 "normalizer": passes.normalizer,
-                "figures": passes.figures.row,
+                "sums": passes.stats.sums,
+                "weights": passes.stats.weights,
             }
             return {name: value.data_ptr() for name, value in held.items()}
 
         take(trainer, 3)
-        before, moved = places(), bits(trainer)
+        before, moved = places(), state_of(trainer)
         take(trainer, 9)
         assert places() == before
-        still = {name for name, value in bits(trainer).items() if torch.equal(value, moved[name])}
-    assert not {"model write.weight", "loss adaptive.slow", "guard sum"} & still
+        still = {name for name, value in state_of(trainer).items() if torch.equal(value, moved[name])}
+    assert not {"model write.weight", "loss adaptive.slow.mel", "spike_guard sum"} & still
 
 
 def test_a_key_runs_plainly_then_is_recorded_then_replayed_and_the_rest_stays_plain() -> None:
@@ -239,9 +235,9 @@ def test_a_part_whose_first_gradient_comes_late_is_moved_by_recordings_too(
         return output
 
     model.forward = forward
-    with Trainer(make_config(**RATE), model=model) as trainer:
-        replay_steps(trainer, FakeRecorder())
-        trainer.update = update = ReplayedUpdate(trainer, Replays(Knowing(model)))
+    with replayed_trainer(make_config(**RATE), model=model) as trainer:
+        update: Any = trainer.optimizer_step
+        update.replays = Replays(Knowing(model))
         take(trainer, 5)
         before, early, begun = model.late.weight.clone(), update.replays.recorded, True
         take(trainer, 10)
@@ -271,11 +267,10 @@ def test_buckets_round_up_to_the_corpus_and_no_further() -> None:
 def test_the_log_counts_recordings(
     make_config: MakeConfig, make_model: MakeModel, short_buckets: None
 ) -> None:
-    with Trainer(make_config(), model=make_model()) as trainer:
-        replay_steps(trainer, FakeRecorder())
+    with replayed_trainer(make_config(), model=make_model()) as trainer:
         take(trainer, 6)
-        counted = trainer.passes.counters()
-    passes: Any = trainer.passes
+        counted = trainer.forward_backward.counters()
+    passes: Any = trainer.forward_backward
     assert counted == {"graphs": passes.replays.recorded, "plain_passes": passes.replays.plain}
     assert passes.replays.plain + passes.replays.replayed == 6
 
@@ -292,14 +287,13 @@ def test_a_recorded_run_resumes_to_the_same_bits(
             training__max_steps=steps,
             training__early_stopping_restore_best_weights=False,
         )
-        with Trainer(config, model=make_model(), resume=resume) as trainer:
-            if replayed:
-                replay_steps(trainer, FakeRecorder())
+        opened = replayed_trainer if replayed else Trainer
+        with opened(config, model=make_model(), resume=resume) as trainer:
             trainer.fit()
-            (group, _) = trainer.optimizers.parts[0].param_groups
+            (group, _) = trainer.optimizers.torch_optimizers["adam"].param_groups
             assert isinstance(group["lr"], Tensor if replayed else float)
             assert group["capturable"] is replayed
-            return bits(trainer)
+            return state_of(trainer)
 
     whole = run("whole", 6)
     run("parts", 3)
@@ -349,7 +343,7 @@ def test_a_recording_that_fails_tells_why_it_began_to(monkeypatch: pytest.Monkey
 def cuda_trainers(make_config: MakeConfig, tmp_path: Any) -> Iterator[Callable[..., Trainer]]:
     opened: list[Trainer] = []
 
-    def make(name: str, **changes: Any) -> Trainer:
+    def make(name: str, kind: Callable[..., Trainer] = Trainer, **changes: Any) -> Trainer:
         config = make_config(
             **{
                 **RATE,
@@ -363,7 +357,7 @@ def cuda_trainers(make_config: MakeConfig, tmp_path: Any) -> Iterator[Callable[.
                 **changes,
             }
         )
-        opened.append(Trainer(config))
+        opened.append(kind(config))
         return opened[-1]
 
     yield make
@@ -384,12 +378,11 @@ def test_cuda_graphs_replay_what_plain_steps_compute(
     setting: dict[str, Any], cuda_trainers: Callable[..., Trainer]
 ) -> None:
     """100 steps with dropout and adaptive weights that move; the same batches, padded as much, plainly."""
-    plain = cuda_trainers("plain", **setting)
-    replay_steps(plain, FakeRecorder())
+    plain = cuda_trainers("plain", replayed_trainer, **setting)
     factors = take(plain, 100)
     recorded = cuda_trainers("recorded", training__cuda_graphs=True, **setting)
     replayed_factors = take(recorded, 100)
-    a, b = bits(plain), bits(recorded)
+    a, b = state_of(plain), state_of(recorded)
     for name, value in a.items():
         torch.testing.assert_close(b[name], value, rtol=1e-5, atol=1e-7, msg=name)
     torch.testing.assert_close(replayed_factors, factors, rtol=1e-5, atol=1e-7)

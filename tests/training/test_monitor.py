@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ttsfast.training.monitor import ConvergenceWindow, EarlyStopping, SpikeGuard, StepRecords
+from ttsfast.config import config_from_dict
+from ttsfast.training.monitor import ConvergenceWindow, Monitor
+from ttsfast.training.non_finite import StepInputs
+from ttsfast.training.plateau import EarlyStopping
+from ttsfast.training.spike_guard import SpikeGuard
+from ttsfast.training.step import StepStats
 
 CPU = torch.device("cpu")
 
@@ -83,7 +88,7 @@ def test_the_window_judges(losses: list[float], verdict: str) -> None:
 
 
 def test_early_stopping_counts_validations_without_improvement() -> None:
-    early = EarlyStopping(patience=2, min_delta=0.01)
+    early = EarlyStopping("mel_l1", patience=2, min_delta=0.01)
     assert early.update(1.0, 10)
     assert not early.update(0.995, 20)
     assert not early.exhausted
@@ -92,13 +97,50 @@ def test_early_stopping_counts_validations_without_improvement() -> None:
     assert (early.best, early.best_step, early.last_step) == (1.0, 10, 30)
 
 
-def test_records_are_read_together_and_forgotten() -> None:
-    records = StepRecords()
-    assert records.read() == []
-    records.add(("a", None, "b"), torch.tensor([1.0, 7.0, 2.0]))
-    records.add(("a", None, "b"), torch.tensor([3.0, 7.0, 4.0]))
-    assert records.read() == [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
-    records.add(("a", "b"), torch.tensor([5.0, 6.0]))
-    assert records.read() == [{"a": 5.0, "b": 6.0}]
-    assert [row["a"] for row in records.take()] == [1.0, 3.0, 5.0]
-    assert records.read() == records.take() == []
+def recorded(monitor: Monitor, step: int, mel: float, norm: float = 1.0, clamped: float = 0.0) -> None:
+    """A step of which the second term is absent, on a device that clamps lengths."""
+    sums = torch.tensor([9.0, mel, 0.0, 2.0, 3.0, 0.1, 0.0, 0.1, 0.0, clamped])
+    stats = StepStats(sums, torch.tensor([22.0, 1.8, 1.5, 0.3]), (True, False, True, True))
+    monitor.record(StepInputs(step, [("a", "b"), ("c",)], {}), stats, torch.tensor(norm))
+
+
+def test_steps_are_read_together_and_forgotten() -> None:
+    monitor = Monitor(config_from_dict({"training": {"gradient_norm_threshold": 2.0}}).training)
+    assert monitor.read() is None
+    for step, (mel, norm) in enumerate(((0.5, 1.0), (0.25, 3.0), (0.125, 4.0)), start=1):
+        recorded(monitor, step, mel, norm)
+    assert monitor.take() == []
+    assert monitor.read() is None
+    rows = monitor.take()
+    assert [row["mel"] for row in rows] == list(monitor.window.losses) == [0.5, 0.25, 0.125]
+    assert set(rows[0]) == {
+        *("total", "mel", "stop", "attention", "gradient_norm"),
+        *("weight_mel", "weight_stop", "weight_attention"),
+    }
+    assert (monitor.steep_steps, monitor.steepest) == (2, 4.0)
+    assert monitor.read() is None
+    assert monitor.take() == []
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_first_step_that_is_not_finite_is_returned(bad: float) -> None:
+    monitor = Monitor(config_from_dict({}).training)
+    recorded(monitor, 1, 0.5)
+    recorded(monitor, 2, bad)
+    recorded(monitor, 3, 0.5, norm=bad)
+    fault = monitor.read()
+    assert fault is not None
+    assert (fault.inputs.step, fault.not_finite, fault.clamped) == (2, ("mel",), 0)
+
+
+def test_lengths_that_a_gpu_clamped_are_a_fault_that_names_the_utterances() -> None:
+    monitor = Monitor(config_from_dict({}).training)
+    recorded(monitor, 1, 0.5)
+    recorded(monitor, 2, 0.5, clamped=3.0)
+    fault = monitor.read()
+    assert fault is not None
+    assert (fault.inputs.step, fault.not_finite, fault.clamped) == (2, (), 3)
+    message = fault.message([("", fault.inputs.names())], [])
+    assert message.startswith(
+        "step 2: 3 lengths lie outside their tensors, which a GPU clamps; the batch is a, b, c;"
+    )

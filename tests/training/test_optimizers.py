@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_state import tensors_of
 from torch import Tensor, nn
 
 from ttsfast.config import Config, config_from_dict
@@ -14,7 +15,7 @@ from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.training.optimizers import Optimizers, hidden_matrices
 from ttsfast.training.trainer import Trainer
-from ttsfast.training.weight_average import WeightAverage, deployed_weights
+from ttsfast.training.weight_average import WeightAverage
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
@@ -63,8 +64,15 @@ def take_step(model: Small, optimizers: Optimizers, skip: float = 0.0) -> None:
 def bits(model: nn.Module, optimizers: Optimizers) -> list[Tensor]:
     return [
         *(p.detach().clone() for p in model.parameters()),
-        *(v.clone() for v in optimizers.pack()[0].values()),
+        *(v.clone() for v in tensors_of(optimizers).values()),
     ]
+
+
+def as_saved(optimizers: Optimizers) -> dict[str, Any]:
+    """Its state as a checkpoint holds it: what is no tensor as JSON, what is one copied."""
+    tensors = tensors_of(optimizers)
+    values = {name: value for name, value in optimizers.state_dict().items() if name not in tensors}
+    return {**tensors, **json.loads(json.dumps(values))}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,11 +109,10 @@ def test_the_state_survives_the_round_trip_to_the_bit(kind: str) -> None:
     model, optimizers = make(kind)
     for _ in range(3):
         take_step(model, optimizers)
-    tensors, rest = optimizers.pack()
-    tensors = {name: value.clone() for name, value in tensors.items()}
+    state = as_saved(optimizers)
     other, fresh = make(kind)
     other.load_state_dict(model.state_dict())
-    fresh.unpack(tensors, json.loads(json.dumps(rest)))
+    fresh.load_state_dict(state)
     for _ in range(2):
         take_step(model, optimizers)
         take_step(other, fresh)
@@ -118,18 +125,19 @@ def test_the_state_survives_the_round_trip_to_the_bit(kind: str) -> None:
 def test_another_optimisers_state_is_refused(kept: str, asked: str) -> None:
     (_, optimizers), (_, other) = make(kept), make(asked)
     with pytest.raises(InputError, match=r"training\.optimizer differs"):
-        other.unpack(*optimizers.pack())
+        other.load_state_dict(optimizers.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "schedule_free"])
 def test_a_resumed_run_takes_the_settings_of_its_own_configuration(kind: str) -> None:
     _, kept = make(kind)
     model, other = make(kind, weight_decay=0.3, beta1=0.5, beta2=0.7, eps=1e-3)
-    fresh = [[dict(group, params=None) for group in part.param_groups] for part in other.parts]
+    fresh = [
+        [dict(group, params=None) for group in part.param_groups] for part in other.torch_optimizers.values()
+    ]
     take_step(model, other)
-    tensors, rest = kept.pack()
-    other.unpack(tensors, json.loads(json.dumps(rest)))
-    for part, groups in zip(other.parts, fresh, strict=True):
+    other.load_state_dict(as_saved(kept))
+    for part, groups in zip(other.torch_optimizers.values(), fresh, strict=True):
         for group, wanted in zip(part.param_groups, groups, strict=True):
             for name in ("betas", "eps", "weight_decay"):
                 assert group.get(name) == wanted.get(name)
@@ -139,31 +147,33 @@ def test_a_resumed_run_takes_the_settings_of_its_own_configuration(kind: str) ->
 def test_a_run_resumes_under_a_torch_of_other_settings(kind: str) -> None:
     """AdamW has ``decoupled_weight_decay`` from torch 2.7 on, say."""
     _, kept = make(kind)
-    tensors, rest = kept.pack()
-    for group in rest[0]:
+    state = as_saved(kept)
+    for group in state["adam"]:
         del group["amsgrad"]
         group["of_another_torch"] = True
     _, other = make(kind)
-    before = set(other.parts[0].param_groups[0])
-    other.unpack(tensors, json.loads(json.dumps(rest)))
-    assert set(other.parts[0].param_groups[0]) == before
-    assert other.parts[0].param_groups[0]["amsgrad"] is False
+    adam = other.torch_optimizers["adam"]
+    before = set(adam.param_groups[0])
+    other.load_state_dict(state)
+    assert set(adam.param_groups[0]) == before
+    assert adam.param_groups[0]["amsgrad"] is False
 
 
 def test_adam_resumed_from_adamw_couples_its_decay() -> None:
     _, kept = make("adamw")
     _, other = make("adam")
-    other.unpack(*kept.pack())
-    assert not any(group.get("decoupled_weight_decay") for group in other.parts[0].param_groups)
+    other.load_state_dict(kept.state_dict())
+    assert not any(
+        group.get("decoupled_weight_decay") for group in other.torch_optimizers["adam"].param_groups
+    )
 
 
 def test_moments_of_other_shapes_are_refused() -> None:
     model, optimizers = make("adamw")
     take_step(model, optimizers)
-    tensors, rest = optimizers.pack()
-    tensors["optimizer.0.1.exp_avg"] = torch.zeros(3, 7)
+    state = {**optimizers.state_dict(), "adam.kernel.weight.exp_avg": torch.zeros(3, 7)}
     with pytest.raises(InputError, match="other weights' shapes"):
-        optimizers.unpack(tensors, rest)
+        optimizers.load_state_dict(state)
 
 
 def test_muon_takes_the_hidden_matrices_and_kernels() -> None:
@@ -221,7 +231,7 @@ def test_vectors_are_not_decayed() -> None:
     _, optimizers = make("muon")
     decays = [
         [(group["weight_decay"], {p.ndim for p in group["params"]}) for group in part.param_groups]
-        for part in optimizers.parts
+        for part in optimizers.torch_optimizers.values()
     ]
     assert decays == [[(0.1, {2})], [(0.1, {2}), (0.0, {1})]]
 
@@ -229,13 +239,12 @@ def test_vectors_are_not_decayed() -> None:
 @pytest.mark.parametrize("kind", ["adamw", "schedule_free"])
 def test_deployed_weights_differ_and_the_trained_ones_come_back_to_the_bit(kind: str) -> None:
     model, optimizers = make(kind)
-    average = WeightAverage(model, 0.9 if kind == "adamw" else 0.0)
+    average = WeightAverage(model, optimizers, 0.9 if kind == "adamw" else 0.0)
     for _ in range(4):
         take_step(model, optimizers)
         average.update()
     trained = [p.detach().clone() for p in model.parameters()]
-    with deployed_weights(model, optimizers, average) as kept:
-        assert kept is not None
+    with average.deployed():
         assert not all(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(trained, model.parameters(), strict=True))
     take_step(model, optimizers)
@@ -243,18 +252,21 @@ def test_deployed_weights_differ_and_the_trained_ones_come_back_to_the_bit(kind:
 
 def test_nothing_is_copied_where_nothing_is_averaged() -> None:
     model, optimizers = make("adamw")
-    average = WeightAverage(model, 0.0)
+    average = WeightAverage(model, optimizers, 0.0)
     average.update()
-    with deployed_weights(model, optimizers, average) as kept:
-        assert kept is None
-    assert average.state_dict() == {}
+    before = [p._version for p in model.parameters()]
+    with average.deployed():
+        pass
+    assert [p._version for p in model.parameters()] == before
+    assert tensors_of(average) == {}
 
 
 def test_the_average_follows_its_recurrence() -> None:
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(0.0)
-    average = WeightAverage(model, 0.5)
+    optimizers = Optimizers(config_from_dict({}).training, model, 80)
+    average = WeightAverage(model, optimizers, 0.5)
     expected = 0.0
     for update, value in enumerate([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]):
         with torch.no_grad():
@@ -262,8 +274,8 @@ def test_the_average_follows_its_recurrence() -> None:
         average.update()
         decay = min(0.5, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * value
-    average.put_in()
-    assert float(model.weight.detach()) == pytest.approx(expected, rel=1e-6)
+    with average.deployed():
+        assert float(model.weight.detach()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS[2:])

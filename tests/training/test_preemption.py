@@ -23,7 +23,7 @@ from ttsfast.models.checkpoint import best_checkpoint, checkpoints
 from ttsfast.training import resume as state_module
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.preemption import Preemption
-from ttsfast.training.telemetry.log import Telemetry
+from ttsfast.training.telemetry.log import RunTelemetry
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -78,7 +78,7 @@ def test_sigterm_saves_at_once_and_the_resumed_run_is_exact(
     with monkeypatch.context() as patch, Trainer(config, model=make_model()) as first:
         owner, name = {
             "step": (first, "train_step"),
-            "validation": (trainer_module, "validate_run"),
+            "validation": (trainer_module, "validate_model"),
             "save": (state_module, "save_checkpoint"),
         }[moment]
         original = getattr(owner, name)
@@ -119,13 +119,13 @@ def test_a_second_sigterm_while_the_run_closes_is_no_other_end(
     make_config: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
-    closing = Telemetry.__exit__
+    closing = RunTelemetry.__exit__
 
     def close(*args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         closing(*args)
 
-    monkeypatch.setattr(Telemetry, "__exit__", close)
+    monkeypatch.setattr(RunTelemetry, "__exit__", close)
     before = signal.signal(signal.SIGTERM, lambda *_: killed.append(1))
     try:
         with Trainer(configured(make_config, tmp_path / "run"), model=make_model()) as trainer:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast.config import TrainingConfig
-from ttsfast.training.schedule import PlateauReduction, learning_rate, scheduled_rate
+from ttsfast.training.plateau import PlateauReduction
+from ttsfast.training.schedule import learning_rate, scheduled_rate
 
 CONFIG = TrainingConfig()
 
@@ -113,11 +114,11 @@ def test_the_rate_is_finite_and_in_range_at_every_step(
 
 
 def test_plateau_reduces_after_patience_and_starts_counting_again() -> None:
-    plateau = PlateauReduction(factor=0.5, patience=2, min_delta=0.01)
+    plateau = PlateauReduction("mel_l1", factor=0.5, patience=2, min_delta=0.01)
     assert [plateau.update(m) for m in (1.0, 0.995, 0.9)] == [False, False, False]
     assert [plateau.update(0.9) for _ in range(4)] == [False, True, False, True]
     assert plateau.multiplier == 0.25
-    other = PlateauReduction(factor=0.5, patience=2, min_delta=0.01)
+    other = PlateauReduction("mel_l1", factor=0.5, patience=2, min_delta=0.01)
     other.load_state_dict(plateau.state_dict())
     assert other == plateau
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from graph_recorder import FakeRecorder, needs_gpu
+from graph_recorder import needs_gpu, replayed_trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,7 +18,6 @@ from ttsfast.data.loading import loader as loaders
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.losses import checks
-from ttsfast.training.cuda_graphs import replay_steps
 from ttsfast.training.trainer import Trainer, forever
 
 MakeConfig = Callable[..., Config]
@@ -76,24 +75,22 @@ def test_no_step_asks_for_a_value(
         training__ema_decay=0.9,
         training__log_step=5,
     )
-    with Trainer(config, model=make_model()) as trainer:
-        if replayed:
-            replay_steps(trainer, FakeRecorder())
+    with (replayed_trainer if replayed else Trainer)(config, model=make_model()) as trainer:
         # On a GPU lengths are clamped in the loss, not looked at.
         monkeypatch.setattr(checks, "check_values", lambda *_: None)
         batches = forever(trainer.loader)
         steps = [list(islice(batches, 2)) for _ in range(6)]
-        trainer.ratios._every = 3
+        trainer.optimizer_step.ratios._every = 3
         for name in ("tolist", "numpy", "cpu"):
             monkeypatch.setattr(Tensor, name, read_only_elsewhere(getattr(Tensor, name)))
         for step in steps:
             with Refuse():
                 assert trainer.train_step(step)
-        assert trainer.ratio_figures
+        assert trainer.optimizer_step.ratios._figures
         with pytest.raises(AssertionError, match="a step reads"):
-            trainer.watch.records.read()
+            trainer.monitor.read()
         with Refuse(), pytest.raises(AssertionError, match="asks for a value"):
-            float(trainer.watch.guard.average)
+            float(trainer.optimizer_step.guard.average)
 
 
 def read_only_elsewhere(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +121,7 @@ def test_the_optimisers_are_fused(kind: str, make_config: MakeConfig, make_model
     """One call for all tensors, which a flag on the device holds back: no step waits to hear of a bad one."""
     with Trainer(make_config(training__optimizer=kind), model=make_model()) as trainer:
         assert trainer.optimizers.skips_on_device
-        for parameter in trainer.parameters:
+        for parameter in trainer.optimizers.parameters:
             parameter.grad = torch.ones_like(parameter)
         with Called() as called:
             trainer.optimizers.step(torch.zeros(()), torch.ones(()))
@@ -192,11 +189,11 @@ def test_no_step_waits_for_the_gpu(setting: dict[str, Any], make_config: MakeCon
         # What is compiled, allocated and recorded is so by then.
         for _ in range(60):
             take()
-        counted = trainer.passes.counters()
+        counted = trainer.forward_backward.counters()
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(20):
                 take()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert trainer.passes.counters().get("graphs") == counted.get("graphs")
+        assert trainer.forward_backward.counters().get("graphs") == counted.get("graphs")

@@ -56,9 +56,9 @@ class Looped(Optimizers):
 
     def step(self, skip: Tensor, divisor: Tensor) -> None:
         if not bool(skip):
-            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], divisor)
-            for part in self.parts:
-                part.step()
+            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], divisor)
+            for optimizer in self.torch_optimizers.values():
+                optimizer.step()
 
 
 OFF_DEVICE = {"data.corpus_on_device": "never"}
@@ -213,7 +213,7 @@ def _pair(feature: Feature, base: dict[str, Any], folder: Path, steps: int, roun
         if base["training.device"] == "cuda":
             memory = {"peak_gib_of_both": torch.cuda.max_memory_allocated() / 2**30}
             torch.cuda.reset_peak_memory_stats()
-        counters = sides["on"].passes.counters()
+        counters = sides["on"].forward_backward.counters()
         if "programs" in counters:
             counters["first_step_seconds"] = turns["on"].first_seconds
     on, off = (median(speeds[side]) for side in ("on", "off"))
@@ -274,15 +274,15 @@ class _Turns:
         began = time.perf_counter()
         self._take(1)
         self.first_seconds = time.perf_counter() - began
-        (row,) = self._trainer.watch.records.read()
-        return row["total"]
+        self._trainer.monitor.read()
+        return self._trainer.monitor.rows[-1]["total"]
 
     def warm(self) -> None:
         """Take turns until nothing is recorded or compiled any more."""
         before = None
         for _ in range(MOST_TURNS_TO_WARM):
             self.take_compiled()
-            counted = self._trainer.passes.counters().get("plain_passes")
+            counted = self._trainer.forward_backward.counters().get("plain_passes")
             if counted == before:
                 break
             before = counted
@@ -296,7 +296,7 @@ class _Turns:
                 return speed
 
     def _programs(self) -> float:
-        return self._trainer.passes.counters().get("programs", 0)
+        return self._trainer.forward_backward.counters().get("programs", 0)
 
     def take(self) -> float:
         """Frames per second of one turn."""
@@ -305,7 +305,7 @@ class _Turns:
         machine.synchronize(self._trainer.device)
         spent = time.perf_counter() - began
         # As a log point does, outside of what is measured.
-        self._trainer.watch.read(self._trainer)
+        self._trainer.monitor.read()
         self._trainer.clock.start()
         return frames / spent
 

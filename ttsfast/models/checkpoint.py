@@ -1,9 +1,10 @@
 """Checkpoints, found and read: folders that hold no pickle, and say when they are damaged.
 
 run/checkpoints/step-00002000/weights.safetensors    the model to use
-                              training.safetensors   optimiser, random streams, weights in training
+                              training.safetensors   a run's components, by name: tensors as COMPONENT.KEY
                               voice.json             what turns text into a waveform with the model
-                              state.json             step, config, positions; sizes and hashes of the rest
+                              state.json             step, config, the components' other values; sizes and
+                                                     hashes of the other files
 run/checkpoints/best.json                            which step was the best, and its metric
 
 ``step-00002000-unvalidated`` is what SIGTERM left before the validation of that step was over.
@@ -25,7 +26,7 @@ from torch import Tensor
 from ttsfast.errors import InputError
 from ttsfast.files import file_sha256
 
-FORMAT = 2
+FORMAT = 3
 UNVALIDATED = "-unvalidated"
 PAYLOAD = ("weights.safetensors", "training.safetensors", "voice.json")
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from ttsfast.errors import InputError
-from ttsfast.training.objective import Objective
 
 OLDEST_TORCH = "2.11.0a0"
 """The compiler of torch 2.6 gives other weights or fails here; the versions between were not tried."""
@@ -18,9 +17,9 @@ NEWEST_TORCH = "2.15.0a0"
 """From here on nobody has looked whether compiled code adds up in order where torch is told to."""
 
 
-def compile_model(objective: Objective) -> None:
-    """Let training passes run compiled; the module itself stays what it is, for validation, synthesis,
-    checkpoints and export.
+def compile_model(model: nn.Module) -> Callable[..., Any]:
+    """The model's call for training passes, compiled; the module itself stays what it is, for validation,
+    synthesis, checkpoints and export.
 
     One program serves all batches: their sizes are symbols in it. A few more are compiled where a size asks
     for other code (a batch of one utterance, 16 and more of them on a CPU, a buffer of another size); after
@@ -45,9 +44,8 @@ def compile_model(objective: Objective) -> None:
     # Of several ranks, torch would cut a model of more than 25 MiB into a program for each message of its
     # gradients, to send one while the next is made; it fails at that where sizes are symbols.
     torch._dynamo.config.optimize_ddp = False
-    objective.forward = torch.compile(objective.model, dynamic=True, options={"fallback_random": True})
-    objective.explained = partial(passes, next(objective.model.parameters()).device)
-    objective.counters = counters
+    compiled: Callable[..., Any] = torch.compile(model, dynamic=True, options={"fallback_random": True})
+    return compiled
 
 
 def counters() -> dict[str, float]:

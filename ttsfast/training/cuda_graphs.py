@@ -10,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ttsfast.config import Config
 from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length
+from ttsfast.data.loading.plan import BatchPlan
+from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.terms.counts import Counts
-from ttsfast.training.passes import Passes, PassFigures, sum_figures
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.setup import padding_of
-from ttsfast.training.update import Judged, Update
-
-if TYPE_CHECKING:
-    from ttsfast.config import Config
-    from ttsfast.training.distributed.process_group import ProcessGroup
-    from ttsfast.training.trainer import Trainer
+from ttsfast.training.step import ForwardBackward, OptimizerStep, StepStats, stats_of
 
 FRAMES, SYMBOLS = 64, 32
 """What a bucket's frames and symbols are multiples of, at least. 13,000 utterances of 1 to 9 seconds in
@@ -72,19 +71,6 @@ class Buckets:
     most_frames: int
     most_symbols: int
 
-    @classmethod
-    def of_run(cls, trainer: Trainer) -> Buckets:
-        """For the training batches of a run: whole multiples of what the loader pads to, too."""
-        plan, store = trainer.loader.plan, trainer.store
-        padding = padding_of(trainer.config, trainer.reduction_factor)
-        multiple, tail = padding["pad_to_multiple"], padding["tail_frames"]
-        return cls(
-            frames=-(-FRAMES // multiple) * multiple,
-            symbols=SYMBOLS,
-            most_frames=padded_length(int(store.frames[plan.indices].max()), tail, multiple),
-            most_symbols=padded_length(int(store.text_lengths[plan.indices].max()), 0, TEXT_MULTIPLE),
-        )
-
     def __call__(self, batch: Batch) -> Bucket:
         """Where ``batch`` belongs."""
         utterances, frames = batch.mel.shape[:2]
@@ -95,6 +81,18 @@ class Buckets:
             max(frames, min(self.most_frames, -(-frames // self.frames) * self.frames)),
             max(symbols, min(self.most_symbols, -(-symbols // self.symbols) * self.symbols)),
         )
+
+
+def training_buckets(config: Config, store: Store, plan: BatchPlan, reduction_factor: int) -> Buckets:
+    """For the utterances of ``plan``: multiples of what the loader pads to, too."""
+    padding = padding_of(config, reduction_factor)
+    multiple, tail = padding["pad_to_multiple"], padding["tail_frames"]
+    return Buckets(
+        frames=-(-FRAMES // multiple) * multiple,
+        symbols=SYMBOLS,
+        most_frames=padded_length(int(store.frames[plan.indices].max()), tail, multiple),
+        most_symbols=padded_length(int(store.text_lengths[plan.indices].max()), 0, TEXT_MULTIPLE),
+    )
 
 
 class Recorder(Protocol):
@@ -195,39 +193,58 @@ class Replays:
             kept[1]()
 
 
-class ReplayedPasses(Passes):
-    """Forward, loss and backward of each micro-batch by its bucket's recording."""
+class ReplayedForwardBackward(ForwardBackward):
+    """Forward, loss and backward of each micro-batch by its bucket's recording, in one process.
 
-    def __init__(self, trainer: Trainer, replays: Replays) -> None:
-        super().__init__(trainer.objective, trainer.parallel, trainer.scaler, trainer.ranks)
-        self.replays = replays
-        self._buckets = Buckets.of_run(trainer)
-        self._silence = torch.as_tensor(trainer.store.silence, device=trainer.device)
-        self.normalizer = torch.zeros(len(Counts._fields), dtype=torch.int64, device=trainer.device)
-        self.figures: PassFigures | None = None
+    Args:
+        recorder: of CUDA graphs.
+        buckets: of the training batches.
+        silence: (C,) what a mel is padded with.
+        rest: as :class:`ForwardBackward` takes it.
+    """
+
+    def __init__(self, recorder: Recorder, buckets: Buckets, silence: np.ndarray, *rest: Any) -> None:
+        super().__init__(*rest)
+        self.replays = Replays(recorder)
+        device = next(self.objective.parameters()).device
+        self._buckets, self._silence = buckets, torch.as_tensor(silence, device=device)
+        self.normalizer = torch.zeros(len(Counts._fields), dtype=torch.int64, device=device)
+        self.stats: StepStats | None = None
         """What the latest micro-batch left, in memory that stays."""
 
-    def __call__(self, batches: Sequence[Batch], normalizer: Counts) -> tuple[Tensor, PassFigures]:
-        self.normalizer.copy_(torch.stack([torch.as_tensor(part) for part in normalizer]))
-        done: list[PassFigures] = []
+    def __call__(self, batches: Sequence[Batch], normalizer: Counts) -> StepStats:
+        self.normalizer.copy_(torch.stack([torch.as_tensor(count) for count in normalizer]))
+        sums: list[Tensor] = []
         for batch in batches:
             bucket = self._buckets(batch)
-            with self.objective.explained():
-                self.replays.run(bucket, partial(_Pass, self, bucket, batch, self._silence), batch)
-            assert self.figures is not None
-            done.append(self.figures._replace(row=self.figures.row.clone()))
+            with self.objective.around_passes():
+                self.replays.run(bucket, partial(_MicroBatch, self, bucket, batch, self._silence), batch)
+            assert self.stats is not None
+            stats = self.stats._replace(weights=self.stats.weights.clone())
+            sums.append(stats.sums.clone())
             self.objective.clock.lap("replay")
-        return sum_figures(done), done[-1]
+        return stats._replace(sums=torch.stack(sums).sum(dim=0))
+
+    def run(self, batch: Batch) -> None:
+        """Both passes of a batch in slots, from tensors that stay to tensors that stay."""
+        scale = self._scaler.factor
+        out = self.objective(batch, Counts(*self.normalizer.unbind()), scale)
+        out.total.backward(scale)
+        made = stats_of(out)
+        if self.stats is None:
+            self.stats = made._replace(sums=made.sums.clone(), weights=made.weights.clone())
+        self.stats.sums.copy_(made.sums)
+        self.stats.weights.copy_(made.weights)
 
     def counters(self) -> dict[str, float]:
         recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
         return {**super().counters(), **recorded}
 
 
-class _Pass:
+class _MicroBatch:
     """Both passes of a bucket."""
 
-    def __init__(self, passes: ReplayedPasses, bucket: Bucket, like: Batch, silence: Tensor) -> None:
+    def __init__(self, passes: ReplayedForwardBackward, bucket: Bucket, like: Batch, silence: Tensor) -> None:
         self._passes, self._silence = passes, silence
         utterances, frames, symbols = bucket
         self._slots = Batch(
@@ -251,54 +268,46 @@ class _Pass:
             getattr(slots, name).copy_(getattr(given, name))
 
     def __call__(self) -> None:
-        passes, scale = self._passes, self._passes.scaler.factor
-        out = passes.objective(self._slots, Counts(*passes.normalizer.unbind()), scale)
-        out.total.backward(scale)
-        made = PassFigures.of(out)
-        if passes.figures is None:
-            passes.figures = made._replace(row=made.row.clone())
-        passes.figures.row.copy_(made.row)
+        self._passes.run(self._slots)
 
 
-class ReplayedUpdate(Update):
-    """The update by its recording, where the optimiser can be recorded."""
+class ReplayedOptimizerStep(OptimizerStep):
+    """The optimiser's half of a step by its recording, where the optimiser can be recorded.
 
-    def __init__(self, trainer: Trainer, replays: Replays) -> None:
-        super().__init__(trainer)
-        self.replays = replays
-        trainer.optimizers.keep_gradients = True
-        self._recordable = trainer.optimizers.make_recordable()
+    Args:
+        recorder: of CUDA graphs.
+        rest: as :class:`OptimizerStep` takes it.
+    """
 
-    def __call__(self, judged: Judged, *, look_closely: bool) -> None:
-        if look_closely or not self._recordable:
-            super().__call__(judged, look_closely=look_closely)
+    def __init__(self, recorder: Recorder, *rest: Any) -> None:
+        super().__init__(*rest)
+        self.replays = Replays(recorder)
+
+    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
+        if with_ratios or not self._optimizers.skips_on_device:
+            self.run(sums, norm, bad, with_ratios=with_ratios)
             return
         # A recording moves what had a gradient when it was made. What has had one keeps it; more may come.
-        moved = sum(parameter.grad is not None for parameter in self._parameters)
-        self.replays.run(moved, partial(_Apply, self, judged), judged)
+        moved = sum(parameter.grad is not None for parameter in self._optimizers.parameters)
+        figures = (sums, norm, bad)
+        self.replays.run(moved, partial(_Apply, self, figures), figures)
         self._clock.lap("optimizer")
 
-    def apply(self, judged: Judged) -> None:
-        """As an update that is not due to look closely."""
-        super().__call__(judged, look_closely=False)
+    def run(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool = False) -> None:
+        """Without a recording, or while one is made."""
+        super()._apply(sums, norm, bad, with_ratios=with_ratios)
 
 
 class _Apply:
-    """The update from slots."""
+    """The optimiser's half from slots."""
 
-    def __init__(self, update: ReplayedUpdate, like: Judged) -> None:
-        self._update = update
-        self._slots = Judged(*(torch.empty_like(part) for part in like))
+    def __init__(self, step: ReplayedOptimizerStep, like: tuple[Tensor, ...]) -> None:
+        self._step = step
+        self._slots = [torch.empty_like(figure) for figure in like]
 
-    def fill(self, given: Judged) -> None:
-        for slot, part in zip(self._slots, given, strict=True):
-            slot.copy_(part)
+    def fill(self, given: tuple[Tensor, ...]) -> None:
+        for slot, figure in zip(self._slots, given, strict=True):
+            slot.copy_(figure)
 
     def __call__(self) -> None:
-        self._update.apply(self._slots)
-
-
-def replay_steps(trainer: Trainer, recorder: Recorder) -> None:
-    """Let ``trainer`` take its steps by recordings from now on."""
-    trainer.passes = ReplayedPasses(trainer, Replays(recorder))
-    trainer.update = ReplayedUpdate(trainer, Replays(recorder))
+        self._step.run(*self._slots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +13,7 @@ from ttsfast.config import Config
 from ttsfast.errors import InputError
 from ttsfast.files import output_folder
 from ttsfast.pages.plots import save
-from ttsfast.training.telemetry.log import Telemetry
+from ttsfast.progress import progress_bar
 from ttsfast.training.trainer import Trainer, forever
 
 LOWEST, HIGHEST = 1e-7, 1.0
@@ -67,25 +66,23 @@ def find_learning_rate(config: Config, picture: Path, *, steps: int = 200) -> Ra
             max_loss_spike_threshold=1e30,
             ema_decay=0.0,
         )
-        with (
-            Trainer(replace(config, training=quiet)) as trainer,
-            Telemetry(Path(folder), 0, steps) as trainer.telemetry,
-        ):
+        with Trainer(replace(config, training=quiet)) as trainer, progress_bar() as bar:
+            task = bar.add_task("range test", total=steps)
             batches, micro_batches = forever(trainer.loader), quiet.gradient_accumulation_steps
             average = 0.0
             for number, rate in enumerate(rates):
                 # An overflow of fp16 lowers the loss scale; the rate is tried on the next batch.
                 while not trainer.train_step(list(islice(batches, micro_batches)), rate=rate):
                     pass
-                (row,) = trainer.watch.records.read()
-                if not all(math.isfinite(value) for value in row.values()):
+                if trainer.monitor.read() is not None:
                     break
+                (row,) = trainer.monitor.take()
                 average = SMOOTHING * average + (1 - SMOOTHING) * row["mel"]
                 losses.append(row["mel"])
                 smoothed.append(average / (1 - SMOOTHING ** (number + 1)))
                 if smoothed[-1] > DIVERGED * min(smoothed):
                     break
-                trainer.telemetry.advance(number + 1)
+                bar.advance(task)
     tested = rates[: len(losses)]
     suggestion = suggest(tested, smoothed)
     _draw(tested, losses, smoothed, suggestion, picture)

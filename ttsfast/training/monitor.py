@@ -1,4 +1,4 @@
-"""What is watched while training: spikes, norms, convergence, early stopping.
+"""What is watched at every step: that all is finite, how steep it is, and where it is going.
 
 Everything a step records stays a device tensor; the host reads them together at log points, so that a
 step never waits for the device.
@@ -10,58 +10,17 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-
-class SpikeGuard:
-    """Scales down the gradient of a step whose loss leaps above its moving average.
-
-    The average is exponential with weight ``factor`` on the newest loss, bias-corrected, and takes in a
-    spike only at the threshold's height, so that one outlier neither trains the model nor lifts the bar.
-    Where the average is not positive, nothing is above it. A loss that is not finite ends the run, whatever
-    is made of it here.
-
-    Every operation counts, since a small model's step is short: hence the comparisons that NaN decides.
-    """
-
-    def __init__(self, factor: float, threshold: float, device: torch.device) -> None:
-        self.factor, self.threshold = factor, threshold
-        self.sum = torch.zeros((), device=device)
-        self.weight = torch.zeros((), device=device)
-        self.spikes = torch.zeros((), dtype=torch.int64, device=device)
-        self._one = torch.ones((), device=device)
-
-    def update(self, loss: Tensor) -> Tensor:
-        """Take one step's loss, a scalar tensor; return how many times too high it is, 1 or more: what to
-        divide its gradient by."""
-        loss = loss.detach().float()
-        # NaN before the first loss.
-        ceiling = torch.threshold(self.sum / self.weight * self.threshold, 0.0, math.inf)
-        taken = torch.fmin(loss, ceiling)
-        # In place: a recorded step finds them where they were.
-        self.sum.lerp_(taken, self.factor)
-        self.weight.lerp_(self._one, self.factor)
-        self.spikes.add_(loss > taken)
-        # NaN for a loss of 0.
-        return torch.fmax(loss / taken, self._one)
-
-    @property
-    def average(self) -> Tensor:
-        """The smoothed loss, for reports."""
-        return self.sum / self.weight.clamp(min=1e-12)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"sum": self.sum, "weight": self.weight, "spikes": self.spikes}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from :meth:`state_dict`."""
-        for name, value in self.state_dict().items():
-            value.copy_(state[name])
+from ttsfast.config import TrainingConfig
+from ttsfast.terms.spec import TERMS
+from ttsfast.training.non_finite import Fault, StepInputs
+from ttsfast.training.step import StepStats
 
 
 @dataclass
@@ -93,71 +52,78 @@ class ConvergenceWindow:
         return "oscillating" if values.std() > (1 - self.threshold) * abs(newer) else "plateau"
 
 
-@dataclass
-class EarlyStopping:
-    """Stops after ``patience`` validations without the watched metric falling by ``min_delta``.
+class Monitor:
+    """Keeps what steps record, and judges them when :meth:`read` brings them to the host."""
 
-    It watches an unweighted held-out metric: a weighted total moves with the weights, so its minimum
-    says nothing about the model.
-    """
-
-    patience: int
-    min_delta: float
-    best: float = math.inf
-    best_step: int = -1
-    last_step: int = -1
-    stalled: int = 0
-
-    def update(self, metric: float, step: int) -> bool:
-        """Take a validation's metric (lower is better); tell whether it is the best so far."""
-        self.last_step = step
-        if metric < self.best - self.min_delta:
-            self.best, self.best_step, self.stalled = metric, step, 0
-            return True
-        self.stalled += 1
-        return False
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return self.stalled >= self.patience
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {name: getattr(self, name) for name in ("best", "best_step", "last_step", "stalled")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        for name, value in state.items():
-            setattr(self, name, value)
-
-
-class StepRecords:
-    """What the steps since the last log point recorded: device scalars, read by the host in one transfer."""
-
-    def __init__(self) -> None:
-        self._unread: list[tuple[Sequence[str | None], Tensor]] = []
+    def __init__(self, config: TrainingConfig) -> None:
+        self.threshold = config.gradient_norm_threshold
+        self.window = ConvergenceWindow(config.convergence_window, config.convergence_threshold)
         self.rows: list[dict[str, float]] = []
-        """Steps that were read and not yet reported; what a checkpoint keeps."""
+        """Steps that were read and not yet reported."""
+        self.steep_steps = 0
+        """Steps whose gradient norm was above the threshold."""
+        self.steepest = 0.0
+        """The largest of those norms at the last :meth:`read`."""
+        self._unread: list[tuple[StepInputs, Sequence[str | None], Tensor]] = []
 
-    def add(self, names: Sequence[str | None], values: Tensor) -> None:
-        """Keep one step's scalars, (N,) as the N ``names``; those named None are not looked at."""
-        self._unread.append((names, values))
+    def record(self, inputs: StepInputs, stats: StepStats, norm: Tensor) -> None:
+        """Keep a step's figures on the device, and what it takes to take it again."""
+        values = torch.cat((stats.sums, norm[None], stats.weights)).float()
+        self._unread.append((inputs, _columns(stats.present, len(stats.sums)), values))
 
-    def read(self) -> list[dict[str, float]]:
-        """Read the rows added since the last call: the one synchronisation of a log point."""
+    def read(self) -> Fault | None:
+        """Read all figures in one transfer, the one synchronisation of many steps; return the first step that
+        must end the run."""
         if not self._unread:
-            return []
-        table = torch.stack([values for _, values in self._unread]).tolist()
-        read = [
-            {name: value for name, value in zip(names, row, strict=True) if name is not None}
-            for (names, _), row in zip(self._unread, table, strict=True)
-        ]
-        self._unread.clear()
+            return None
+        unread, self._unread = self._unread, []
+        read = []
+        for (inputs, names, _), values in zip(
+            unread, torch.stack([values for *_, values in unread]).tolist(), strict=True
+        ):
+            row = {name: value for name, value in zip(names, values, strict=True) if name is not None}
+            clamped = int(row.pop("clamped", 0))
+            bad = tuple(
+                name for name in (*TERMS, "total", "gradient_norm") if not math.isfinite(row.get(name, 0.0))
+            )
+            if bad or clamped:
+                return Fault(inputs, bad, clamped)
+            read.append(row)
         self.rows += read
-        return read
+        self.window.losses.extend(row["mel"] for row in read)
+        steep = [row["gradient_norm"] for row in read if row["gradient_norm"] > self.threshold]
+        self.steepest = max(steep, default=0.0)
+        self.steep_steps += len(steep)
+        return None
 
     def take(self) -> list[dict[str, float]]:
         """All rows for a report, which are forgotten then."""
         rows, self.rows = self.rows, []
         return rows
+
+    def figures(self) -> dict[str, Any]:
+        """What a log line tells of them."""
+        return {"steep_steps": self.steep_steps, "convergence": self.window.verdict()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, once all is read."""
+        return {
+            "losses": list(self.window.losses),
+            "rows": self.rows,
+            "steep_steps": self.steep_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.window.losses.extend(state["losses"])
+        self.rows = state["rows"]
+        self.steep_steps = state["steep_steps"]
+
+
+@cache
+def _columns(present: tuple[bool, ...], sums: int) -> tuple[str | None, ...]:
+    """What a log line calls a step's ``sums`` (total, values, floors, clamped), gradient norm and weights."""
+    terms = [name if there else None for name, there in zip(TERMS, present, strict=True)]
+    weights = [None if name is None else f"weight_{name}" for name in terms]
+    clamped = ["clamped"] * (sums - 1 - 2 * len(TERMS))
+    return "total", *terms, *(None for _ in TERMS), *clamped, "gradient_norm", *weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -14,11 +14,13 @@ from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.models.interface import AcousticOutput
 from ttsfast.terms.counts import Counts, sum_counts
+from ttsfast.training import compilation
 from ttsfast.training.telemetry.timing import StepClock
 
 
-class Objective:
-    """What a step differentiates.
+class Objective(nn.Module):
+    """What a step differentiates. As a module it holds the model alone: what sums gradients over ranks, or
+    parts weights among them, is to know of nothing else.
 
     Args:
         model: with the signature of :mod:`ttsfast.models.interface`.
@@ -26,45 +28,73 @@ class Objective:
         precision: of the model's forward pass.
         reduction_factor: frames per decoder step.
         clock: told where the time goes.
+        compiled: whether the model's passes go through ``torch.compile``.
     """
 
     def __init__(
-        self, model: nn.Module, loss: TTSLoss, precision: Precision, reduction_factor: int, clock: StepClock
+        self,
+        model: nn.Module,
+        loss: TTSLoss,
+        precision: Precision,
+        reduction_factor: int,
+        clock: StepClock,
+        *,
+        compiled: bool = False,
     ) -> None:
-        self.model, self.loss, self.precision, self.clock = model, loss, precision, clock
-        self.forward: Callable[..., Any] = model
-        """The model's call, or its compiled one."""
-        self.explained: Callable[[], AbstractContextManager[None]] = nullcontext
-        """Around both passes: says in the user's words what may fail in them."""
-        self.counters: Callable[[], dict[str, float]] = dict
-        """What a log line tells of how it is called."""
+        super().__init__()
+        self.model = model
+        self._aside = (loss, compilation.compile_model(model) if compiled else model)
+        self.precision, self.clock = precision, clock
         self.reduction_factor = reduction_factor
+        device = next(model.parameters()).device
+        self.around_passes: Callable[[], AbstractContextManager[None]] = (
+            partial(compilation.passes, device) if compiled else nullcontext
+        )
+        """A context for both passes: says in the user's words what may fail in them."""
+        self.counters = compilation.counters if compiled else dict
+        """What a log line tells of how the model is called."""
 
-    def train(self) -> None:
+    def uncompiled(self, model: nn.Module) -> Objective:
+        """The same of ``model``, as it is written."""
+        loss, _ = self._aside
+        return Objective(model, loss, self.precision, self.reduction_factor, self.clock)
+
+    def train(self, mode: bool = True) -> Objective:
         """Dropout and smoothing on; cheap when they are already."""
-        if not (self.model.training and self.loss.training):
-            self.model.train()
-            self.loss.train()
+        loss, _ = self._aside
+        if not (self.model.training is loss.training is mode):
+            super().train(mode)
+            loss.train(mode)
+        return self
 
     def counts(self, batches: Sequence[Batch]) -> Counts:
         """What all of ``batches`` together are divided by."""
-        return sum_counts([self._count(batch) for batch in batches])
+        loss, _ = self._aside
+        return sum_counts(
+            [
+                loss.counts(
+                    batch.mel_lengths,
+                    (batch.mel_lengths + self.reduction_factor - 1) // self.reduction_factor,
+                    batch.truncated,
+                )
+                for batch in batches
+            ]
+        )
 
-    def __call__(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
+    def forward(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
         """Losses of one micro-batch as its part of ``normalizer``; arguments as :class:`TTSLoss` takes them.
 
         Raises:
             TypeError: the model answers in another number of decoder steps than its reduction factor says.
         """
+        loss, model = self._aside
         with self.precision.autocast():
             output = AcousticOutput.of(
-                self.forward(
-                    batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker
-                )
+                model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker)
             )
         self.clock.lap("forward")
         self._check_steps(output, batch)
-        losses: LossOutput = self.loss(
+        losses: LossOutput = loss(
             output.mel,
             batch.mel,
             batch.mel_lengths,
@@ -81,10 +111,6 @@ class Objective:
             losses.total = losses.total + output.auxiliary / normalizer.frames
         self.clock.lap("loss")
         return losses
-
-    def _count(self, batch: Batch) -> Counts:
-        steps = (batch.mel_lengths + self.reduction_factor - 1) // self.reduction_factor
-        return self.loss.counts(batch.mel_lengths, steps, batch.truncated)
 
     def _check_steps(self, output: AcousticOutput, batch: Batch) -> None:
         """A wrong reduction factor would divide the stop and attention terms by a wrong count in silence."""

@@ -14,12 +14,10 @@ from ttsfast.training.distributed.sharded_tensors import shard_like
 
 _SETTINGS = ("betas", "eps", "weight_decay", "decoupled_weight_decay", "capturable")
 """What torch keeps beside the state and the configuration decides, that of a resumed run too."""
-_KINDS = ("betas", "momentum", "train_mode")
-"""Settings that tell the kinds of optimiser apart; others come and go with the version of torch."""
 
 
 class Optimizers:
-    """What a run steps with; every part follows one learning rate.
+    """What a run steps with; all follow one learning rate.
 
     ``adamw`` and ``adam`` are torch's fused ones. ``muon`` (Jordan et al., 2024) is torch's and takes the
     hidden matrices: linear weights, and convolution kernels as (out, in x width); embeddings, vectors and
@@ -29,26 +27,47 @@ class Optimizers:
 
     Biases and normalisation gains (vectors) are not decayed.
 
+    Args:
+        config: which, and its settings.
+        model: what is trained.
+        n_mels: by which the layers that read or write mel frames are told.
+        recorded: whether steps are recorded as CUDA graphs: gradients then stay in their place and are set to
+            0 instead of being dropped, and the rate of fused optimisers is a tensor, which a recording
+            follows.
+
     Raises:
         InputError: an optimiser that this torch or this environment does not have.
     """
 
-    def __init__(self, config: TrainingConfig, model: nn.Module, n_mels: int) -> None:
+    def __init__(
+        self, config: TrainingConfig, model: nn.Module, n_mels: int, *, recorded: bool = False
+    ) -> None:
+        self.model = model
         self._views: list[tuple[nn.Parameter, nn.Parameter]] = []
-        self._rate: Tensor | None = None
-        self.keep_gradients = False
-        """Whether gradients stay in their place and are set to 0, instead of being dropped."""
-        self._parameters = parameters = [p for p in model.parameters() if p.requires_grad]
+        self._keep_gradients = recorded
+        self.parameters = parameters = [p for p in model.parameters() if p.requires_grad]
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        self.torch_optimizers: dict[str, torch.optim.Optimizer]
+        """By the names that a checkpoint holds them under: ``adam``, ``muon``, ``schedule_free``."""
         if config.optimizer == "muon":
             hidden = hidden_matrices(model, n_mels)
             rest = [p for p in parameters if not any(p is h for h in hidden)]
-            self.parts = [self._muon(config, hidden), self._adam(config, rest)]
+            self.torch_optimizers = {"muon": self._muon(config, hidden), "adam": self._adam(config, rest)}
         elif config.optimizer == "schedule_free":
-            self.parts = [_schedule_free(config, _decay_groups(config, parameters))]
+            free = _schedule_free(config, _decay_groups(config, parameters))
+            self.torch_optimizers = {"schedule_free": free}
         else:
-            self.parts = [self._adam(config, parameters)]
-        self.skips_on_device = all(getattr(part, "_step_supports_amp_scaling", False) for part in self.parts)
+            self.torch_optimizers = {"adam": self._adam(config, parameters)}
+        self.skips_on_device = all(
+            getattr(optimizer, "_step_supports_amp_scaling", False)
+            for optimizer in self.torch_optimizers.values()
+        )
         """Whether a bad step can be left out without the host knowing of it."""
+        self.rate = config.learning_rate
+        self._rate: Tensor | None = None
+        if recorded and self.skips_on_device:
+            self._rate = torch.full((), self.rate, dtype=torch.float32, device=parameters[0].device)
+            self._share_rate()
         self.train()
 
     @staticmethod
@@ -74,6 +93,7 @@ class Optimizers:
             view = nn.Parameter(parameter.detach().reshape(len(parameter), -1))
             assert view.data_ptr() == parameter.data_ptr()
             self._views.append((parameter, view))
+            self._names[id(view)] = self._names[id(parameter)]
             flat.append(view)
         return torch.optim.Muon(
             flat,
@@ -84,21 +104,12 @@ class Optimizers:
 
     def set_rate(self, rate: float) -> None:
         """The learning rate of the next step."""
+        self.rate = rate
         if self._rate is not None:
             self._rate.fill_(rate)
             return
         for group in self._groups():
             group["lr"] = rate
-
-    def make_recordable(self) -> bool:
-        """Keep the rate in a tensor, so that a step that is recorded as a CUDA graph follows it; False where
-        not every part is fused and so cannot be recorded."""
-        if not self.skips_on_device:
-            return False
-        group = self.parts[0].param_groups[0]
-        self._rate = torch.full((), group["lr"], dtype=torch.float32, device=group["params"][0].device)
-        self._share_rate()
-        return True
 
     def _share_rate(self) -> None:
         for group in self._groups():
@@ -108,27 +119,27 @@ class Optimizers:
         """Move the weights by the gradients over ``divisor``, both () float32 tensors, unless ``skip`` is 1:
         then neither they nor the state move.
 
-        A fused part divides in the pass that moves the weights. Where not every part is fused, the host has
-        to read ``skip``.
+        A fused optimiser divides in the pass that moves the weights. Where not every one is fused, the host
+        has to read ``skip``.
         """
         if not self.skips_on_device:
             if bool(skip):
                 return
-            torch._foreach_div_([p.grad for p in self._parameters if p.grad is not None], divisor)
+            torch._foreach_div_([p.grad for p in self.parameters if p.grad is not None], divisor)
         for parameter, view in self._views:
             view.grad = None if parameter.grad is None else parameter.grad.reshape(view.shape)
-        for part in self.parts:
+        for optimizer in self.torch_optimizers.values():
             # What GradScaler tells a fused optimiser, in the same words.
-            part.found_inf = skip  # type: ignore[attr-defined]
-            part.grad_scale = divisor if self.skips_on_device else None  # type: ignore[attr-defined]
-            part.step()
+            optimizer.found_inf = skip  # type: ignore[attr-defined]
+            optimizer.grad_scale = divisor if self.skips_on_device else None  # type: ignore[attr-defined]
+            optimizer.step()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=not self.keep_gradients)
+        for optimizer in self.torch_optimizers.values():
+            optimizer.zero_grad(set_to_none=not self._keep_gradients)
         for parameter, _ in self._views:
-            if not self.keep_gradients:
+            if not self._keep_gradients:
                 parameter.grad = None
             elif parameter.grad is not None:
                 parameter.grad.zero_()
@@ -140,71 +151,78 @@ class Optimizers:
 
     def train(self) -> None:
         """Trained weights in the model."""
-        for part in self.parts:
-            if hasattr(part, "train"):
-                part.train()
+        for optimizer in self.torch_optimizers.values():
+            if hasattr(optimizer, "train"):
+                optimizer.train()
 
     def eval(self) -> None:
         """The weights to use in the model."""
-        for part in self.parts:
-            if hasattr(part, "eval"):
-                part.eval()
+        for optimizer in self.torch_optimizers.values():
+            if hasattr(optimizer, "eval"):
+                optimizer.eval()
 
-    def pack(self) -> tuple[dict[str, Tensor], list[Any]]:
-        """The state as flat tensors and a JSON-able rest, one entry per part."""
-        tensors: dict[str, Tensor] = {}
-        rest = []
-        for place, part in enumerate(self.parts):
-            state = part.state_dict()
-            for index, entries in state["state"].items():
-                for name, value in entries.items():
-                    tensors[f"optimizer.{place}.{index}.{name}"] = torch.as_tensor(value)
-            rest.append([{**group, "lr": float(group["lr"])} for group in state["param_groups"]])
-        return tensors, rest
+    def state_dict(self) -> dict[str, Any]:
+        """Each optimiser's settings under its name, and what it keeps as ``NAME.PARAMETER.ENTRY``."""
+        state: dict[str, Any] = {}
+        for kind, optimizer in self.torch_optimizers.items():
+            own, names = optimizer.state_dict(), self._names_of(optimizer)
+            state[kind] = [
+                {
+                    key: float(value) if key == "lr" else value
+                    for key, value in group.items()
+                    if key != "params"
+                }
+                for group in own["param_groups"]
+            ]
+            for index, entries in own["state"].items():
+                for entry, value in entries.items():
+                    state[f"{kind}.{names[index]}.{entry}"] = torch.as_tensor(value)
+        return state
 
-    def unpack(self, tensors: Mapping[str, Tensor], rest: list[Any]) -> None:
-        """Put :meth:`pack`'s result back.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict`.
 
         Raises:
             InputError: it is of another kind of optimiser.
         """
-        if len(rest) != len(self.parts) or any(
-            len(groups) != len(part.param_groups) or _kind(groups[0]) != _kind(part.param_groups[0])
-            for groups, part in zip(rest, self.parts, strict=False)
-        ):
+        if {kind for kind in state if "." not in kind} != set(self.torch_optimizers):
             raise InputError(
                 "training.optimizer differs from the checkpoint's: set the one it was trained with, "
                 "or another training.run_folder"
             )
-        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in self.parts]
-        moved = [[p for group in part.param_groups for p in group["params"]] for part in self.parts]
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, place, index, name = key.split(".", 3)
-                value = shard_like(value, moved[int(place)][int(index)])
-                states[int(place)].setdefault(int(index), {})[name] = value
-        for part, state, groups in zip(self.parts, states, rest, strict=True):
-            settings = [{key: g[key] for key in _SETTINGS if key in g} for g in part.param_groups]
+        for kind, optimizer in self.torch_optimizers.items():
+            moved = [p for group in optimizer.param_groups for p in group["params"]]
+            index = {name: place for place, name in enumerate(self._names_of(optimizer))}
+            entries: dict[int, dict[str, Tensor]] = {}
+            for key, value in state.items():
+                if key.startswith(f"{kind}."):
+                    name, _, entry = key.removeprefix(f"{kind}.").rpartition(".")
+                    place = index[name]
+                    entries.setdefault(place, {})[entry] = shard_like(value, moved[place])
+            settings = [{key: g[key] for key in _SETTINGS if key in g} for g in optimizer.param_groups]
+            # Settings come and go with the version of torch.
             known = [
                 {**ours, **{key: value for key, value in group.items() if key in ours}}
-                for ours, group in zip(part.state_dict()["param_groups"], groups, strict=True)
+                for ours, group in zip(optimizer.state_dict()["param_groups"], state[kind], strict=True)
             ]
-            part.load_state_dict({"state": state, "param_groups": known})
-            for group, ours in zip(part.param_groups, settings, strict=True):
+            optimizer.load_state_dict({"state": entries, "param_groups": known})
+            for group, ours in zip(optimizer.param_groups, settings, strict=True):
                 group.update(ours)
-            for parameter, entries in part.state.items():
-                if any(entry.dim() and entry.shape != parameter.shape for entry in entries.values()):
-                    raise InputError("the optimiser's state in the checkpoint is of other weights' shapes")
+            if len({frozenset(kept) for kept in entries.values()}) > 1:
+                raise InputError("the optimiser's state is not all there")
+            for parameter, kept in optimizer.state.items():
+                if any(value.dim() and value.shape != parameter.shape for value in kept.values()):
+                    raise InputError("the optimiser's state is of other weights' shapes")
         if self._rate is not None:
             self._share_rate()
 
+    def _names_of(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Of an optimiser's parameters, in the order in which torch numbers them."""
+        return [self._names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
     def _groups(self) -> Iterator[dict[str, Any]]:
-        for part in self.parts:
-            yield from part.param_groups
-
-
-def _kind(group: Mapping[str, Any]) -> list[str]:
-    return [setting for setting in _KINDS if setting in group]
+        for optimizer in self.torch_optimizers.values():
+            yield from optimizer.param_groups
 
 
 def hidden_matrices(model: nn.Module, n_mels: int) -> list[nn.Parameter]:

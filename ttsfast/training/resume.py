@@ -1,15 +1,18 @@
-"""A run's state, to and from a checkpoint."""
+"""A run to and from a checkpoint: one loop over named components, each of which owns its state."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ttsfast.config import ModelConfig
+from ttsfast.config import Config
+from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
+from ttsfast.losses.module import TTSLoss
 from ttsfast.models.checkpoint import (
     Checkpoint,
     best_checkpoint,
@@ -17,137 +20,159 @@ from ttsfast.models.checkpoint import (
     checkpoints,
     load_checkpoint,
 )
+from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.progress import console
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.checkpoint import prune, record_best, save_checkpoint
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.distributed.sharded_tensors import full_tensors, load_full_state_dict
-from ttsfast.training.randomness import all_streams, seed_rank, set_all_streams
-from ttsfast.training.weight_average import deployed_weights, put_back
-
-if TYPE_CHECKING:
-    from ttsfast.training.trainer import Trainer
-
-_HOST_PARTS = ("loader", "plateau", "early", "scaler")
-_WATCHES = ("plateau", "early")
+from ttsfast.training.plateau import EarlyStopping
+from ttsfast.training.weight_average import WeightAverage
 
 
-def save_run(trainer: Trainer, folder: Path) -> None:
-    """Write all of ``trainer`` that a resumed run needs to ``folder``: every rank tells, the first writes."""
-    streams = trainer.ranks.all_gather_object(all_streams(trainer.device))
-    optimizer_tensors, optimizer_rest = trainer.optimizers.pack()
-    model = trainer.parallel.trained_model
-    with deployed_weights(model, trainer.optimizers, trainer.average) as trained:
-        weights = full_tensors(model.state_dict())
-    training: dict[str, Tensor] = {
-        **optimizer_tensors,
-        **{f"trained.{name}": value for name, value in (trained or {}).items()},
-    }
-    for rank, own in enumerate(streams):
-        training |= {f"{_stream_prefix(rank)}{name}": value for name, value in own.items()}
-    for part, keeper in _tensor_parts(trainer).items():
-        training |= {f"{part}.{name}": value for name, value in keeper.state_dict().items()}
-    training = full_tensors(training)
-    if not trainer.ranks.is_first:
-        return
-    state: dict[str, Any] = {
-        "config": trainer.config.to_dict(),
-        "store_fingerprint": trainer.store.fingerprint,
-        "optimizer": optimizer_rest,
-        "window": list(trainer.watch.window.losses),
-        "unreported": trainer.watch.records.rows,
-        "ranks": trainer.ranks.size,
-        "steep_steps": trainer.watch.steep_steps,
-        **{name: getattr(trainer, name).state_dict() for name in _HOST_PARTS},
-    }
-    save_checkpoint(
-        folder, trainer.step, weights=weights, training=training, voice=trainer.voice.to_dict(), state=state
-    )
-    prune(trainer.run_folder, trainer.config.training.keep_checkpoints)
+class Stateful(Protocol):
+    """A component of a run. Its state is flat: tensors, and values that JSON can hold, by name."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps; every rank calls it."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
 
 
-def restore_run(trainer: Trainer) -> bool:
-    """Continue from the last checkpoint of the run folder; tell whether there was one.
+class LossState:
+    """The loss as a component: what it keeps for every term is kept by the term's name.
 
-    Raises:
-        InputError: the checkpoint is damaged, or belongs to another model or store (what differs is said).
+    So a term that a checkpoint does not know begins as in a new run, and no order is written down.
     """
-    # Folders on a network may look different from different machines.
-    found = trainer.ranks.broadcast_object(checkpoints(trainer.run_folder)[-1:])
-    if not found:
-        return False
-    checkpoint = load_checkpoint(found[0])
-    try:
-        _restore(trainer, checkpoint)
-    except InputError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
-        # Sealed, so written like this: by another program, or by hand.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(
-            f"{checkpoint.path}: its state is not one of this format ({reason}); "
-            f"move {checkpoint.path.name} away to use the checkpoint before it"
-        ) from error
-    return True
+
+    def __init__(self, loss: TTSLoss) -> None:
+        self._loss = loss
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Vectors over terms as ``NAME.TERM``, the rest as it is."""
+        state: dict[str, Tensor] = {}
+        for name, value in self._loss.state_dict().items():
+            if value.dim():
+                state |= {f"{name}.{term}": value[i] for i, term in enumerate(TERMS)}
+            else:
+                state[name] = value
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from :meth:`state_dict`."""
+        known = {name.rpartition(".")[2] for name in state}.intersection(TERMS)
+        for name, value in self._loss.state_dict().items():
+            if not value.dim():
+                value.copy_(state[name])
+                continue
+            for i, term in enumerate(TERMS):
+                if term in known:
+                    value[i] = state[f"{name}.{term}"]
 
 
-def _restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    state, tensors = checkpoint.state, checkpoint.training
-    _same_run(trainer, checkpoint)
-    _same_batches(trainer, checkpoint)
-    _say_what_changed(trainer, state)
-    model = trainer.parallel.trained_model
-    load_full_state_dict(model, checkpoint.weights)
-    if trained := _part(tensors, "trained."):
-        put_back(model, trained)
-    trainer.optimizers.unpack(tensors, state["optimizer"])
-    watched = state["config"]["training"]["monitor"]
-    same_metric = watched == trainer.config.training.monitor
-    if not same_metric:
-        console.print(
-            f"training.monitor was {watched} and is {trainer.config.training.monitor}: "
-            "best value and patience start anew",
-            markup=False,
-        )
-    for name in _HOST_PARTS:
-        if same_metric or name not in _WATCHES:
-            try:
-                getattr(trainer, name).load_state_dict(state[name])
-            except InputError as error:  # the loader's
-                raise InputError(f"{checkpoint.path}: {error}") from error
-    for name, keeper in _tensor_parts(trainer).items():
-        keeper.load_state_dict(_part(tensors, f"{name}."))
-    trainer.watch.window.losses.extend(state["window"])
-    trainer.watch.records.rows = state["unreported"]
-    trainer.watch.steep_steps = state["steep_steps"]
-    trainer.step = checkpoint.step
-    trainer.voice = replace(trainer.voice, stop_threshold=checkpoint.voice["stop_threshold"])
-    if same_metric and trainer.ranks.is_first:
-        _point_at_best(trainer, watched)
-    rank = trainer.ranks.rank
-    if own := _part(tensors, _stream_prefix(rank)):
-        set_all_streams(own, trainer.device)
-    else:
-        seed_rank(trainer.config.training.seed, rank, trainer.step)
+class Checkpointer:
+    """Writes and reads the checkpoints of one run.
+
+    Args:
+        components: by the names under which a checkpoint holds them.
+        model: what is trained.
+        average: puts the weights to use in the place of the trained ones.
+        store, config: of the run.
+        ranks: every one tells what it holds, the first writes.
+    """
+
+    def __init__(
+        self,
+        components: Mapping[str, Stateful],
+        model: nn.Module,
+        average: WeightAverage,
+        store: Store,
+        config: Config,
+        ranks: ProcessGroup,
+    ) -> None:
+        self.components, self._model, self._average = components, model, average
+        self._store, self._config, self._ranks = store, config, ranks
+
+    def save(self, folder: Path, step: int, voice: VoiceInfo) -> None:
+        """Write to ``folder`` all that a run resumed at ``step`` needs."""
+        tensors: dict[str, Tensor] = {}
+        values: dict[str, dict[str, Any]] = {}
+        for name, component in self.components.items():
+            values[name] = {}
+            for key, value in component.state_dict().items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}.{key}"] = value
+                else:
+                    values[name][key] = value
+        with self._average.deployed():
+            weights = full_tensors(self._model.state_dict())
+        tensors = full_tensors(tensors)
+        if not self._ranks.is_first:
+            return
+        state = {
+            "config": self._config.to_dict(),
+            "store_fingerprint": self._store.fingerprint,
+            "ranks": self._ranks.size,
+            "components": values,
+        }
+        save_checkpoint(folder, step, weights=weights, training=tensors, voice=voice.to_dict(), state=state)
+        prune(folder.parent.parent, self._config.training.keep_checkpoints)
+
+    def restore(self, run_folder: Path, voice: VoiceInfo) -> Checkpoint | None:
+        """Give model and components what the last checkpoint of ``run_folder`` holds, where there is one.
+
+        Raises:
+            InputError: it is of another model, store or batch (what differs is said), or it is damaged.
+        """
+        # Folders on a network may look different from different machines.
+        found = self._ranks.broadcast_object(checkpoints(run_folder)[-1:])
+        if not found:
+            return None
+        checkpoint = load_checkpoint(found[0])
+        try:
+            _check_same_run(checkpoint, self._model, voice, self._store, self._config)
+            _check_same_batches(checkpoint, self._config, self._ranks.size)
+            _say_what_changed(checkpoint, self._config)
+            load_full_state_dict(self._model, checkpoint.weights)
+            for name, component in self.components.items():
+                prefix = f"{name}."
+                tensors = {
+                    key.removeprefix(prefix): value
+                    for key, value in checkpoint.training.items()
+                    if key.startswith(prefix)
+                }
+                component.load_state_dict({**checkpoint.state["components"][name], **tensors})
+        except InputError as error:
+            raise InputError(f"{checkpoint.path}: {error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+            # Sealed, so written like this: by another program, or by hand.
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"{checkpoint.path}: its state is not one of this format ({reason}); "
+                f"move {checkpoint.path.name} away to use the checkpoint before it"
+            ) from error
+        return checkpoint
 
 
-def _point_at_best(trainer: Trainer, metric: str) -> None:
-    """What a kill between a checkpoint and the pointer to it left undone."""
-    step = trainer.early.best_step
-    folder = checkpoint_folder(trainer.run_folder, max(0, step))
-    if folder.is_dir() and best_checkpoint(trainer.run_folder) != folder:
-        record_best(trainer.run_folder, step, metric, trainer.early.best)
+def point_at_best(run_folder: Path, early_stopping: EarlyStopping) -> None:
+    """Do what a kill between a checkpoint and the pointer to it left undone."""
+    folder = checkpoint_folder(run_folder, max(0, early_stopping.best_step))
+    if folder.is_dir() and best_checkpoint(run_folder) != folder:
+        record_best(run_folder, early_stopping.best_step, early_stopping.metric, early_stopping.best)
 
 
-def _same_run(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _check_same_run(
+    checkpoint: Checkpoint, model: nn.Module, voice: VoiceInfo, store: Store, config: Config
+) -> None:
     """Raise InputError when the checkpoint's model or store is another one."""
-    ours = asdict(trainer.config.model)
-    # A key that is younger than the checkpoint had its default.
-    theirs = {**asdict(ModelConfig()), **checkpoint.state["config"]["model"]}
+    ours, theirs = asdict(config.model), checkpoint.state["config"]["model"]
     differing = [
         f"model.{key} {theirs.get(key)!r} there, {ours[key]!r} here"
         for key in ours
         if ours[key] != theirs.get(key)
     ]
-    here = {name: tuple(value.shape) for name, value in trainer.model.state_dict().items()}
+    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}
     unlike = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
     if unlike and not differing:
@@ -156,66 +181,54 @@ def _same_run(trainer: Trainer, checkpoint: Checkpoint) -> None:
             f"{len(unlike)} weights of the model, such as {name}: {there.get(name, 'none')} there, "
             f"{here.get(name, 'none')} here"
         )
-    if checkpoint.state["store_fingerprint"] != trainer.store.fingerprint:
-        differing.append(f"the store {trainer.config.data.store} {_of_store(trainer, checkpoint)}")
+    if checkpoint.state["store_fingerprint"] != store.fingerprint:
+        differing.append(f"the store {config.data.store} {_difference_of_stores(checkpoint.voice, voice)}")
     if differing:
-        raise InputError(
-            f"{checkpoint.path} does not fit this run: {'; '.join(differing)}; "
-            "use another training.run_folder"
-        )
+        raise InputError(f"does not fit this run: {'; '.join(differing)}; use another training.run_folder")
 
 
-def _of_store(trainer: Trainer, checkpoint: Checkpoint) -> str:
+def _difference_of_stores(theirs: Mapping[str, Any], voice: VoiceInfo) -> str:
     """In what the store differs from the checkpoint's, as far as a voice tells."""
-    ours = trainer.voice.to_dict()
+    ours = voice.to_dict()
     unlike = []
-    for key, theirs in checkpoint.voice.items():
-        if key in ("stop_threshold", "max_frames") or theirs == ours.get(key):
+    for key, value in theirs.items():
+        if key in ("stop_threshold", "max_frames") or value == ours.get(key):
             continue
-        values = ours.get(key)
-        if isinstance(theirs, dict) and isinstance(values, dict):
-            names = sorted(theirs.keys() | values.keys())
+        own = ours.get(key)
+        if isinstance(value, dict) and isinstance(own, dict):
             unlike += [
-                f"{key}.{name} {theirs.get(name)!r} there, {values.get(name)!r} here"
-                for name in names
-                if theirs.get(name) != values.get(name)
+                f"{key}.{name} {value.get(name)!r} there, {own.get(name)!r} here"
+                for name in sorted(value.keys() | own.keys())
+                if value.get(name) != own.get(name)
             ]
         elif key in ("symbols", "speakers"):
-            unlike.append(f"{key} ({len(theirs)} there, {len(ours[key])} here)")
+            unlike.append(f"{key} ({len(value)} there, {len(ours[key])} here)")
         else:
             unlike.append(key)
     return f"differs in {', '.join(unlike)}" if unlike else "holds other utterances or features"
 
 
-def _same_batches(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def _check_same_batches(checkpoint: Checkpoint, config: Config, ranks: int) -> None:
     """Raise InputError when another number of ranks would take other batches than the run so far."""
-    # Checkpoints from before there were ranks are of one.
-    there, here = checkpoint.state.get("ranks", 1), trainer.ranks.size
-    if there == here:
+    before = checkpoint.state["ranks"]
+    if before == ranks:
         return
     differing = []
     for key in ("batch_size", "frame_budget"):
-        theirs, ours = (
-            checkpoint.state["config"]["data"].get(key, 0) * there,
-            getattr(trainer.config.data, key),
-        )
-        if theirs != ours * here:
-            fitting = f"set data.{key}={theirs // here}" if theirs % here == 0 else "no whole number fits"
-            differing.append(f"data.{key} times ranks was {theirs} and would be {ours * here} ({fitting})")
+        theirs, ours = checkpoint.state["config"]["data"][key] * before, getattr(config.data, key)
+        if theirs != ours * ranks:
+            fitting = f"set data.{key}={theirs // ranks}" if theirs % ranks == 0 else "no whole number fits"
+            differing.append(f"data.{key} times ranks was {theirs} and would be {ours * ranks} ({fitting})")
     if differing:
         raise InputError(
-            f"{checkpoint.path} is of {there} ranks, this run has {here}, which must take the same batches: "
-            f"{'; '.join(differing)}; or use {there} ranks"
+            f"is of {before} ranks, this run has {ranks}, which must take the same batches: "
+            f"{'; '.join(differing)}; or use {before} ranks"
         )
 
 
-def _stream_prefix(rank: int) -> str:
-    return f"rank{rank}.random." if rank else "random."
-
-
-def _say_what_changed(trainer: Trainer, state: dict[str, Any]) -> None:
+def _say_what_changed(checkpoint: Checkpoint, config: Config) -> None:
     """Other settings may change on the way, but not in silence."""
-    ours, theirs = trainer.config.to_dict(), state["config"]
+    ours, theirs = config.to_dict(), checkpoint.state["config"]
     changed = [
         f"{section}.{key} was {theirs[section][key]}, is {value}"
         for section in ("training", "data")
@@ -224,11 +237,5 @@ def _say_what_changed(trainer: Trainer, state: dict[str, Any]) -> None:
     ]
     if changed:
         console.print(f"resuming with other settings: {'; '.join(changed)}", markup=False)
-
-
-def _tensor_parts(trainer: Trainer) -> dict[str, Any]:
-    return {"loss": trainer.loss, "guard": trainer.watch.guard, "average": trainer.average}
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if theirs["training"]["monitor"] != ours["training"]["monitor"]:
+        console.print("training.monitor is another: best value and patience start anew", markup=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 from ttsfast.config import TrainingConfig
 
@@ -63,39 +61,6 @@ def _cycle(after: int, period: int, growth: float) -> tuple[int, float]:
     while start(cycle + 1) <= after:
         cycle += 1
     return cycle, (after - start(cycle)) / (start(cycle + 1) - start(cycle))
-
-
-@dataclass
-class PlateauReduction:
-    """Multiplies the rate by ``factor`` after ``patience`` validations without improvement."""
-
-    factor: float
-    patience: int
-    min_delta: float
-    best: float = math.inf
-    stalled: int = 0
-    multiplier: float = 1.0
-
-    def update(self, metric: float) -> bool:
-        """Take a validation's metric (lower is better); tell whether the rate was just reduced."""
-        if metric < self.best - self.min_delta:
-            self.best, self.stalled = metric, 0
-            return False
-        self.stalled += 1
-        if self.stalled < self.patience:
-            return False
-        self.multiplier *= self.factor
-        self.stalled = 0
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {name: getattr(self, name) for name in ("best", "stalled", "multiplier")}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        for name, value in state.items():
-            setattr(self, name, value)
 
 
 def learning_rate(step: int, config: TrainingConfig, multiplier: float) -> float:

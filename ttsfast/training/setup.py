@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ttsfast.config import Config
+from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.data.loading.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
 from ttsfast.data.loading.device_loader import DeviceLoader
 from ttsfast.data.loading.loader import MelLoader
@@ -148,6 +150,13 @@ def padding_of(config: Config, reduction_factor: int) -> dict[str, Any]:
     """How batches are padded, as the loader, its plan and ``collate`` take it."""
     tail_frames = tail_steps(config, reduction_factor) * reduction_factor
     return {"tail_frames": tail_frames, "pad_to_multiple": config.data.pad_to_multiple}
+
+
+def collate_again(config: Config, store: Store, ids: Sequence[str], reduction_factor: int) -> Batch:
+    """The training batch of these utterances, as the loader makes it."""
+    index = {str(name): place for place, name in enumerate(store.entries.id)}
+    padding = padding_of(config, reduction_factor)
+    return collate([store[index[name]] for name in ids], pad_value=store.silence, **padding)
 
 
 def tail_steps(config: Config, reduction_factor: int) -> int:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.device_loader import DeviceLoader
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.devices import choose_precision
-from ttsfast.errors import InputError, Preempted
+from ttsfast.errors import InputError, Preempted, TrainingError
 from ttsfast.files import output_folder
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
@@ -23,29 +25,38 @@ from ttsfast.models.checkpoint import best_checkpoint, checkpoint_folder, checkp
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.terms.counts import Counts
 from ttsfast.training.checkpoint import record_best
-from ttsfast.training.compilation import compile_model
-from ttsfast.training.cuda_graphs import CudaRecorder, refuse_cuda_graphs, replay_steps
+from ttsfast.training.cuda_graphs import (
+    CudaRecorder,
+    ReplayedForwardBackward,
+    ReplayedOptimizerStep,
+    refuse_cuda_graphs,
+    training_buckets,
+)
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
-from ttsfast.training.distributed.sharding import distribute_objective
-from ttsfast.training.monitor import EarlyStopping
+from ttsfast.training.distributed.sharding import data_parallel
+from ttsfast.training.monitor import Monitor
+from ttsfast.training.non_finite import Fault, StepInputs, first_non_finite
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
-from ttsfast.training.passes import Passes
+from ttsfast.training.plateau import EarlyStopping, PlateauReduction
 from ttsfast.training.precision import LossScaler, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
-from ttsfast.training.randomness import seed_everything, seed_rank
-from ttsfast.training.reports import farewell, greet, report
-from ttsfast.training.resume import restore_run, save_run
-from ttsfast.training.schedule import PlateauReduction, learning_rate
-from ttsfast.training.setup import build_loss, count_over_ranks, open_loaders, open_store
-from ttsfast.training.telemetry.log import NoTelemetry, Telemetry
-from ttsfast.training.telemetry.ratios import ModuleRatios
-from ttsfast.training.telemetry.timing import StepClock
-from ttsfast.training.update import Update
-from ttsfast.training.validation import ValidationInterrupted, validate_run
-from ttsfast.training.watch import Watch
-from ttsfast.training.weight_average import WeightAverage, deployed_weights
+from ttsfast.training.randomness import RandomStreams, seed_everything, seed_rank
+from ttsfast.training.resume import Checkpointer, LossState, Stateful, point_at_best
+from ttsfast.training.schedule import learning_rate
+from ttsfast.training.setup import (
+    build_loss,
+    collate_again,
+    count_over_ranks,
+    open_loaders,
+    open_store,
+)
+from ttsfast.training.step import ForwardBackward, OptimizerStep
+from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
+from ttsfast.training.telemetry.timing import StepClock, device_load
+from ttsfast.training.validation import ValidationInterrupted, report_validation, validate_model
+from ttsfast.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -85,11 +96,9 @@ class Trainer:
         resume: bool = False,
         ranks: ProcessGroup | None = None,
     ) -> None:
-        self.config = config
-        self.ranks = ranks or require_single_process()
+        self.config, self.ranks = config, ranks or require_single_process()
         training = config.training
         self.run_folder = Path(training.run_folder)
-        self.resume = resume
         if not resume and self.ranks.broadcast_object(bool(checkpoints(self.run_folder))):
             raise InputError(
                 f"{self.run_folder}: holds a run already; add --resume to continue it, "
@@ -97,49 +106,68 @@ class Trainer:
             )
         seed_everything(training.seed)
         self.precision = choose_precision(config, self.ranks.local_rank if self.ranks.size > 1 else None)
-        self.device = self.precision.device
         refuse_cuda_graphs(config, self.device, self.ranks)
         set_up_arithmetic(training, self.device)
+
+        # What is trained, and on what.
         self.store = open_store(config)
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
         check_consistency(self.ranks, config, self.store.fingerprint, self.model.state_dict())
-        seed_rank(training.seed, self.ranks.rank, step=0)
-        self.reduction_factor = int(getattr(self.model, "reduction_factor", 1))
-        self.loss = build_loss(config, self.reduction_factor, self.ranks.rank).to(self.device)
+        seed_rank(training.seed, self.ranks.rank)
+        r = int(getattr(self.model, "reduction_factor", 1))
+        self.loss = build_loss(config, r, self.ranks.rank).to(self.device)
+        self.loader, self.validation_loader = open_loaders(config, self.store, self.device, r, self.ranks)
+        self._global_counts = count_over_ranks(
+            config, self.store, self.loader.plan, r, self.ranks, self.device
+        )
+
+        # How a step is taken.
         self.clock = StepClock(self.device)
-        self.objective = Objective(self.model, self.loss, self.precision, self.reduction_factor, self.clock)
-        self.parallel = distribute_objective(training, self.objective, self.ranks)
-        trained = self.parallel.trained_model
-        self.parameters = [p for p in trained.parameters() if p.requires_grad]
-        self.optimizers = Optimizers(training, trained, self.voice.contract.n_mels)
-        self.average = WeightAverage(trained, training.ema_decay)
+        objective_of = partial(
+            Objective, loss=self.loss, precision=self.precision, reduction_factor=r, clock=self.clock
+        )
+        self.parallel = data_parallel(training, self.model, objective_of, self.ranks)
+        trained, bins = self.parallel.objective.model, self.voice.contract.n_mels
+        self.optimizers = Optimizers(training, trained, bins, recorded=training.cuda_graphs)
+        self.average = WeightAverage(trained, self.optimizers, training.ema_decay)
         self.scaler = LossScaler(self.device, enabled=self.precision.scales_loss)
-        self.loader, self.validation_loader = open_loaders(
-            config, self.store, self.device, self.reduction_factor, self.ranks
-        )
-        self.global_counts = count_over_ranks(
-            config, self.store, self.loader.plan, self.reduction_factor, self.ranks, self.device
-        )
-        self.watch = Watch(training, self.device)
-        self.early = EarlyStopping(training.early_stopping_patience, training.early_stopping_min_delta)
-        self.plateau = PlateauReduction(
-            training.lr_reduction_factor, training.lr_reduction_patience, training.early_stopping_min_delta
-        )
-        self.ratios = ModuleRatios(trained, training.log_step)
-        self.ratio_figures: dict[str, Tensor] = {}
-        self.passes = Passes(self.objective, self.parallel, self.scaler, self.ranks)
-        self.update = Update(self)
-        self.step = 0
-        self.rate = 0.0
-        self.preemption = Preemption()
-        check_run_folder(self.run_folder, self.ranks)
-        self.resumed = restore_run(self) if resume else False
-        if training.compile:
-            compile_model(self.objective)
+        passes = (self.parallel, self.scaler, self.ranks)
+        update = (training, self.loss, self.optimizers, self.average, self.scaler, self.clock)
+        self.forward_backward, self.optimizer_step = ForwardBackward(*passes), OptimizerStep(*update)
         if training.cuda_graphs:
-            replay_steps(self, CudaRecorder(self.device))
+            recorder = CudaRecorder(self.device)
+            buckets = training_buckets(config, self.store, self.loader.plan, r)
+            self.forward_backward = ReplayedForwardBackward(recorder, buckets, self.store.silence, *passes)
+            self.optimizer_step = ReplayedOptimizerStep(recorder, *update)
+
+        # What follows from steps and validations.
+        self.monitor = Monitor(training)
+        metric, least = training.monitor, training.early_stopping_min_delta
+        self.early_stopping = EarlyStopping(metric, least, training.early_stopping_patience)
+        self.plateau = PlateauReduction(
+            metric, least, training.lr_reduction_patience, factor=training.lr_reduction_factor
+        )
+        self.telemetry, self.preemption = Telemetry(), Preemption()
+
+        # Where it goes on from.
+        components: dict[str, Stateful] = {
+            "optimizers": self.optimizers,
+            "average": self.average,
+            "scaler": self.scaler,
+            "loss": LossState(self.loss),
+            "spike_guard": self.optimizer_step.guard,
+            "monitor": self.monitor,
+            "early_stopping": self.early_stopping,
+            "plateau": self.plateau,
+            "loader": self.loader,
+            "random": RandomStreams(training.seed, self.device, self.ranks),
+        }
+        self.checkpointer = Checkpointer(components, trained, self.average, self.store, config, self.ranks)
+        check_run_folder(self.run_folder, self.ranks)
+        self.step = 0
+        self.resumed = self._resume() if resume else None
 
     def fit(self) -> TrainingResult:
         """Train to the end and leave a checkpoint there.
@@ -148,33 +176,48 @@ class Trainer:
             TrainingError: a loss or gradient stopped being finite.
             Preempted: SIGTERM came; a checkpoint of that moment was written.
         """
-        training = self.config.training
-        batches = forever(self.loader)
+        opened = Telemetry()
+        if self.ranks.is_first:
+            training, folder = self.config.training, output_folder(self.run_folder)
+            opened = RunTelemetry(
+                folder,
+                self.step,
+                training.max_steps,
+                validated=not self._validation_due,
+                wandb=training.wandb,
+            )
         # SIGTERM may come more than once: until the last line is written, too.
-        with self.preemption, self._open_telemetry() as self.telemetry:
-            greet(self)
-            if self.step and self._validation_due:
-                self.validate()  # SIGTERM came before it, or in its midst
-            self.clock.start()
-            while self.step < training.max_steps and not self._out_of_patience:
-                self.clock.lap("trainer")
-                place = self.loader.state_dict()
-                micro_batches = list(islice(batches, training.gradient_accumulation_steps))
-                self.clock.lap("data")
-                counts = self.global_counts
-                normalizer = None if counts is None else counts.of(place, len(micro_batches))
-                if not self.train_step(micro_batches, normalizer=normalizer):
-                    continue
-                self.telemetry.advance(self.step)
-                if self.step % training.log_step == 0 or self.step >= training.max_steps:
-                    self.log()
-                if self.ranks.any_rank(self.preemption.requested):
-                    self._leave()
-                if self._validation_due:
-                    self.validate()
-                if self.step % training.save_step == 0:
-                    self.save()
-            return self._finish()
+        with self.preemption, opened as self.telemetry:
+            try:
+                return self._train()
+            finally:
+                self.telemetry = Telemetry()
+
+    def _train(self) -> TrainingResult:
+        training, batches = self.config.training, forever(self.loader)
+        self._announce()
+        if self.step and self._validation_due:
+            self.validate()  # SIGTERM came before it, or in its midst
+        self.clock.start()
+        while self.step < training.max_steps and not self._out_of_patience:
+            self.clock.lap("trainer")
+            position = self.loader.state_dict()
+            micro_batches = list(islice(batches, training.gradient_accumulation_steps))
+            self.clock.lap("data")
+            counts = self._global_counts
+            normalizer = None if counts is None else counts.of(position, len(micro_batches))
+            if not self.train_step(micro_batches, normalizer=normalizer):
+                continue
+            self.telemetry.advance(self.step)
+            if self.step % training.log_step == 0 or self.step >= training.max_steps:
+                self.log()
+            if self.ranks.any_rank(self.preemption.requested):
+                self._leave()
+            if self._validation_due:
+                self.validate()
+            if self.step % training.save_step == 0:
+                self.save()
+        return self._finish()
 
     def train_step(
         self, batches: list[Batch], rate: float | None = None, normalizer: Counts | None = None
@@ -189,59 +232,84 @@ class Trainer:
 
         Returns:
             False when fp16 overflowed: the loss scale has fallen, and nothing else has moved.
+
+        Raises:
+            TrainingError: fp16 cannot go on.
         """
-        training = self.config.training
+        training, objective = self.config.training, self.parallel.objective
         scheduled = learning_rate(self.step, training, self.plateau.multiplier)
-        self.rate = scheduled if rate is None else rate
-        self.optimizers.set_rate(self.rate)
+        self.optimizers.set_rate(scheduled if rate is None else rate)
         if training.attention_fade_steps:
             faded = max(0.0, 1.0 - self.step / training.attention_fade_steps)
             self.loss.schedule_weight("attention", faded)
-        self.objective.train()
-        self.watch.remember(self.step + 1, batches)
+        objective.train()
+        inputs = StepInputs.of(self.step + 1, batches, self.device)
         batches = [batch.to(self.device) for batch in batches]
         frames = sum(batch.frames for batch in batches) if normalizer is None else int(normalizer.frames)
         if normalizer is None:
-            normalizer = self.objective.counts(batches)
+            normalizer = objective.counts(batches)
         self.clock.lap("trainer")
 
-        figures, last = self.passes(batches, normalizer)
-        judged = self.update.judge(figures)
-        if self.scaler.enabled and judged.bad:
-            self.watch.overflowed(self, judged.total)
-            self.optimizers.zero_grad()
+        stats = self.forward_backward(batches, normalizer)
+        norm = self.optimizer_step(stats, self.step + 1)
+        if norm is None:
+            self._lower_loss_scale(inputs, total_is_finite=bool(stats.total.isfinite()))
             return False
-        look_closely = self.ratios.due(self.step + 1)
-        self.update(judged, look_closely=look_closely)
-        self.scaler.grow()
-        self.average.update()
-        if look_closely:
-            self.ratio_figures = self.ratios.after_update()
         self.step += 1
-        self.watch.record(judged, last)
+        self.monitor.record(inputs, stats, norm)
         self.clock.frames += frames
         self.clock.lap("trainer")
         return True
 
     def log(self) -> None:
         """Report the steps since the last log point."""
-        self.watch.read(self)
-        rows = self.watch.records.take()
+        self._judge_steps()
+        rows = self.monitor.take()
         if not self.ranks.is_first:
             self.clock.start()
         elif rows:
-            report(self, rows)
+            shares = self.clock.read()
+            self.telemetry.report(
+                self.step,
+                {
+                    **{name: sum(row[name] for row in rows) / len(rows) for name in rows[0]},
+                    "learning_rate": self.optimizers.rate,
+                    "skipped_updates": self.scaler.skipped,
+                    "loss_scale": self.scaler.scale,
+                    **self.monitor.figures(),
+                    **self.forward_backward.counters(),
+                    **self.optimizer_step.figures(),
+                    **shares,
+                    "loader_wait_percent": shares["percent_data"],
+                    **device_load(self.device),
+                },
+            )
 
-    def validate(self) -> None:
-        """Measure on held-out data, both ways; reduce the rate, keep the best, count patience."""
-        self.watch.read(self)
-        training = self.config.training
+    def validate(self) -> dict[str, float]:
+        """Measure on held-out data, both ways; reduce the rate, keep the best, count patience.
+
+        Returns:
+            The metrics, by name.
+        """
+        self._judge_steps()
+        training, found = self.config.training, None
         try:
-            deployed = deployed_weights(self.parallel.trained_model, self.optimizers, self.average)
-            with deployed, self.parallel.full_weights():
-                measured = validate_run(self) if self.ranks.is_first else None
+            with self.average.deployed(), self.parallel.full_weights():
+                if self.ranks.is_first:
+                    found = validate_model(
+                        self.model,
+                        self.validation_loader,
+                        self.store,
+                        self.voice,
+                        self.device,
+                        utterances=training.val_utterances,
+                        with_stop=training.stop_loss_weight > 0,
+                        interrupted=lambda: self.preemption.requested,
+                    )
+                    report_validation(self.telemetry, self.step, found, self.voice)
         except ValidationInterrupted:
-            measured = None
+            pass
+        measured = (found.metrics, found.stop_threshold) if found is not None else None
         measured = self.ranks.broadcast_object(measured)
         if measured is None:
             self._leave()
@@ -253,31 +321,93 @@ class Trainer:
                 f"step {self.step}: {training.monitor} stalled for {training.lr_reduction_patience} "
                 f"validations, learning rate times {self.plateau.multiplier:.3g} from here"
             )
-        if self.early.update(watched, self.step):
+        if self.early_stopping.update(watched, self.step):
             self.save()
             if self.ranks.is_first:
                 record_best(self.run_folder, self.step, training.monitor, watched)
         self.clock.start()
+        return metrics
 
     def save(self) -> None:
         """Write a checkpoint of this step, once everything up to it is known to be finite."""
         folder = checkpoint_folder(self.run_folder, self.step, unvalidated=self._validation_due)
         if self.ranks.broadcast_object(folder.is_dir()):
             return  # as the best of a validation at this very step
-        self.watch.read(self)
-        save_run(self, folder)
+        self._judge_steps()
+        self.checkpointer.save(folder, self.step, self.voice)
         self.clock.start()
 
-    def _open_telemetry(self) -> Telemetry:
-        if not self.ranks.is_first:
-            return NoTelemetry()
-        return Telemetry(
-            output_folder(self.run_folder),
-            self.step,
-            self.config.training.max_steps,
-            validated=not self._validation_due,
-            wandb=self.config.training.wandb,
+    def _resume(self) -> bool:
+        """Continue from the last checkpoint; tell whether there was one."""
+        checkpoint = self.checkpointer.restore(self.run_folder, self.voice)
+        if checkpoint is None:
+            return False
+        self.step = checkpoint.step
+        self.voice = replace(self.voice, stop_threshold=checkpoint.voice["stop_threshold"])
+        if self.ranks.is_first:
+            point_at_best(self.run_folder, self.early_stopping)
+        return True
+
+    def _judge_steps(self) -> None:
+        """Bring what steps recorded to the host: the one synchronisation of many steps.
+
+        Raises:
+            TrainingError: one was not finite; neither it nor what followed has been applied.
+        """
+        steep_before = self.monitor.steep_steps
+        fault = self.monitor.read()
+        if fault is not None:
+            self._give_up(fault)
+        if self.monitor.steep_steps > steep_before == 0:
+            self.telemetry.say(
+                f"step {self.step}: a gradient norm of {self.monitor.steepest:.1f} was above "
+                f"training.gradient_norm_threshold={self.monitor.threshold:g}; it was clipped; others are "
+                "counted"
+            )
+
+    def _lower_loss_scale(self, inputs: StepInputs, *, total_is_finite: bool) -> None:
+        """fp16 only: a finite loss whose scaled gradients are not is an overflow, and lowers the scale.
+
+        Raises:
+            TrainingError: the loss itself is not finite, or the scale cannot fall any further.
+        """
+        scale = self.scaler.scale
+        if not total_is_finite or not self.scaler.back_off():
+            self._judge_steps()
+            self._give_up(Fault(inputs, ("gradient_norm" if total_is_finite else "total",), 0))
+        self.telemetry.say(
+            f"step {inputs.step}: a gradient overflowed float16 at a loss scale of {scale:g}; its batch is "
+            f"left out, the scale is {self.scaler.scale:g} now"
         )
+
+    def _give_up(self, fault: Fault) -> NoReturn:
+        """A NaN is never trained on in silence."""
+        place = ""
+        if fault.not_finite:
+            # On all ranks, since what is judged is summed over them; the cause may lie in one rank's batch.
+            with self.parallel.full_weights(everywhere=True):
+                batches = [
+                    collate_again(self.config, self.store, ids, self.reduction_factor).to(self.device)
+                    for ids in fault.inputs.ids
+                ]
+                objective = self.parallel.objective.uncompiled(self.model)
+                place = first_non_finite(fault.inputs, batches, objective, self.scaler.factor)
+        found = self.ranks.all_gather_object((place, fault.inputs.names()))
+        raise TrainingError(fault.message(found, checkpoints(self.run_folder)))
+
+    def _announce(self) -> None:
+        """What trains, in what precision, and where it goes on from."""
+        say, lost = self.telemetry.say, self.telemetry.lost_steps
+        parameters = sum(p.numel() for p in self.model.parameters())
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        say(f"{parameters:,} parameters on {self.device.type}, {dtype} ({self.precision.reason})")
+        if self.config.training.compile:
+            say("the model is compiled at its first step, which may take minutes")
+        again = f"; {lost} logged steps since then are taken again" if lost else ""
+        if self.resumed:
+            say(f"resuming at step {self.step}{again}")
+        elif self.resumed is not None:
+            say(f"{self.run_folder}: no checkpoint to resume, starting at step 0{again}")
 
     def _leave(self) -> NoReturn:
         self.save()
@@ -287,33 +417,42 @@ class Trainer:
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is trained."""
+        return self.precision.device
+
+    @property
+    def reduction_factor(self) -> int:
+        """Frames per decoder step."""
+        return self.parallel.objective.reduction_factor
+
+    @property
     def _validation_due(self) -> bool:
         training = self.config.training
         a_time_for_it = self.step % training.val_step == 0 or self.step >= training.max_steps
-        return a_time_for_it and self.early.last_step != self.step
+        return a_time_for_it and self.early_stopping.last_step != self.step
 
     @property
     def _out_of_patience(self) -> bool:
-        return self.config.training.early_stopping and self.early.exhausted
+        return self.config.training.early_stopping and self.early_stopping.exhausted
 
     def _finish(self) -> TrainingResult:
         self.save()
+        training, early = self.config.training, self.early_stopping
         last = checkpoint_folder(self.run_folder, self.step)
         best = self.ranks.broadcast_object(best_checkpoint(self.run_folder))
         chosen = last
-        if best is not None and self.config.training.early_stopping_restore_best_weights:
+        if best is not None and training.early_stopping_restore_best_weights:
             chosen = best
         self.model.load_state_dict(load_checkpoint(chosen).weights)
         reason = "early_stopping" if self._out_of_patience else "max_steps"
-        farewell(self, reason)
-        return TrainingResult(
-            run_folder=self.run_folder,
-            step=self.step,
-            reason=reason,
-            checkpoint=chosen,
-            best_step=self.early.best_step,
-            best_metric=self.early.best,
+        self.telemetry.say(
+            f"done at step {self.step} ({reason}); {early.metric} was best, {early.best:.4f}, at step "
+            f"{early.best_step}; {self.monitor.steep_steps} gradient norms above the threshold, "
+            f"{int(self.optimizer_step.guard.spikes)} loss spikes damped, {self.scaler.skipped} steps left "
+            "out"
         )
+        return TrainingResult(self.run_folder, self.step, reason, chosen, early.best_step, early.best)
 
     def close(self) -> None:
         """Stop the batcher threads."""

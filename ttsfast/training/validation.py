@@ -2,91 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.data.loading.device_loader import DeviceLoader
+from ttsfast.data.loading.loader import MelLoader
+from ttsfast.data.store.store import Store
 from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
+from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.pages.plots import alignment_figure, mel_figure
-
-if TYPE_CHECKING:
-    from ttsfast.training.trainer import Trainer
+from ttsfast.training.telemetry.log import Telemetry
 
 
 class ValidationInterrupted(Exception):
     """SIGTERM came while validating; nothing of the run has changed."""
 
 
-def validate_run(trainer: Trainer) -> tuple[dict[str, float], float]:
-    """Measure the model on all held-out utterances teacher-forced, and on some of them free-running.
+@dataclass
+class Validation:
+    """What held-out data says of a model."""
 
-    Returns:
-        The metrics by name, each from the pass that :mod:`ttsfast.evaluation.targets` defines it on, and
-        the stop threshold calibrated on the way.
+    metrics: dict[str, float]
+    """By name, each from the pass that :mod:`ttsfast.evaluation.targets` defines it on."""
+    stop_threshold: float
+    """Calibrated on the way."""
+    sample: ValidationSample
+    """One utterance, spoken freely."""
+
+
+def validate_model(
+    model: nn.Module,
+    loader: MelLoader | DeviceLoader,
+    store: Store,
+    voice: VoiceInfo,
+    device: torch.device,
+    *,
+    utterances: int,
+    with_stop: bool,
+    interrupted: Callable[[], bool],
+) -> Validation:
+    """Measure on all held-out utterances teacher-forced, and on ``utterances`` of them free-running.
+
+    Args:
+        model: with the weights to measure.
+        loader: of the held-out utterances.
+        store: what it reads.
+        voice: statistics, stop threshold and length limit.
+        device: where the model is.
+        utterances: spoken freely.
+        with_stop: whether there is a stop term, whose threshold is calibrated.
+        interrupted: asked before each batch whether to give up.
 
     Raises:
-        ValidationInterrupted: SIGTERM came; the run will validate again when it is resumed.
+        ValidationInterrupted: it said so.
     """
+
+    def allowed(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if interrupted():
+                raise ValidationInterrupted
+            yield batch
+
     # The same batches every time: sums in another order round differently, and a resumed run would see it.
-    trainer.validation_loader.load_state_dict({"epoch": 0, "position": 0})
-    batches = list(trainer.validation_loader)
-    model, device, voice = trainer.model, trainer.device, trainer.voice
-    has_stop = trainer.config.training.stop_loss_weight > 0
-    threshold = (
-        calibrate_stop(model, _while_allowed(trainer, batches), device) if has_stop else voice.stop_threshold
-    )
-    allowed = _while_allowed(trainer, batches)
-    forced = teacher_forced(model, allowed, device, mel_std=voice.mel_std, stop_threshold=threshold)
+    loader.load_state_dict({"epoch": 0, "position": 0})
+    batches = list(loader)
+    threshold = calibrate_stop(model, allowed(batches), device) if with_stop else voice.stop_threshold
+    forced = teacher_forced(model, allowed(batches), device, mel_std=voice.mel_std, stop_threshold=threshold)
     spoken: list[ValidationSample] = []
     running = free_running(
         model,
-        _while_allowed(trainer, [_spoken_batch(trainer, batches)]),
+        allowed([_spoken_batch(store, batches, utterances)]),
         device,
         stop_threshold=threshold,
         max_frames=voice.max_frames,
         on_sample=spoken.append,
     )
-    metrics = {**forced, **{name: running[name] for name in FROM_FREE_RUNNING if name in running}}
-    if trainer.preemption.requested:
+    if interrupted():
         raise ValidationInterrupted
-    trainer.telemetry.scalars("validation", trainer.step, {**metrics, "stop_threshold": threshold})
-    _show(trainer, spoken[0])
+    metrics = {**forced, **{name: running[name] for name in FROM_FREE_RUNNING if name in running}}
+    return Validation(metrics, threshold, spoken[0])
+
+
+def report_validation(telemetry: Telemetry, step: int, found: Validation, voice: VoiceInfo) -> None:
+    """Log, show and say what was found."""
+    telemetry.scalars("validation", step, {**found.metrics, "stop_threshold": found.stop_threshold})
+    _show(telemetry, step, found.sample, voice)
     summary = ", ".join(
-        f"{name} {metrics[name]:.3f}"
+        f"{name} {found.metrics[name]:.3f}"
         for name in ("mel_l1", "diagonal_mass", "coverage", "duration_error", "stop_rate")
-        if name in metrics
+        if name in found.metrics
     )
-    trainer.telemetry.say(f"step {trainer.step} validation: {summary}")
-    return metrics, threshold
+    telemetry.say(f"step {step} validation: {summary}")
 
 
-def _while_allowed(trainer: Trainer, batches: Iterable[Batch]) -> Iterator[Batch]:
-    for batch in batches:
-        if trainer.preemption.requested:
-            raise ValidationInterrupted
-        yield batch
-
-
-def _spoken_batch(trainer: Trainer, batches: list[Batch]) -> Batch:
+def _spoken_batch(store: Store, batches: list[Batch], utterances: int) -> Batch:
     """The first of the held-out utterances in the store's order: the same ones every time."""
-    store = trainer.store
     within_limits = {name for batch in batches for name in batch.ids}
-    chosen = [i for i in store.indices("validation") if store.entries.id[i] in within_limits]
-    chosen = chosen[: trainer.config.training.val_utterances]
+    chosen = [i for i in store.indices("validation") if store.entries.id[i] in within_limits][:utterances]
     return collate([store[int(i)] for i in chosen], pad_value=store.silence)
 
 
-def _show(trainer: Trainer, sample: ValidationSample) -> None:
+def _show(telemetry: Telemetry, step: int, sample: ValidationSample, voice: VoiceInfo) -> None:
     """One free-running utterance in TensorBoard: alignment, mels and sound."""
-    voice, step = trainer.voice, trainer.step
     target, spoken = (mel * voice.mel_std + voice.mel_mean for mel in (sample.target, sample.predicted))
     if sample.attention is not None:
-        trainer.telemetry.figure("alignment", alignment_figure(sample.attention), step)
-    trainer.telemetry.figure(
-        "mel", mel_figure({"recorded": target, "spoken": spoken}, mel_axes(voice.contract)), step
-    )
-    trainer.telemetry.audio("spoken", griffin_lim(spoken, voice.contract), voice.contract.sample_rate, step)
+        telemetry.figure("alignment", alignment_figure(sample.attention), step)
+    mels = mel_figure({"recorded": target, "spoken": spoken}, mel_axes(voice.contract))
+    telemetry.figure("mel", mels, step)
+    telemetry.audio("spoken", griffin_lim(spoken, voice.contract), voice.contract.sample_rate, step)

@@ -19,7 +19,7 @@ from ttsfast.evaluation.log import read_log
 from ttsfast.pages.plots import alignment_figure
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.distributed.process_group import ProcessGroup
-from ttsfast.training.telemetry.log import Telemetry
+from ttsfast.training.telemetry.log import RunTelemetry
 from ttsfast.training.telemetry.ratios import ModuleRatios
 from ttsfast.training.telemetry.timing import PHASES, StepClock, device_load
 from ttsfast.training.trainer import Trainer, forever
@@ -92,7 +92,7 @@ def test_wandb_sees_scalars_pictures_and_sound(
 
 def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
-    with Telemetry(tmp_path, 0, 1, wandb="offline") as telemetry:
+    with RunTelemetry(tmp_path, 0, 1, wandb="offline") as telemetry:
         telemetry.scalars("train", 1, {"mel": 0.5})
         telemetry.figure("alignment", alignment_figure(np.eye(5, dtype=np.float32)), 1)
         telemetry.audio("spoken", np.zeros(100, dtype=np.float32), 22050, 1)
@@ -104,7 +104,7 @@ def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
 def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Telemetry(tmp_path, 0, 9) as telemetry:
+    with RunTelemetry(tmp_path, 0, 9) as telemetry:
         telemetry.scalars("train", 3, {"mel": 0.5, "steps": 7, "convergence": "plateau"})
         telemetry.scalars("train", 6, {"mel": 0.25})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -115,7 +115,7 @@ def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
 
 def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
     def fill() -> None:
-        with Telemetry(tmp_path, 0, 1) as telemetry:
+        with RunTelemetry(tmp_path, 0, 1) as telemetry:
             telemetry._log.close()
             telemetry._log = open("/dev/full", "a")  # noqa: SIM115
             telemetry.scalars("train", 1, {"mel": 0.5})
@@ -128,7 +128,7 @@ def test_a_board_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     """TensorBoard writes in a thread: its error is raised at a later call, and prints nothing by itself."""
 
     def fill() -> None:
-        with Telemetry(tmp_path, 0, 1) as telemetry:
+        with RunTelemetry(tmp_path, 0, 1) as telemetry:
             telemetry.scalars("train", 1, {"mel": 0.5})
             shutil.rmtree(tmp_path / "tensorboard")
             telemetry.scalars("train", 2, {"mel": 0.5})
@@ -143,7 +143,7 @@ def test_a_board_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
 
 
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
-    with Telemetry(tmp_path, 0, 9) as telemetry:
+    with RunTelemetry(tmp_path, 0, 9) as telemetry:
         for step in (1, 2, 3, 4):
             telemetry.scalars("train", step, {"mel": float(step)})
             if step % 2 == 0:
@@ -151,7 +151,7 @@ def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"kind": "train", "st')
     for validated, kept in ((True, ["train", "train", "validation"]), (False, ["train", "train"])):
-        with Telemetry(tmp_path, 2, 9, validated=validated) as telemetry:
+        with RunTelemetry(tmp_path, 2, 9, validated=validated) as telemetry:
             assert telemetry.lost_steps == (2 if validated else 0)
         assert [row["kind"] for row in read_log(tmp_path)] == kept
 
@@ -221,11 +221,12 @@ def test_the_ratios_are_those_of_gradient_and_update_to_weights() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.sub_(0.1)
-    figures = {name: float(value) for name, value in ratios.after_update().items()}
+    ratios.after_update()
+    figures = ratios.take()
     assert figures == pytest.approx(
         {"gradient_ratio.0": 1.5, "update_ratio.0": 0.05, "gradient_ratio.1": 0.25, "update_ratio.1": 0.05}
     )
-    assert ratios.after_update() == {}
+    assert ratios.take() == {}
 
 
 def test_a_part_without_gradients_has_a_ratio_of_0() -> None:
@@ -233,7 +234,8 @@ def test_a_part_without_gradients_has_a_ratio_of_0() -> None:
     model[0](torch.ones(2)).sum().backward()
     ratios = ModuleRatios(model, 20)
     ratios.before_update(torch.tensor(2.0))
-    figures = ratios.after_update()
+    ratios.after_update()
+    figures = ratios.take()
     assert figures["gradient_ratio.1"] == 0
     assert figures["gradient_ratio.0"] > 0
 

@@ -8,12 +8,11 @@ tensors, so they are those of a run without sharding, and of any number of ranks
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ttsfast.config import TrainingConfig
@@ -21,23 +20,37 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.training.distributed.data_parallel import DataParallelObjective
-from ttsfast.training.distributed.process_group import CommunicationError, ProcessGroup
+from ttsfast.training.distributed.data_parallel import (
+    DataParallel,
+    ReplicatedDataParallel,
+    communication_errors,
+)
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.distributed.sharded_tensors import full_tensors
 from ttsfast.training.objective import Objective
 
 
-def distribute_objective(
-    training: TrainingConfig, objective: Objective, ranks: ProcessGroup
-) -> DataParallelObjective:
+def data_parallel(
+    training: TrainingConfig,
+    model: nn.Module,
+    objective_of: Callable[..., Objective],
+    ranks: ProcessGroup,
+) -> DataParallel:
     """The objective over ranks, as ``training.sharding`` says.
+
+    Args:
+        training: of the configuration.
+        model: what is trained.
+        objective_of: makes the objective of a model.
+        ranks: that train it.
 
     Raises:
         InputError: sharding where there is one process, an optimiser that wants full matrices, a compiled
             model, or a torch before 2.8.
     """
     if training.sharding == "none":
-        return DataParallelObjective(objective, ranks)
+        objective = objective_of(model, compiled=training.compile)
+        return DataParallel(objective) if ranks.size == 1 else ReplicatedDataParallel(objective)
     if ranks.size == 1:
         raise InputError(
             "training.sharding=full shards a model among processes, and there is one: start with torchrun, "
@@ -52,7 +65,7 @@ def distribute_objective(
         raise InputError(
             "training.sharding=full was not tried with training.compile: set one of them to none or false"
         )
-    return FullyShardedObjective(objective, ranks)
+    return FullyShardedDataParallel(model, objective_of, ranks)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -68,14 +81,14 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return blocks
 
 
-class FullyShardedObjective(DataParallelObjective):
-    """An objective whose model is sharded among ranks by torch's ``fully_shard``; gradients are summed.
+class FullyShardedDataParallel(DataParallel):
+    """A model that torch's ``fully_shard`` shards among ranks; gradients are summed.
 
     Every rank must call the same blocks in every step, and before torch 2.13 use the same parameters. One
     without a gradient counts as 0. Buffers are each rank's own.
     """
 
-    def __init__(self, objective: Objective, ranks: ProcessGroup) -> None:
+    def __init__(self, model: nn.Module, objective_of: Callable[..., Objective], ranks: ProcessGroup) -> None:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -85,20 +98,20 @@ class FullyShardedObjective(DataParallelObjective):
                 f"training.sharding=full needs torch 2.8 or newer, this is {torch.__version__}: "
                 "upgrade torch, or set training.sharding=none"
             )
-        self._objective, self._ranks = objective, ranks
-        self._model = objective.model
-        device = next(self._model.parameters()).device
-        ranks.broadcast_model(self._model)
-        self.trained_model = copy.deepcopy(self._model)
+        self._model, self._ranks = model, ranks
+        self._device = next(model.parameters()).device
+        ranks.broadcast_model(model)
+        trained = copy.deepcopy(model)
         # torch shards no scalars: every rank keeps them, and their gradients are summed apart.
-        self._scalars = [p for p in self.trained_model.parameters() if p.dim() == 0]
+        self._scalars = [p for p in trained.parameters() if p.dim() == 0]
         options: dict[str, Any] = {
-            "mesh": init_device_mesh(device.type, (ranks.size,)),
+            "mesh": init_device_mesh(self._device.type, (ranks.size,)),
             "ignored_params": set(self._scalars),
         }
-        for block in blocks_of(self.trained_model):
+        for block in blocks_of(trained):
             fully_shard(block, **options)
-        root = _RootModule(objective, self.trained_model)
+        self.objective = objective_of(trained)
+        root = _RootModule(self.objective)
         self._root: Any = fully_shard(root, **options)
         # The loss has been divided by the counts of all ranks.
         for module in root.modules():
@@ -107,66 +120,44 @@ class FullyShardedObjective(DataParallelObjective):
                 module.set_force_sum_reduction_for_comms(True)
                 if hasattr(module, "set_reduce_scatter_unused_params"):  # torch 2.13
                     module.set_reduce_scatter_unused_params(True)
-        self._use_model(self.trained_model)
-        self._device = device
-        self._model.cpu()
+        self.module = self._losses
+        model.cpu()
 
-    def __call__(
-        self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None, *, last: bool
-    ) -> LossOutput:
-        self._last = last
+    @contextmanager
+    def accumulating(self, *, last: bool) -> Iterator[None]:
         self._root.set_requires_gradient_sync(last)
-        with _communication_errors():
-            total = self._root(batch, normalizer, grad_scale)
-        output: LossOutput = self._root.output
-        output.total = total
-        return output
-
-    def backward(self, total: Tensor, grad_scale: Tensor | None) -> None:
-        with _communication_errors():
-            total.backward(grad_scale)
-        if self._last:
-            gradients = [p.grad for p in self._scalars if p.grad is not None]
-            if gradients:
-                sums = self._ranks.all_reduce_async(torch.stack(gradients))()
-                torch._foreach_copy_(gradients, list(sums.unbind()))
+        with communication_errors():
+            yield
+        gradients = [p.grad for p in self._scalars if p.grad is not None]
+        if last and gradients:
+            sums = self._ranks.all_reduce_async(torch.stack(gradients))()
+            torch._foreach_copy_(gradients, list(sums.unbind()))
 
     @contextmanager
     def full_weights(self, *, everywhere: bool = False) -> Iterator[None]:
-        weights = full_tensors(self.trained_model.state_dict())
+        weights = full_tensors(self.objective.model.state_dict())
         if self._ranks.is_first or everywhere:
             self._model.to(self._device).load_state_dict(weights)
         del weights
-        self._use_model(self._model)
         try:
             yield
         finally:
-            self._use_model(self.trained_model)
             self._model.cpu()
 
-    def _use_model(self, model: nn.Module) -> None:
-        self._objective.model = self._objective.forward = model
+    def _losses(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
+        total = self._root(batch, normalizer, grad_scale)
+        output: LossOutput = self._root.output
+        output.total = total
+        return output
 
 
 class _RootModule(nn.Module):
     """The root of what ``fully_shard`` wraps: it ends in the one tensor that is differentiated."""
 
-    def __init__(self, objective: Objective, model: nn.Module) -> None:
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
-        self.model = model
-        self._objective = objective
+        self.objective = objective
 
     def forward(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> Tensor:
-        self.output = self._objective(batch, normalizer, grad_scale)
+        self.output = self.objective(batch, normalizer, grad_scale)
         return self.output.total
-
-
-@contextmanager
-def _communication_errors() -> Iterator[None]:
-    """Tell messages that did not get through from what else may fail in a pass that sends some."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise CommunicationError(str(error)) from error
-        raise

@@ -17,6 +17,7 @@ from rich.text import Text
 from ttsfast.evaluation.log import LOG_NAME, read_log
 from ttsfast.files import atomic_write, naming
 from ttsfast.progress import console, progress_bar
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.telemetry.tensorboard import RESUME, Board
 from ttsfast.training.telemetry.wandb import WandbBoard
 
@@ -28,6 +29,50 @@ REFRESHES_PER_SECOND = 4
 
 
 class Telemetry:
+    """What is said of a run goes to the console, and nothing is recorded: as outside of ``fit``, or on a rank
+    that does not write."""
+
+    lost_steps = 0
+    """Logged steps that are taken again."""
+
+    def __enter__(self) -> Telemetry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what is open."""
+
+    def advance(self, step: int) -> None:
+        """``step`` steps are taken."""
+
+    def say(self, message: str) -> None:
+        """Print a line, above the bar where there is one."""
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def status(self, text: str) -> None:
+        """Show how the run stands."""
+
+    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Record numbers and words by name under ``kind``."""
+
+    def figure(self, name: str, figure: Figure, step: int) -> None:
+        """Show a matplotlib figure (and close it)."""
+
+    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
+        """Play a waveform (samples,)."""
+
+    def report(self, step: int, values: dict[str, Any]) -> None:
+        """Record the figures of the training steps up to ``step``, and show the main ones."""
+        self.scalars("train", step, values)
+        terms = " ".join(f"{name} {values[name]:.4f}" for name in TERMS if name in values)
+        self.status(
+            f"step {step}: {terms}, {values['frames_per_second']:,.0f} frames/s, "
+            f"loader wait {values['loader_wait_percent']:.1f}%, {values['convergence']}"
+        )
+
+
+class RunTelemetry(Telemetry):
     """A context manager that owns the log file, the TensorBoard writer and the progress bar."""
 
     def __init__(
@@ -43,8 +88,8 @@ class Telemetry:
         self._task = self._bar.add_task("training", total=max_steps, completed=step)
         self._status = Text()
         self._step, self._moved = step, 0.0
-        parts = Group(self._bar, self._status)
-        self._live = Live(parts, console=console, refresh_per_second=REFRESHES_PER_SECOND)
+        shown = Group(self._bar, self._status)
+        self._live = Live(shown, console=console, refresh_per_second=REFRESHES_PER_SECOND)
 
     def __enter__(self) -> Telemetry:
         self._live.start()
@@ -80,10 +125,6 @@ class Telemetry:
             # The console would take longer to lay it out than a step takes to be logged.
             print(text, file=console.file, flush=True)
 
-    def say(self, message: str) -> None:
-        """Print a line above the bar."""
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
-
     def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Write one line to the log, and its numbers to TensorBoard under ``kind/``."""
         with naming(Path(self._log.name), RESUME):
@@ -108,37 +149,6 @@ class Telemetry:
         self._board.audio(name, wave, sample_rate, step)
         if self._wandb is not None:
             self._wandb.audio(step, name, wave, sample_rate)
-
-
-class NoTelemetry(Telemetry):
-    """What a rank that does not write has in its place: every call does nothing."""
-
-    def __init__(self) -> None:
-        self.lost_steps = 0
-
-    def __enter__(self) -> Telemetry:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def advance(self, step: int) -> None:
-        """Nothing."""
-
-    def status(self, text: str) -> None:
-        """Nothing."""
-
-    def say(self, message: str) -> None:
-        """Nothing."""
-
-    def scalars(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def figure(self, name: str, figure: Figure, step: int) -> None:
-        """Nothing."""
-
-    def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
-        """Nothing."""
 
 
 def _rewind(path: Path, step: int, validated: bool) -> int:

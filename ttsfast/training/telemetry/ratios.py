@@ -22,8 +22,9 @@ class ModuleRatios:
         self._every = log_step * -(-LEAST_STEPS // log_step)
         children = {name: list(child.parameters()) for name, child in model.named_children()}
         children["own"] = list(model.parameters(recurse=False))
-        self._parts = {name: parameters for name, parameters in children.items() if parameters}
+        self._children = {name: parameters for name, parameters in children.items() if parameters}
         self._before: dict[str, tuple[list[Tensor], Tensor, Tensor]] = {}
+        self._figures: dict[str, Tensor] = {}
 
     def due(self, step: int) -> bool:
         """Whether to measure while step ``step`` (1, 2, ...) is taken."""
@@ -32,19 +33,24 @@ class ModuleRatios:
     @torch.no_grad()
     def before_update(self, divisor: Tensor) -> None:
         """Keep the weights, and measure the gradients as they are applied: divided by ``divisor``."""
-        for name, parameters in self._parts.items():
+        for name, parameters in self._children.items():
             gradients = [p.grad for p in parameters if p.grad is not None]
             norm = total_norm(gradients) / divisor
             size = total_norm(parameters).clamp(min=1e-12)
             self._before[name] = ([p.detach().clone() for p in parameters], norm, size)
 
     @torch.no_grad()
-    def after_update(self) -> dict[str, Tensor]:
-        """``gradient_ratio.NAME`` and ``update_ratio.NAME`` as () device tensors."""
-        figures = {}
+    def after_update(self) -> None:
+        """Measure how far the weights moved."""
         for name, (weights, norm, size) in self._before.items():
-            moved = torch._foreach_sub([p.detach() for p in self._parts[name]], weights)
-            figures[f"gradient_ratio.{name}"] = norm / size
-            figures[f"update_ratio.{name}"] = total_norm(moved) / size
+            moved = torch._foreach_sub([p.detach() for p in self._children[name]], weights)
+            self._figures[f"gradient_ratio.{name}"] = norm / size
+            self._figures[f"update_ratio.{name}"] = total_norm(moved) / size
         self._before.clear()
-        return figures
+
+    def take(self) -> dict[str, float]:
+        """``gradient_ratio.NAME`` and ``update_ratio.NAME``, if measured since the last call."""
+        figures, self._figures = self._figures, {}
+        if not figures:
+            return {}
+        return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))

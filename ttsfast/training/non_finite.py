@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.data.loading.batch import Batch
 from ttsfast.terms.spec import TERMS
+from ttsfast.training.objective import Objective
 from ttsfast.training.randomness import random_streams, set_random_streams
-from ttsfast.training.setup import padding_of
-
-if TYPE_CHECKING:
-    from ttsfast.training.trainer import Trainer
-
 
 NOWHERE = "nowhere when the step was taken again"
 
@@ -39,61 +37,90 @@ class StepInputs:
 
     def names(self, most: int = 8) -> str:
         """The utterances, for a message."""
-        ids = [name for part in self.ids for name in part]
+        ids = [name for batch in self.ids for name in batch]
         return ", ".join(ids[:most]) + (f", ... ({len(ids)} in all)" if len(ids) > most else "")
 
 
-def first_non_finite(trainer: Trainer, inputs: StepInputs) -> str:
+class Fault(NamedTuple):
+    """The first step that must end a run."""
+
+    inputs: StepInputs
+    not_finite: tuple[str, ...]
+    """Its figures that are not finite."""
+    clamped: int
+    """How many of its lengths lay outside their tensors, and were clamped on a GPU."""
+
+    def message(self, found: Sequence[tuple[str, str]], kept: Sequence[Path]) -> str:
+        """One line for the user.
+
+        Args:
+            found: of each rank, where it found the first value that is not finite, and its utterances.
+            kept: the run's checkpoints.
+        """
+        step = self.inputs.step
+        if self.clamped:
+            return (
+                f"step {step}: {self.clamped} lengths lie outside their tensors, which a GPU clamps; the "
+                f"batch is {'; '.join(names for _, names in found)}; check it with `ttsfast verify`, and the "
+                "step_lengths that the model returns"
+            )
+        place, names = next((one for one in found if not one[0].startswith(NOWHERE)), found[0])
+        where = f"resume from {kept[-1]}" if kept else "start again"
+        return (
+            f"step {step}: {', '.join(self.not_finite)} is not finite, first in {place}; the batch is "
+            f"{names}; check it with `ttsfast verify`, then {where} with a lower training.learning_rate or "
+            "data.mixed_precision=false"
+        )
+
+
+def first_non_finite(
+    inputs: StepInputs, batches: Sequence[Batch], objective: Objective, grad_scale: Tensor | None
+) -> str:
     """Take a step again without moving the weights; say where the first NaN or infinity is.
 
     The weights must be those that the step had, which they are while a bad step is left out. Looked at in
     turn: the features, the weights, the output of every module as it ends (the innermost ends first), the
     terms of the loss, and the gradients as the backward pass makes them. -inf counts only when there is
     nothing else, since models mask scores with it.
+
+    Args:
+        inputs: of the step.
+        batches: its micro-batches, on the device.
+        objective: of a model that is not compiled, since hooks do not reach into a compiled call.
+        grad_scale: fp16's.
     """
-    device = trainer.device
+    device = batches[0].mel.device
     before = random_streams(device)
     set_random_streams(inputs.random, device)
     try:
-        return _look(trainer, _batches(trainer, inputs))
+        return _search(batches, objective, grad_scale)
     finally:
-        trainer.optimizers.zero_grad()
+        objective.model.zero_grad()
         set_random_streams(before, device)
 
 
-def _batches(trainer: Trainer, inputs: StepInputs) -> list[Batch]:
-    store = trainer.store
-    index = {str(name): place for place, name in enumerate(store.entries.id)}
-    pad = padding_of(trainer.config, trainer.reduction_factor)
-    return [
-        collate([store[index[name]] for name in ids], pad_value=store.silence, **pad).to(trainer.device)
-        for ids in inputs.ids
-    ]
-
-
-def _look(trainer: Trainer, batches: list[Batch]) -> str:
+def _search(batches: Sequence[Batch], objective: Objective, grad_scale: Tensor | None) -> str:
+    model = objective.model
     for batch in batches:
         if place := _where("the features", batch.mel, batch.ids):
             return place
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in model.named_parameters():
         if place := _where(f"the weights {name}", parameter, ()):
             return place
-    trainer.objective.train()
-    # Hooks do not reach into a compiled call.
-    trainer.objective.forward = trainer.model
-    normalizer = trainer.objective.counts(batches)
+    objective.train()
+    normalizer = objective.counts(batches)
     for batch in batches:
-        with _watched(trainer.model, batch.ids) as found:
-            out = trainer.objective(batch, normalizer, trainer.scaler.factor)
+        with _watched(model, batch.ids) as found:
+            out = objective(batch, normalizer, grad_scale)
             if found:
                 return _first(found)
             for name, value in zip(TERMS, out.values.tolist(), strict=True):
-                if value != value or value in (float("inf"), -float("inf")):
+                if not math.isfinite(value):
                     return f"the {name} term of the loss, of finite outputs"
-            out.total.backward(trainer.scaler.factor)
+            out.total.backward(grad_scale)
             if found:
                 return _first(found)
-    gradients = {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     if not torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
         largest = {name: float(gradient.abs().max()) for name, gradient in gradients.items()}
         name = max(largest, key=lambda name: largest[name])
@@ -113,7 +140,7 @@ def _watched(model: nn.Module, ids: Sequence[str]) -> Iterator[list[tuple[bool, 
         if place := _where(what, tensor, ids):
             found.append((bool((tensor.isnan() | tensor.isposinf()).any()), place))
 
-    def watch(name: str, module: nn.Module, output: Any) -> None:
+    def after(name: str, module: nn.Module, output: Any) -> None:
         label = f"{name or 'the model'} ({type(module).__name__})"
         for tensor in _tensors(output):
             look(f"the output of {label}", tensor.detach())
@@ -124,7 +151,7 @@ def _watched(model: nn.Module, ids: Sequence[str]) -> Iterator[list[tuple[bool, 
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            handle = module.register_forward_hook(lambda m, _, out, name=name: watch(name, m, out))
+            handle = module.register_forward_hook(lambda m, _, out, name=name: after(name, m, out))
             hooks.callback(handle.remove)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -145,11 +172,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         if value.is_floating_point():
             yield value
     elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
+        for inner in value.values():
+            yield from _tensors(inner)
     elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
+        for inner in value:
+            yield from _tensors(inner)
     elif hasattr(value, "__dataclass_fields__"):
         for name in value.__dataclass_fields__:
             yield from _tensors(getattr(value, name))
