@@ -104,7 +104,7 @@ class TrainingConfig:
     )
     use_adaptive_loss_weights: bool = option(True, "let adaptive_weighting move the weights; false: fixed")
     adaptive_weighting: str = option(
-        "dwa", "dynamic weight averaging, or learned uncertainty", choices=("dwa", "uncertainty", "origin")
+        "dwa", "dynamic weight averaging, or learned uncertainty", choices=("dwa", "uncertainty")
     )
     loss_smoothing_factor: float = option(
         0.08, "moving average of the loss, for reports and the spike guard only", above=0.0, high=1.0
@@ -132,7 +132,6 @@ class TrainingConfig:
     min_learning_rate: float = option(1e-7, "the rate never falls below this", above=0.0)
     restart_period: int = option(8000, "steps from one cosine restart to the next", low=1)
     restart_mult: float = option(0.8, "factor on the peak rate at each restart", above=0.0, high=1.0)
-    restart_period_mult: float = option(1.0, "factor on the period at each restart", low=1.0, high=100.0)
     auto_lr_reduction: bool = option(True, "reduce the rate when validation stalls")
     lr_reduction_factor: float = option(0.7, "factor of each such reduction", above=0.0, high=1.0)
     lr_reduction_patience: int = option(15, "validations without improvement before it", low=1)

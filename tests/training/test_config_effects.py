@@ -71,7 +71,6 @@ RUN: dict[str, Change] = {
     "training.warmup_steps": Change(0),
     "training.min_learning_rate": Change(8e-3),
     "training.restart_period": Change(2),
-    "training.restart_period_mult": Change(3.0, {"training.restart_period": 1}),
     "training.restart_mult": Change(0.1, {"training.restart_period": 2}),
     "training.auto_lr_reduction": Change(
         False, {"training.lr_reduction_patience": 1, "training.early_stopping_min_delta": 9.0}

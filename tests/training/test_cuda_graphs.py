@@ -137,7 +137,7 @@ def test_padding_up_to_the_bucket_changes_no_number(
         torch.testing.assert_close(seen[1][name], value, rtol=1e-6, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("weighting", ["dwa", "uncertainty", "origin"])
+@pytest.mark.parametrize("weighting", ["dwa", "uncertainty"])
 def test_what_a_recorded_step_reads_and_moves_stays_in_its_place(
     weighting: str, make_config: MakeConfig, make_model: MakeModel, short_buckets: None
 ) -> None:
