@@ -43,6 +43,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        # In a tuple, where a module does not look for modules.
         self._aside = (loss, compilation.compile_model(model) if compiled else model)
         self.precision, self.clock = precision, clock
         self.reduction_factor = reduction_factor

@@ -149,8 +149,9 @@ class OptimizerStep:
     def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
         """All that is decided and done on the device, from ``sums`` as in :class:`StepStats`."""
         n = len(TERMS)
-        self._loss.update_weights(sums[1 : 1 + n], sums[1 + n : 1 + 2 * n])
-        damping = self.guard.update(sums[0])
+        total, values, floors, _ = sums.split((1, n, n, len(sums) - 1 - 2 * n))
+        self._loss.update_weights(values, floors)
+        damping = self.guard.update(total[0])
         divisor = gradient_divisor(norm, self._clip_norm, self._scaler.factor, damping)
         if with_ratios:
             self.ratios.before_update(divisor)
