@@ -22,9 +22,8 @@ from ttsfast.config import config_from_dict
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.models.interface import AcousticOutput
-from ttsfast.training import validation
+from ttsfast.training import ratios, validation
 from ttsfast.training.distributed.process_group import ProcessGroup, join_ranks
-from ttsfast.training.telemetry import ratios
 from ttsfast.training.trainer import Trainer
 
 

@@ -19,8 +19,8 @@ from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.gradients import gradient_divisor, gradient_norm
 from ttsfast.training.optimizers import Optimizers
 from ttsfast.training.precision import LossScaler
+from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.spike_guard import SpikeGuard
-from ttsfast.training.telemetry.ratios import ModuleRatios
 from ttsfast.training.telemetry.timing import StepClock
 from ttsfast.training.weight_average import WeightAverage
 

@@ -34,7 +34,7 @@ needs_sharding = pytest.mark.skipif(
 def test_two_shards_train_as_one_process_and_go_on_as_one(
     make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ttsfast.training.telemetry.ratios.LEAST_STEPS", 1)
+    monkeypatch.setattr("ttsfast.training.ratios.LEAST_STEPS", 1)
 
     def config(name: str, batch_size: int, **changes: Any) -> Config:
         values: dict[str, Any] = {
