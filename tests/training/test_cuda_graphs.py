@@ -181,20 +181,19 @@ def test_what_a_recorded_step_reads_and_moves_stays_in_its_place(
 def test_a_key_runs_plainly_then_is_recorded_then_replayed_and_the_rest_stays_plain() -> None:
     done: list[tuple[str, int]] = []
 
-    class Job:
-        def __init__(self, key: str) -> None:
-            self.key, self.given = key, 0
-
-        def fill(self, given: int) -> None:
-            self.given = given
-
-        def __call__(self) -> None:
-            done.append((self.key, self.given))
+    def fill(slots: list[int], given: int) -> None:
+        slots[:] = [given]
 
     recorder = FakeRecorder()
     replays = Replays(recorder, most=2)
     for number, key in enumerate("ababacccd"):
-        replays.run(key, lambda key=key: Job(key), number)
+        replays.run(
+            key,
+            number,
+            make_slots=lambda: [0],
+            fill=fill,
+            work=lambda slots, key=key: done.append((key, slots[0])),  # type: ignore[misc]
+        )
     # Every run happened once, with what it was given: recording ran nothing.
     assert done == [(key, number) for number, key in enumerate("ababacccd")]
     assert recorder.recorded == replays.recorded == 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.setup import padding_of
 from ttsfast.training.step import ForwardBackward, OptimizerStep, StepStats, stats_of
 
+S = TypeVar("S")
+G = TypeVar("G")
 FRAMES, SYMBOLS = 64, 32
 """What a bucket's frames and symbols are multiples of, at least. 13,000 utterances of 1 to 9 seconds in
 batches of 48 make 40 buckets so, and are padded by 5% more frames and 10% more symbols than without; 32 and
@@ -146,16 +148,6 @@ class CudaRecorder:
         return replay
 
 
-class Work(Protocol):
-    """A piece of work with slots for what it is given."""
-
-    def fill(self, given: Any) -> None:
-        """Copy into the slots."""
-
-    def __call__(self) -> None:
-        """Do it from there."""
-
-
 class Replays:
     """Work by its key: the first time plainly, the second time recorded, replayed from then on.
 
@@ -166,7 +158,7 @@ class Replays:
     def __init__(self, recorder: Recorder, most: int = MOST) -> None:
         self._recorder, self._most = recorder, most
         self._seen: set[Hashable] = set()
-        self._recorded: dict[Hashable, tuple[Work, Callable[[], None]]] = {}
+        self._recorded: dict[Hashable, tuple[Any, Callable[[], None]]] = {}
         self.plain = 0
         """Runs without a recording."""
         self.replayed = 0
@@ -177,17 +169,25 @@ class Replays:
         """Recordings kept."""
         return len(self._recorded)
 
-    def run(self, key: Hashable, make: Callable[[], Work], given: Any) -> None:
-        """Do the work of ``key``, which ``make`` makes, with what it is given."""
+    def run(
+        self,
+        key: Hashable,
+        given: G,
+        *,
+        make_slots: Callable[[], S],
+        fill: Callable[[S, G], None],
+        work: Callable[[S], None],
+    ) -> None:
+        """Do ``work`` on the slots of ``key``, into which ``fill`` copies what is given."""
         kept = self._recorded.get(key)
-        work = make() if kept is None else kept[0]
-        work.fill(given)
+        slots = make_slots() if kept is None else kept[0]
+        fill(slots, given)
         if kept is None and key in self._seen and len(self._recorded) < self._most:
-            kept = self._recorded[key] = work, self._recorder.record(work)
+            kept = self._recorded[key] = slots, self._recorder.record(partial(work, slots))
         if kept is None:
             self._seen.add(key)
             self.plain += 1
-            self._recorder.plainly(work)
+            self._recorder.plainly(partial(work, slots))
         else:
             self.replayed += 1
             kept[1]()
@@ -218,17 +218,23 @@ class ReplayedForwardBackward(ForwardBackward):
         for batch in batches:
             bucket = self._buckets(batch)
             with self.objective.around_passes():
-                self.replays.run(bucket, partial(_MicroBatch, self, bucket, batch, self._silence), batch)
+                self.replays.run(
+                    bucket,
+                    batch,
+                    make_slots=partial(_batch_slots, bucket, batch),
+                    fill=self._fill,
+                    work=self._both_passes,
+                )
             assert self.stats is not None
             stats = self.stats._replace(weights=self.stats.weights.clone())
             sums.append(stats.sums.clone())
             self.objective.clock.lap("replay")
         return stats._replace(sums=torch.stack(sums).sum(dim=0))
 
-    def run(self, batch: Batch) -> None:
-        """Both passes of a batch in slots, from tensors that stay to tensors that stay."""
+    def _both_passes(self, slots: Batch) -> None:
+        """From tensors that stay to tensors that stay."""
         scale = self._scaler.factor
-        out = self.objective(batch, Counts(*self.normalizer.unbind()), scale)
+        out = self.objective(slots, Counts(*self.normalizer.unbind()), scale)
         out.total.backward(scale)
         made = stats_of(out)
         if self.stats is None:
@@ -236,30 +242,8 @@ class ReplayedForwardBackward(ForwardBackward):
         self.stats.sums.copy_(made.sums)
         self.stats.weights.copy_(made.weights)
 
-    def counters(self) -> dict[str, float]:
-        recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
-        return {**super().counters(), **recorded}
-
-
-class _MicroBatch:
-    """Both passes of a bucket."""
-
-    def __init__(self, passes: ReplayedForwardBackward, bucket: Bucket, like: Batch, silence: Tensor) -> None:
-        self._passes, self._silence = passes, silence
-        utterances, frames, symbols = bucket
-        self._slots = Batch(
-            ids=(),
-            text=like.text.new_zeros(utterances, symbols),
-            text_lengths=torch.empty_like(like.text_lengths),
-            mel=like.mel.new_empty(utterances, frames, like.mel.shape[2]),
-            mel_lengths=torch.empty_like(like.mel_lengths),
-            speaker=torch.empty_like(like.speaker),
-            truncated=torch.empty_like(like.truncated),
-            frames=0,
-        )
-
-    def fill(self, given: Batch) -> None:
-        slots, frames, symbols = self._slots, given.mel.shape[1], given.text.shape[1]
+    def _fill(self, slots: Batch, given: Batch) -> None:
+        frames, symbols = given.mel.shape[1], given.text.shape[1]
         slots.mel[:, :frames].copy_(given.mel)
         slots.mel[:, frames:].copy_(self._silence)
         slots.text[:, :symbols].copy_(given.text)
@@ -267,8 +251,23 @@ class _MicroBatch:
         for name in ("text_lengths", "mel_lengths", "speaker", "truncated"):
             getattr(slots, name).copy_(getattr(given, name))
 
-    def __call__(self) -> None:
-        self._passes.run(self._slots)
+    def counters(self) -> dict[str, float]:
+        recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
+        return {**super().counters(), **recorded}
+
+
+def _batch_slots(bucket: Bucket, like: Batch) -> Batch:
+    utterances, frames, symbols = bucket
+    return Batch(
+        ids=(),
+        text=like.text.new_zeros(utterances, symbols),
+        text_lengths=torch.empty_like(like.text_lengths),
+        mel=like.mel.new_empty(utterances, frames, like.mel.shape[2]),
+        mel_lengths=torch.empty_like(like.mel_lengths),
+        speaker=torch.empty_like(like.speaker),
+        truncated=torch.empty_like(like.truncated),
+        frames=0,
+    )
 
 
 class ReplayedOptimizerStep(OptimizerStep):
@@ -284,30 +283,18 @@ class ReplayedOptimizerStep(OptimizerStep):
         self.replays = Replays(recorder)
 
     def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
+        apply = partial(super()._apply, with_ratios=with_ratios)
         if with_ratios or not self._optimizers.skips_on_device:
-            self.run(sums, norm, bad, with_ratios=with_ratios)
+            apply(sums, norm, bad)
             return
         # A recording moves what had a gradient when it was made. What has had one keeps it; more may come.
         moved = sum(parameter.grad is not None for parameter in self._optimizers.parameters)
         figures = (sums, norm, bad)
-        self.replays.run(moved, partial(_Apply, self, figures), figures)
+        self.replays.run(
+            moved,
+            figures,
+            make_slots=lambda: [torch.empty_like(figure) for figure in figures],
+            fill=torch._foreach_copy_,
+            work=lambda slots: apply(*slots),
+        )
         self._clock.lap("optimizer")
-
-    def run(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool = False) -> None:
-        """Without a recording, or while one is made."""
-        super()._apply(sums, norm, bad, with_ratios=with_ratios)
-
-
-class _Apply:
-    """The optimiser's half from slots."""
-
-    def __init__(self, step: ReplayedOptimizerStep, like: tuple[Tensor, ...]) -> None:
-        self._step = step
-        self._slots = [torch.empty_like(figure) for figure in like]
-
-    def fill(self, given: tuple[Tensor, ...]) -> None:
-        for slot, figure in zip(self._slots, given, strict=True):
-            slot.copy_(figure)
-
-    def __call__(self) -> None:
-        self._step.run(*self._slots)
