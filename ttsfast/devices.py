@@ -31,6 +31,9 @@ class Precision:
     dtype: torch.dtype
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')} ({self.reason})"
+
     def autocast(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
         import torch

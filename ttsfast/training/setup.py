@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from ttsfast.losses.module import TTSLoss
 from ttsfast.progress import console
 from ttsfast.training.distributed.global_counts import GlobalCounts
 from ttsfast.training.distributed.process_group import ProcessGroup
+
+Loader: TypeAlias = MelLoader | DeviceLoader
+"""What makes batches of a split, on the host or on the device."""
 
 
 def open_store(config: Config) -> Store:
@@ -48,7 +51,7 @@ def open_loaders(
     device: torch.device,
     reduction_factor: int,
     ranks: ProcessGroup | None = None,
-) -> tuple[MelLoader | DeviceLoader, MelLoader | DeviceLoader]:
+) -> tuple[Loader, Loader]:
     """The training and validation loaders; says what the length limits leave out.
 
     Each rank has its part of the training batches; the held-out ones are whole.
@@ -59,7 +62,7 @@ def open_loaders(
     """
     ranks = ranks or ProcessGroup()
     data = config.data
-    loaders: list[MelLoader | DeviceLoader] = []
+    loaders: list[Loader] = []
     for split in ("train", "validation"):
         indices, left_out = select(store, split, data.max_mel_frames, data.max_text_length)
         if left_out:
@@ -105,7 +108,7 @@ def _loader(
     padding: dict[str, Any],
     speaker_balance: float,
     ranks: ProcessGroup,
-) -> MelLoader | DeviceLoader:
+) -> Loader:
     data = config.data
     plan = BatchPlan(
         store.frames,

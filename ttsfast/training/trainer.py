@@ -1,4 +1,4 @@
-"""The trainer: the story of a run, from an open store to a saved voice."""
+"""The trainer: the story of a run, from an open store to a saved voice, in one piece."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from torch import nn
 
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
-from ttsfast.data.loading.device_loader import DeviceLoader
-from ttsfast.data.loading.loader import MelLoader
 from ttsfast.devices import choose_precision
 from ttsfast.errors import InputError, Preempted, TrainingError
-from ttsfast.files import output_folder
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
 from ttsfast.models.checkpoint import best_checkpoint, checkpoint_folder, checkpoints, load_checkpoint
@@ -46,6 +43,7 @@ from ttsfast.training.randomness import RandomStreams, seed_everything, seed_ran
 from ttsfast.training.resume import Checkpointer, LossState, Stateful, point_at_best
 from ttsfast.training.schedule import learning_rate
 from ttsfast.training.setup import (
+    Loader,
     build_loss,
     collate_again,
     count_over_ranks,
@@ -178,14 +176,8 @@ class Trainer:
         """
         opened = Telemetry()
         if self.ranks.is_first:
-            training, folder = self.config.training, output_folder(self.run_folder)
-            opened = RunTelemetry(
-                folder,
-                self.step,
-                training.max_steps,
-                validated=not self._validation_due,
-                wandb=training.wandb,
-            )
+            validated, training = not self._validation_due, self.config.training
+            opened = RunTelemetry(self.run_folder, self.step, training, validated=validated)
         # SIGTERM may come more than once: until the last line is written, too.
         with self.preemption, opened as self.telemetry:
             try:
@@ -234,7 +226,7 @@ class Trainer:
             False when fp16 overflowed: the loss scale has fallen, and nothing else has moved.
 
         Raises:
-            TrainingError: fp16 cannot go on.
+            TrainingError: in fp16, a loss that is not finite, or an overflow at the least scale.
         """
         training, objective = self.config.training, self.parallel.objective
         scheduled = learning_rate(self.step, training, self.plateau.multiplier)
@@ -253,7 +245,15 @@ class Trainer:
         stats = self.forward_backward(batches, normalizer)
         norm = self.optimizer_step(stats, self.step + 1)
         if norm is None:
-            self._lower_loss_scale(inputs, total_is_finite=bool(stats.total.isfinite()))
+            # A finite loss whose scaled gradients are not: an overflow, while the scale can fall.
+            finite = bool(stats.total.isfinite())
+            if not (finite and self.scaler.back_off()):
+                self._judge_steps()
+                self._give_up(Fault(inputs, ("gradient_norm" if finite else "total",), clamped=0))
+            self.telemetry.say(
+                f"step {inputs.step}: a gradient overflowed float16 at a loss scale of "
+                f"{2 * self.scaler.scale:g}; its batch is left out, the scale is {self.scaler.scale:g} now"
+            )
             return False
         self.step += 1
         self.monitor.record(inputs, stats, norm)
@@ -301,9 +301,7 @@ class Trainer:
                         self.validation_loader,
                         self.store,
                         self.voice,
-                        self.device,
-                        utterances=training.val_utterances,
-                        with_stop=training.stop_loss_weight > 0,
+                        training,
                         interrupted=lambda: self.preemption.requested,
                     )
                     report_validation(self.telemetry, self.step, found, self.voice)
@@ -365,21 +363,6 @@ class Trainer:
                 "counted"
             )
 
-    def _lower_loss_scale(self, inputs: StepInputs, *, total_is_finite: bool) -> None:
-        """fp16 only: a finite loss whose scaled gradients are not is an overflow, and lowers the scale.
-
-        Raises:
-            TrainingError: the loss itself is not finite, or the scale cannot fall any further.
-        """
-        scale = self.scaler.scale
-        if not total_is_finite or not self.scaler.back_off():
-            self._judge_steps()
-            self._give_up(Fault(inputs, ("gradient_norm" if total_is_finite else "total",), 0))
-        self.telemetry.say(
-            f"step {inputs.step}: a gradient overflowed float16 at a loss scale of {scale:g}; its batch is "
-            f"left out, the scale is {self.scaler.scale:g} now"
-        )
-
     def _give_up(self, fault: Fault) -> NoReturn:
         """A NaN is never trained on in silence."""
         place = ""
@@ -399,8 +382,7 @@ class Trainer:
         """What trains, in what precision, and where it goes on from."""
         say, lost = self.telemetry.say, self.telemetry.lost_steps
         parameters = sum(p.numel() for p in self.model.parameters())
-        dtype = str(self.precision.dtype).removeprefix("torch.")
-        say(f"{parameters:,} parameters on {self.device.type}, {dtype} ({self.precision.reason})")
+        say(f"{parameters:,} parameters on {self.precision}")
         if self.config.training.compile:
             say("the model is compiled at its first step, which may take minutes")
         again = f"; {lost} logged steps since then are taken again" if lost else ""
@@ -466,7 +448,7 @@ class Trainer:
         self.close()
 
 
-def forever(loader: MelLoader | DeviceLoader) -> Iterator[Batch]:
+def forever(loader: Loader) -> Iterator[Batch]:
     """Epoch after epoch."""
     while True:
         yield from loader

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from ttsfast.config import TrainingConfig
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
-from ttsfast.data.loading.device_loader import DeviceLoader
-from ttsfast.data.loading.loader import MelLoader
 from ttsfast.data.store.store import Store
 from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.pages.plots import alignment_figure, mel_figure
+from ttsfast.training.setup import Loader
 from ttsfast.training.telemetry.log import Telemetry
 
 
@@ -40,25 +39,21 @@ class Validation:
 
 def validate_model(
     model: nn.Module,
-    loader: MelLoader | DeviceLoader,
+    loader: Loader,
     store: Store,
     voice: VoiceInfo,
-    device: torch.device,
+    config: TrainingConfig,
     *,
-    utterances: int,
-    with_stop: bool,
     interrupted: Callable[[], bool],
 ) -> Validation:
-    """Measure on all held-out utterances teacher-forced, and on ``utterances`` of them free-running.
+    """Measure on all held-out utterances teacher-forced, and on ``val_utterances`` of them free-running.
 
     Args:
         model: with the weights to measure.
         loader: of the held-out utterances.
         store: what it reads.
         voice: statistics, stop threshold and length limit.
-        device: where the model is.
-        utterances: spoken freely.
-        with_stop: whether there is a stop term, whose threshold is calibrated.
+        config: how many are spoken freely, and whether there is a stop term, whose threshold is calibrated.
         interrupted: asked before each batch whether to give up.
 
     Raises:
@@ -74,12 +69,14 @@ def validate_model(
     # The same batches every time: sums in another order round differently, and a resumed run would see it.
     loader.load_state_dict({"epoch": 0, "position": 0})
     batches = list(loader)
-    threshold = calibrate_stop(model, allowed(batches), device) if with_stop else voice.stop_threshold
+    device, threshold = next(model.parameters()).device, voice.stop_threshold
+    if config.stop_loss_weight > 0:
+        threshold = calibrate_stop(model, allowed(batches), device)
     forced = teacher_forced(model, allowed(batches), device, mel_std=voice.mel_std, stop_threshold=threshold)
     spoken: list[ValidationSample] = []
     running = free_running(
         model,
-        allowed([_spoken_batch(store, batches, utterances)]),
+        allowed([_spoken_batch(store, batches, config.val_utterances)]),
         device,
         stop_threshold=threshold,
         max_frames=voice.max_frames,

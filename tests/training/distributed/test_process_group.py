@@ -99,7 +99,7 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
     saved = load_checkpoint(checkpoints(tmp_path / "part")[-1])
     assert saved.state["ranks"] == 2
     streams = saved.training
-    assert not torch.equal(streams["random.cpu"], streams["rank1.random.cpu"])
+    assert not torch.equal(streams["random.rank0.cpu"], streams["random.rank1.cpu"])
 
     # The same folder goes on with one rank, if that takes the same batches.
     more_steps = {**random, "training__max_steps": 8}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttsfast.config import Config
+from ttsfast.config import Config, TrainingConfig
 from ttsfast.errors import InputError
 from ttsfast.evaluation.log import read_log
 from ttsfast.pages.plots import alignment_figure
@@ -92,7 +92,7 @@ def test_wandb_sees_scalars_pictures_and_sound(
 
 def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
-    with RunTelemetry(tmp_path, 0, 1, wandb="offline") as telemetry:
+    with RunTelemetry(tmp_path, 0, TrainingConfig(wandb="offline")) as telemetry:
         telemetry.scalars("train", 1, {"mel": 0.5})
         telemetry.figure("alignment", alignment_figure(np.eye(5, dtype=np.float32)), 1)
         telemetry.audio("spoken", np.zeros(100, dtype=np.float32), 22050, 1)
@@ -104,7 +104,7 @@ def test_wandb_offline_writes_its_run(tmp_path: Path) -> None:
 def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with RunTelemetry(tmp_path, 0, 9) as telemetry:
+    with RunTelemetry(tmp_path, 0, TrainingConfig()) as telemetry:
         telemetry.scalars("train", 3, {"mel": 0.5, "steps": 7, "convergence": "plateau"})
         telemetry.scalars("train", 6, {"mel": 0.25})
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -115,7 +115,7 @@ def test_tensorboard_shows_the_scalars(tmp_path: Path) -> None:
 
 def test_a_full_disk_names_the_log(tmp_path: Path) -> None:
     def fill() -> None:
-        with RunTelemetry(tmp_path, 0, 1) as telemetry:
+        with RunTelemetry(tmp_path, 0, TrainingConfig()) as telemetry:
             telemetry._log.close()
             telemetry._log = open("/dev/full", "a")  # noqa: SIM115
             telemetry.scalars("train", 1, {"mel": 0.5})
@@ -128,7 +128,7 @@ def test_a_board_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
     """TensorBoard writes in a thread: its error is raised at a later call, and prints nothing by itself."""
 
     def fill() -> None:
-        with RunTelemetry(tmp_path, 0, 1) as telemetry:
+        with RunTelemetry(tmp_path, 0, TrainingConfig()) as telemetry:
             telemetry.scalars("train", 1, {"mel": 0.5})
             shutil.rmtree(tmp_path / "tensorboard")
             telemetry.scalars("train", 2, {"mel": 0.5})
@@ -143,7 +143,7 @@ def test_a_board_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch:
 
 
 def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
-    with RunTelemetry(tmp_path, 0, 9) as telemetry:
+    with RunTelemetry(tmp_path, 0, TrainingConfig()) as telemetry:
         for step in (1, 2, 3, 4):
             telemetry.scalars("train", step, {"mel": float(step)})
             if step % 2 == 0:
@@ -151,7 +151,7 @@ def test_the_log_is_rewound_to_the_checkpoint(tmp_path: Path) -> None:
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"kind": "train", "st')
     for validated, kept in ((True, ["train", "train", "validation"]), (False, ["train", "train"])):
-        with RunTelemetry(tmp_path, 2, 9, validated=validated) as telemetry:
+        with RunTelemetry(tmp_path, 2, TrainingConfig(), validated=validated) as telemetry:
             assert telemetry.lost_steps == (2 if validated else 0)
         assert [row["kind"] for row in read_log(tmp_path)] == kept
 

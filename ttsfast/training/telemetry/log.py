@@ -14,8 +14,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from ttsfast.config import TrainingConfig
 from ttsfast.evaluation.log import LOG_NAME, read_log
-from ttsfast.files import atomic_write, naming
+from ttsfast.files import atomic_write, naming, output_folder
 from ttsfast.progress import console, progress_bar
 from ttsfast.terms.spec import TERMS
 from ttsfast.training.telemetry.tensorboard import RESUME, Board
@@ -76,16 +77,17 @@ class RunTelemetry(Telemetry):
     """A context manager that owns the log file, the TensorBoard writer and the progress bar."""
 
     def __init__(
-        self, run_folder: Path, step: int, max_steps: int, *, validated: bool = True, wandb: str = "off"
+        self, run_folder: Path, step: int, config: TrainingConfig, *, validated: bool = True
     ) -> None:
-        self._wandb = None if wandb == "off" else WandbBoard(run_folder, wandb)
+        output_folder(run_folder)
+        self._wandb = None if config.wandb == "off" else WandbBoard(run_folder, config.wandb)
         path = run_folder / LOG_NAME
         with naming(path, RESUME):
             self.lost_steps = _rewind(path, step, validated)
             self._log = path.open("a", encoding="utf-8")
         self._board = Board(run_folder / "tensorboard", step + 1 if step else None)
         self._bar = progress_bar()
-        self._task = self._bar.add_task("training", total=max_steps, completed=step)
+        self._task = self._bar.add_task("training", total=config.max_steps, completed=step)
         self._status = Text()
         self._step, self._moved = step, 0.0
         shown = Group(self._bar, self._status)
