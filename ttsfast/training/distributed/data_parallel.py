@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ttsfast.losses.output import LossOutput
@@ -56,20 +58,31 @@ class ReplicatedDataParallel(DataParallel):
         self.module = self.ddp = DistributedDataParallel(
             objective, find_unused_parameters=True, gradient_as_bucket_view=True
         )
-        self.ddp.register_comm_hook(None, _sum_bucket)
+        self.ddp.register_comm_hook(None, self._sum_bucket)
+        self._disconnected = False
 
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
-        with communication_errors(), nullcontext() if last else self.ddp.no_sync():
-            yield
+        try:
+            with communication_errors(), nullcontext() if last else self.ddp.no_sync():
+                yield
+        except RuntimeError as error:
+            if self._disconnected:
+                raise CommunicationError(str(error)) from error
+            raise
 
+    # Without annotations, whose text DDP would compare.
+    def _sum_bucket(self, state, bucket):  # type: ignore[no-untyped-def]
+        def total(future: Any) -> Tensor:
+            try:
+                summed: Tensor = future.value()[0]
+            except RuntimeError:
+                # What the backward pass raises then is an error's text in another's.
+                self._disconnected = True
+                raise
+            return summed
 
-# Without annotations, whose text DDP would compare.
-def _sum_bucket(state, bucket):  # type: ignore[no-untyped-def]
-    def total(future):  # type: ignore[no-untyped-def]
-        return future.value()[0]
-
-    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(total)
+        return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(total)
 
 
 @contextmanager
@@ -78,6 +91,7 @@ def communication_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        # gloo's errors are of no kind of their own.
+        if isinstance(error, dist.DistError) or "gloo" in str(error) or "pair closure" in str(error):
             raise CommunicationError(str(error)) from error
         raise
