@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 # Frames that numpy works on at a time: few enough for a core's own caches.
 _BLOCK = 64
+# Filters that are applied at a time, to the bins that one of them covers.
+_FILTERS = 16
+# Below this the square of a magnitude is no normal float32.
+_LEAST_SINGLE = 1e-18
 # That a device transforms at a time: in float64, with frames that overlap four times, about 1 GB.
 _SAMPLES = 1 << 23
 
@@ -90,15 +94,42 @@ def _group_on_device(
 
 
 def _by_numpy(samples: np.ndarray, contract: MelContract) -> np.ndarray:
-    window, filters = hann_window(contract), mel_filters(contract).T.astype(np.float64)
+    window, groups = hann_window(contract), _filter_groups(contract)
+    covered = max(bins.stop for _, bins, _ in groups)
     frames = np.lib.stride_tricks.sliding_window_view(samples, contract.n_fft)[:: contract.hop_length]
     mel = np.empty((len(frames), contract.n_mels), dtype=np.float32)
+    # After the transform single precision is enough: nothing is subtracted any more.
+    single = contract.floor >= _LEAST_SINGLE
+    windowed = np.empty((_BLOCK, contract.n_fft))
+    spectra = np.empty((_BLOCK, covered), dtype=np.complex64 if single else np.complex128)
     for start in range(0, len(frames), _BLOCK):
-        spectrum = np.fft.rfft(frames[start : start + _BLOCK] * window)
-        power = spectrum.real**2 + spectrum.imag**2 + contract.magnitude_epsilon
-        level = np.maximum((np.sqrt(power) if contract.power == 1.0 else power) @ filters, contract.floor)
-        mel[start : start + _BLOCK] = np.log(level) if contract.log_base == "e" else np.log10(level)
-    return mel
+        block = frames[start : start + _BLOCK]
+        spectrum = spectra[: len(block)]
+        spectrum[:] = np.fft.rfft(np.multiply(block, window, out=windowed[: len(block)]))[:, :covered]
+        level = spectrum.real**2 + spectrum.imag**2
+        level += contract.magnitude_epsilon
+        if contract.power == 1.0:
+            np.sqrt(level, out=level)
+        magnitude, found = level.astype(np.float32, copy=False), mel[start : start + _BLOCK]
+        for mels, bins, weights in groups:
+            np.matmul(magnitude[:, bins], weights, out=found[:, mels])
+    np.maximum(mel, np.float32(contract.floor), out=mel)
+    return np.log(mel, out=mel) if contract.log_base == "e" else np.log10(mel, out=mel)
+
+
+@lru_cache(maxsize=8)
+def _filter_groups(contract: MelContract) -> tuple[tuple[slice, slice, np.ndarray], ...]:
+    """The filters, the bins and the weights (bins, filters) of each group; a mel filter covers few bins, and
+    its neighbours about the same ones.
+    """
+    filters, groups = mel_filters(contract), []
+    for first in range(0, len(filters), _FILTERS):
+        group = filters[first : first + _FILTERS]
+        used = np.flatnonzero(group.any(axis=0))
+        bins = slice(int(used[0]), int(used[-1]) + 1)
+        weights = np.ascontiguousarray(group[:, bins].T)
+        groups.append((slice(first, first + len(group)), bins, weights))
+    return tuple(groups)
 
 
 @lru_cache(maxsize=8)
