@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from ttsfast.benchmarks import machine
 from ttsfast.kernels import launch
 from ttsfast.losses import triton as backend
-from ttsfast.losses.handover import why_not_plain
+from ttsfast.losses.autograd import why_not_plain
 from ttsfast.losses.module import TTSLoss
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ttsfast.kernels import launch
 from ttsfast.losses import reference
 from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import FixedWeights
 
 SPEC = make_spec()
 WEIGHTS = torch.tensor(SPEC.base_weights, device=DEVICE)
@@ -25,7 +26,7 @@ def run(inputs: LossInputs, grad_scale: Any = None) -> tuple[Tensor, list[Tensor
 
 def expected(inputs: LossInputs, incoming: float) -> list[Tensor]:
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
-    total = reference.run(SPEC, inputs, WEIGHTS, None, STEP).total
+    total = reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None).total
     return list(torch.autograd.grad(total * incoming, leaves(inputs)))
 
 
@@ -47,7 +48,7 @@ def test_grad_scale_changes_no_result(grad_scale: Any) -> None:
     inputs = make_inputs()
     grad_scale = grad_scale.to(DEVICE) if isinstance(grad_scale, Tensor) else grad_scale
     total, tensors = run(inputs, grad_scale)
-    wanted = reference.run(SPEC, inputs, WEIGHTS, None, STEP).total
+    wanted = reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None).total
     torch.testing.assert_close(total.detach(), wanted, rtol=1e-6, atol=0)
     close(torch.autograd.grad(total, tensors), expected(inputs, 1.0))
 
@@ -168,7 +169,7 @@ def test_an_input_whose_memory_was_exchanged_before_backward_raises() -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(mode: Any) -> None:
     inputs = make_inputs()
-    wanted = reference.run(SPEC, inputs, WEIGHTS, None, STEP)
+    wanted = reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None)
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
     with mode():
         result = BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP)
@@ -185,7 +186,7 @@ def test_some_inputs_need_no_gradient() -> None:
     for tensor in wanted:
         tensor.requires_grad_()
     ours = torch.autograd.grad(BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP).total, wanted)
-    truth = torch.autograd.grad(reference.run(SPEC, inputs, WEIGHTS, None, STEP).total, wanted)
+    truth = torch.autograd.grad(reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None).total, wanted)
     close(ours, list(truth))
 
 

@@ -9,9 +9,10 @@ import torch
 from kernel_cases import BACKEND, DEVICE, OPTIONS, Reference, leaves, make_inputs, make_spec, rebuilt
 from torch import Tensor
 
-from ttsfast.losses import triton_op
+from ttsfast.losses import compiled as graphs
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import FixedWeights
 
 # Tracing does not need generated code; on a GPU the whole compiler runs.
 COMPILER = "inductor" if DEVICE == "cuda" else "aot_eager"
@@ -33,14 +34,14 @@ def test_the_operator_keeps_its_promises() -> None:
     ]
     vectors = [inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths]
     layout = [1, 1, 1, 1, 1, 1, 0, 0, 0]
-    call: tuple[Any, ...] = (inputs.values(), vectors, [], scalars, wanted, layout, *triton_op._encoded(SPEC))
+    call: tuple[Any, ...] = (inputs.values(), vectors, [], scalars, wanted, layout, *graphs.encoded(SPEC))
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.ttsfast.triton_losses.default, call, test_utils=checks)
 
 
 def test_the_spec_survives_the_operator() -> None:
     spec = make_spec(seed=7, mel_smoothing="noise", normalization="utterance", kl_normalization="vector")
-    assert triton_op._decoded(*map(tuple, triton_op._encoded(spec))) == spec
+    assert graphs.decoded(*map(tuple, graphs.encoded(spec))) == spec
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -108,7 +109,8 @@ def test_the_operator_is_differentiable_once() -> None:
     mel = inputs.mel[0].requires_grad_()
     weights = torch.tensor(SPEC.base_weights, device=DEVICE)
     step = torch.zeros((), dtype=torch.int64, device=DEVICE)
-    total = triton_op.run(SPEC, inputs._replace(mel=(mel,)), weights, None, None, step).total
+    operator, given = torch.ops.ttsfast.triton_losses, inputs._replace(mel=(mel,))
+    total = graphs.call(operator, SPEC, given, FixedWeights(weights, step), None, None).total
     with pytest.raises(RuntimeError, match="differentiable once"):
         torch.autograd.grad(total, mel, create_graph=True)
 
@@ -125,7 +127,8 @@ def test_autocast_and_scaler() -> None:
         with torch.autocast(DEVICE, torch.bfloat16):
             mel = layer(source)
             assert mel.dtype == torch.bfloat16
-            total = backend.run(SPEC, inputs._replace(mel=(mel,)), weights, None, None, step).total
+            given, state = inputs._replace(mel=(mel,)), FixedWeights(weights, step)
+            total = backend.call(SPEC, given, state, None, None).total
         scale = 1024.0
         gradients.append([g / scale for g in torch.autograd.grad(total * scale, list(layer.parameters()))])
     for a, b in zip(*gradients, strict=True):
@@ -154,5 +157,5 @@ def test_every_leaf_is_connected() -> None:
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
     weights = torch.tensor(SPEC.base_weights, device=DEVICE)
     step = torch.zeros((), dtype=torch.int64, device=DEVICE)
-    BACKEND.run(SPEC, inputs, weights, None, None, step).total.backward()
+    BACKEND.call(SPEC, inputs, FixedWeights(weights, step), None, None).total.backward()
     assert all(tensor.grad is not None for tensor in leaves(inputs))

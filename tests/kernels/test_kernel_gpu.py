@@ -14,6 +14,7 @@ from ttsfast.losses import reference
 from ttsfast.losses.module import LossOutput, TTSLoss
 from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import FixedWeights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -120,14 +121,14 @@ def test_two_streams_at_once() -> None:
     weights = torch.tensor(spec.base_weights, device=CUDA)
     step = torch.zeros((), dtype=torch.int64, device=CUDA)
     inputs = make_inputs(lengths=(800,) * 16, frames=800, bins=80)
-    wanted = backend.run(spec, inputs, weights, None, None, step).total
+    wanted = backend.call(spec, inputs, FixedWeights(weights, step), None, None).total
     streams = [torch.cuda.Stream() for _ in range(2)]
     torch.cuda.synchronize()
     totals = []
     for _ in range(20):
         for stream in streams:
             with torch.cuda.stream(stream):
-                totals.append(backend.run(spec, inputs, weights, None, None, step).total)
+                totals.append(backend.call(spec, inputs, FixedWeights(weights, step), None, None).total)
     torch.cuda.synchronize()
     assert all(torch.equal(total, wanted) for total in totals)
 
@@ -150,10 +151,10 @@ def test_offsets_beyond_32_bits(transposed: bool) -> None:
         far.append(memory.as_strided(tensor.shape, strides).copy_(tensor))
     lengths = torch.tensor([frames, frames - 3], device=CUDA)
     empty = LossInputs((near[0],), near[1], lengths, lengths, None, None, None, None, None, (), None, None)
-    result = TritonBackend().run(
-        spec, empty._replace(mel=(far[0],), target=far[1]), weights, None, None, step
-    )
-    truth = reference.run(spec, empty, weights, None, step)
+    state = FixedWeights(weights, step)
+    moved = empty._replace(mel=(far[0],), target=far[1])
+    result = TritonBackend().call(spec, moved, state, None, None)
+    truth = reference.run(spec, empty, state, None)
     torch.testing.assert_close(result.total, truth.total, rtol=1e-5, atol=0)
 
 
@@ -168,5 +169,5 @@ def test_a_device_that_is_not_the_current_one() -> None:
     spec = make_spec()
     weights = torch.tensor(spec.base_weights, device="cuda:1")
     step = torch.zeros((), dtype=torch.int64, device="cuda:1")
-    total = TritonBackend().run(spec, moved, weights, None, None, step).total
-    torch.testing.assert_close(total, reference.run(spec, moved, weights, None, step).total)
+    total = TritonBackend().call(spec, moved, FixedWeights(weights, step), None, None).total
+    torch.testing.assert_close(total, reference.run(spec, moved, FixedWeights(weights, step), None).total)

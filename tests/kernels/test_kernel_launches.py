@@ -28,9 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ttsfast.kernels import adaptive, launch, layout, prepared
 from ttsfast.kernels import counter as counters
 from ttsfast.kernels.prepared import Placeholder, binder
-from ttsfast.losses import triton_call
+from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.spec import LossInputs
-from ttsfast.terms.state import StepState
+from ttsfast.terms.state import FixedWeights, StepState
 
 WEIGHTS = torch.ones(4)
 STEP = torch.zeros((), dtype=torch.int64)
@@ -57,7 +57,7 @@ def leaves(inputs: LossInputs) -> list[Tensor]:
 
 def step(inputs: LossInputs, scale: Any, one: Tensor, kept: bool = False) -> None:
     wanted = leaves(inputs)
-    total = triton_call.run(SPEC, inputs, WEIGHTS, None, scale, STEP)[0].total
+    total = TritonBackend().call(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None, scale).total
     torch.autograd.grad(total, wanted, one, retain_graph=kept)
 
 
@@ -225,7 +225,7 @@ def test_a_total_kept_after_backward_keeps_nothing_that_the_model_made() -> None
         for _ in range(2):
             inputs = MEL._replace(mel=(MEL.mel[0] * weight,))
             made = weakref.ref(inputs.mel[0])
-            total = triton_call.run(SPEC, inputs, WEIGHTS, None, None, STEP)[0].total
+            total = TritonBackend().call(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None, None).total
             del inputs
             assert made() is not None
             total.backward()

@@ -12,7 +12,7 @@ from ttsfast.losses import reference
 from ttsfast.losses.adaptive import AdaptiveWeights
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.spec import LossSpec
-from ttsfast.terms.state import StepState
+from ttsfast.terms.state import FixedWeights, StepState
 
 
 class Both:
@@ -48,12 +48,12 @@ class Both:
         base = torch.tensor(self.spec.base_weights, device=DEVICE)
         weights = self.theirs.factors * self.schedule * base
         step = torch.full((), self.steps, device=DEVICE)
-        truth = reference.run(self.spec, inputs, weights, None, step)
-        ours, used = BACKEND.run_step(self.spec, inputs, self.state(advance), None, None)
+        truth = reference.run(self.spec, inputs, FixedWeights(weights, step), None)
+        ours = BACKEND.call(self.spec, inputs, self.state(advance), None, None)
         if advance:
-            self.theirs.observe(truth.values, truth.floors)
+            self.theirs.observe(truth.values, truth.floor_values)
             self.steps += 1
-        torch.testing.assert_close(used, weights, rtol=1e-5, atol=0)
+        torch.testing.assert_close(ours.weight_values, weights, rtol=1e-5, atol=0)
         torch.testing.assert_close(ours.total, truth.total, rtol=1e-5, atol=0, equal_nan=True)
         assert int(self.noise_step) == self.steps
         for a, b in zip(self.ours.buffers(), self.theirs.buffers(), strict=True):
@@ -112,14 +112,14 @@ def test_gradients_carry_the_factors_of_the_step() -> None:
     both.ours.factors.copy_(torch.tensor([2.0, 0.5, 1.5, 1.0], device=DEVICE))
     inputs = make_inputs(lengths=(5, 3), frames=6, bins=4)
     inputs.mel[0].requires_grad_()
-    total = BACKEND.run_step(spec, inputs, both.state(False), None, None)[0].total
+    total = BACKEND.call(spec, inputs, both.state(False), None, None).total
     weights = torch.tensor([44.0, 0.875, 2.25, 0.125], device=DEVICE)
-    truth = reference.run(spec, inputs, weights, None, both.noise_step).total
+    truth = reference.run(spec, inputs, FixedWeights(weights, both.noise_step), None).total
     ours, wanted = (torch.autograd.grad(each, inputs.mel[0])[0] for each in (total, truth))
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "dwa", "origin"])
+@pytest.mark.parametrize("weighting", ["fixed", "dwa", "uncertainty"])
 def test_the_module_steps_as_with_plain_torch(weighting: str) -> None:
     losses = [
         TTSLoss(weighting=weighting, mel_smoothing="noise", backend=backend).to(DEVICE)

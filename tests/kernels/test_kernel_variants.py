@@ -19,8 +19,9 @@ if INTERPRETED:
 from kernel_compile import SPEC, TARGETS, launching_for
 
 from ttsfast.kernels import launch
-from ttsfast.losses import triton_call
+from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import FixedWeights
 
 
 class _Kernel:
@@ -82,6 +83,6 @@ def test_a_run_compiles_few_kernels(
         monkeypatch.setattr(type(launch.fused_loss), "_do_compile", compiled)
         for _ in range(200):
             inputs = batch(draw, reduction, multiple, dtype)
-            total = triton_call.run(SPEC, inputs, weights, None, None, step)[0].total
+            total = TritonBackend().call(SPEC, inputs, FixedWeights(weights, step), None, None).total
             total.backward()
     assert len(seen) <= most, len(seen)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from loss_checks import assert_close, make_batch
 
 from ttsfast import TTSLoss
-from ttsfast.losses import adaptive
-from ttsfast.losses.adaptive import METHODS, AdaptiveWeights
+from ttsfast.losses.adaptive import AdaptiveWeights
+from ttsfast.terms.state import DWA_TEMPERATURE, FACTOR_BOUNDS, FAST_DECAY, METHODS, SLOW_DECAY
 
 BASE = torch.tensor([22.0, 1.8, 1.5, 0.3], dtype=torch.float64)
 
@@ -78,11 +78,11 @@ def test_dwa_equals_its_definition() -> None:
     for n, row in enumerate(rows, start=1):
         weights.observe(row + floors, floors)
         averages = []
-        for decay in (adaptive.FAST_DECAY, adaptive.SLOW_DECAY):
+        for decay in (FAST_DECAY, SLOW_DECAY):
             shares = torch.tensor([(1 - decay) * decay ** (n - i) for i in range(1, n + 1)]) / (1 - decay**n)
             averages.append((shares[:, None] * rows[:n]).sum(0))
         ratio = (averages[0] / averages[1])[:3]
-        expected = torch.exp(ratio / adaptive.DWA_TEMPERATURE)
+        expected = torch.exp(ratio / DWA_TEMPERATURE)
         assert_close(weights.factors[:3], expected / expected.mean(), rtol=1e-4)
         assert weights.factors[3] == 1
     assert (weights.factors[:3] - 1).abs().max() > 1e-3
@@ -109,23 +109,9 @@ def test_uncertainty_descends_its_objective() -> None:
     excess = torch.tensor([1.25, 0.8, 100.0, 1e-6])
     for _ in range(3000):
         weights.observe(excess + 0.1, torch.full((4,), 0.1))
-    low, high = adaptive.FACTOR_BOUNDS
+    low, high = FACTOR_BOUNDS
     expected = torch.tensor([1 / 1.25, 1 / 0.8, low, high])
     assert_close(weights.factors, expected, rtol=1e-3)
-
-
-def test_origin_moves_the_mel_term_alone() -> None:
-    weights = AdaptiveWeights("origin", (True, True, True, True))
-    values, floors = vectors([1.0, 1.0, 1.0, 1.0], [0.5, 0.0, 0.0, 0.0])
-    weights.observe(values, floors)
-    assert_close(weights.factors, torch.tensor([0.7, 1.0, 1.0, 1.0]))
-    weights.observe(values * 4, floors)
-    average = 1 + 3 * (1 - adaptive.SLOW_DECAY) / (1 - adaptive.SLOW_DECAY**2)
-    expected = 0.5 + 0.5 * math.tanh(4 / average - 1)
-    assert expected > 0.7
-    assert_close(weights.factors, torch.tensor([expected, 1.0, 1.0, 1.0]), rtol=1e-5)
-    weights.observe(values * 1e6, floors)
-    assert 0.95 < weights.factors[0] <= 1.3
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,12 +131,12 @@ def test_factors_stay_within_bounds(method: str, rows: list[list[float]]) -> Non
     weights = AdaptiveWeights(method, (True, True, False, True))
     for row in rows:
         weights.observe(torch.tensor(row), torch.full((4,), 0.01))
-        low, high = adaptive.ORIGIN_BOUNDS if method == "origin" else adaptive.FACTOR_BOUNDS
+        low, high = FACTOR_BOUNDS
         assert ((weights.factors >= low) & (weights.factors <= high)).all()
         assert weights.factors[2] == 1
 
 
-@pytest.mark.parametrize("method", ["dwa", "uncertainty", "origin"])
+@pytest.mark.parametrize("method", ["dwa", "uncertainty"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_non_finite_step_shows_and_leaves_no_trace(method: str, bad: float) -> None:
     loss = TTSLoss(weighting=method)

@@ -10,7 +10,7 @@ from cpp_checks import MISSING, WHY_MISSING
 from loss_checks import assert_close, leaves, make_batch, make_loss
 from torch import Tensor
 
-from ttsfast.losses import cpp_op
+from ttsfast.losses import compiled as graphs
 from ttsfast.losses.checks import check_inputs
 from ttsfast.losses.module import Counts
 
@@ -94,8 +94,7 @@ def test_operator_rules(normalizer: Any) -> None:
             **batch,
         }
     )
-    weights = loss.current_weights()
-    cpp_op.run(Recorder(), loss.spec, inputs, weights, normalizer, 2.0, loss.noise_step)
+    graphs.call(Recorder(), loss.spec, inputs, loss._step_state(), normalizer, 2.0)
     torch.library.opcheck(usual.default, calls[0])
 
 
@@ -110,8 +109,7 @@ def test_lengths_that_nobody_checked_touch_no_foreign_memory() -> None:
         lengths = torch.tensor(mel)
         given = inputs._replace(mel_lengths=lengths, step_lengths=lengths, text_lengths=torch.tensor(text))
         operator = torch.ops.ttsfast.cpp_losses
-        weights = loss.current_weights()
-        return cpp_op.run(operator, loss.spec, given, weights, None, None, loss.noise_step).values
+        return graphs.call(operator, loss.spec, given, loss._step_state(), None, None).values
 
     beyond, within = values([9999, 4, -7], [9999, -1, 1]), values([frames, 4, 0], [symbols, 0, 1])
     assert_close(beyond, within, rtol=0, atol=0)
@@ -120,5 +118,4 @@ def test_lengths_that_nobody_checked_touch_no_foreign_memory() -> None:
 def test_spec_survives_the_operator() -> None:
     for options in CASES:
         spec = make_loss(**{key: value for key, value in options.items() if key != "weighting"}).spec
-        choices, numbers = cpp_op._numbers_of(spec)
-        assert cpp_op.spec_of(tuple(choices), tuple(numbers)) == spec
+        assert graphs.decoded(*map(tuple, graphs.encoded(spec))) == spec

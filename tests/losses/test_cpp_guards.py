@@ -86,7 +86,7 @@ def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
 def _served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the extension is offered a whole call, or what the checks in Python made of it."""
     if request.param == "after the checks":
-        monkeypatch.setattr(backends, "in_one_call", lambda name: None)
+        monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_served")

@@ -101,7 +101,7 @@ def test_bfloat_as_it_lies_and_through_a_copy_give_the_same_bits(
     assert native.core is not None
     if not native.core.loss_supports(isa):
         pytest.skip("this processor does not have these instructions")
-    monkeypatch.setattr(backends._registered["cpp"], "isa", isa)
+    monkeypatch.setattr(backends.BACKENDS["cpp"], "isa", isa)
     batch = make(torch.bfloat16)
     # The smallest and largest numbers, infinities and NaN, at every place of a vector.
     odd = torch.tensor([0.0, -0.0, 1e-40, -1e-39, 3e38, torch.inf, -torch.inf, torch.nan]).bfloat16()
@@ -117,7 +117,7 @@ def test_gradients_are_rounded_to_bfloat_as_torch_rounds(isa: int, monkeypatch: 
     assert native.core is not None
     if not native.core.loss_supports(isa):
         pytest.skip("this processor does not have these instructions")
-    monkeypatch.setattr(backends._registered["cpp"], "isa", isa)
+    monkeypatch.setattr(backends.BACKENDS["cpp"], "isa", isa)
     draw = torch.Generator().manual_seed(0)
     upper = torch.randint(-(2**15), 2**15, (4096,), generator=draw, dtype=torch.int32) << 16
     # Just below, at and above the middle between two numbers; of NaN, one whose bits a carry would leave.

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from loss_checks import make_batch, make_loss
 
 from ttsfast.losses.extension import plan_of
-from ttsfast.terms.spec import LossInputs, StepState
+from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.state import StepState
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 

@@ -18,7 +18,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 
 from ttsfast import native
 from ttsfast.losses import backend as backends
-from ttsfast.losses import cpp
+from ttsfast.losses import module
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.counts import Counts
 
@@ -155,7 +155,7 @@ def assert_alike(batch: Batch, options: dict[str, Any], call: dict[str, Any]) ->
     """The same with and without the call being offered to the extension as a whole."""
     direct = outcome(make_loss(**options), batch, call)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "in_one_call", lambda name: None)
+        patch.setattr(backends, "for_unchecked", lambda *_: None)
         checked = outcome(make_loss(**options), batch, call)
     assert type(direct) is type(checked), (direct, checked)
     if isinstance(direct, dict):
@@ -288,14 +288,18 @@ def test_tensors_read_through_capsules_give_the_same(monkeypatch: pytest.MonkeyP
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call to come was served in one call of the extension."""
     seen: list[bool] = []
-    usual = cpp.CppBackend.step
+    usual, checked = backends.CPP.call, module.check_inputs
 
     def watched(*arguments: Any) -> Any:
-        out = usual(*arguments)
-        seen.append(out is not None)
-        return out
+        seen.append(True)
+        return usual(*arguments)
 
-    monkeypatch.setattr(cpp.CppBackend, "step", watched)
+    def after_all(*arguments: Any, **named: Any) -> Any:
+        seen[-1:] = [False]
+        return checked(*arguments, **named)
+
+    monkeypatch.setattr(backends.CPP, "call", watched)
+    monkeypatch.setattr(module, "check_inputs", after_all)
     return seen
 
 
@@ -313,16 +317,6 @@ def test_usual_calls_are_served_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(seen)
 
 
-def test_another_backend_that_comes_first_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    class First(backends.TorchBackend):
-        pass
-
-    seen = taken(monkeypatch)
-    monkeypatch.setattr(backends, "_registered", {**backends._registered, "later": First()})
-    make_loss()(**call_of(0))
-    assert seen == []
-
-
 def test_a_call_that_is_let_go_lets_go_of_its_tensors() -> None:
     batch = call_of(1)
     watched = [weakref.ref(leaf) for leaf in leaves(batch).values()]
@@ -338,7 +332,7 @@ def test_a_total_kept_after_backward_keeps_nothing_that_the_model_made(
     by_parts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if by_parts:
-        monkeypatch.setattr(cpp.CppBackend, "step", lambda *_: None)
+        monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
     weight = torch.randn(80, 80, requires_grad=True)
     made = torch.randn(2, 30, 80) @ weight
     out = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, backend="cpp")(

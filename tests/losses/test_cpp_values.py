@@ -83,7 +83,7 @@ def test_every_instruction_set(
     assert native.core is not None
     if not native.core.loss_supports(isa):
         pytest.skip("this processor does not have these instructions")
-    monkeypatch.setattr(backends._registered["cpp"], "isa", isa)
+    monkeypatch.setattr(backends.BACKENDS["cpp"], "isa", isa)
     assert_accurate(batch_of(dtype, **SHAPES[0]), **options)
 
 

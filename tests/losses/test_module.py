@@ -13,8 +13,8 @@ from torch._dynamo.testing import CompileCounter
 
 from ttsfast import TTSLoss
 from ttsfast.losses import backend as backends
-from ttsfast.losses.adaptive import METHODS
-from ttsfast.terms.spec import BackendResult
+from ttsfast.losses.output import LossOutput
+from ttsfast.terms.state import METHODS
 
 
 def test_the_documented_call() -> None:
@@ -81,7 +81,7 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"stop_pos_weight": 0}, "stop_pos_weight"),
     ({"stop_tail_frames": -1}, "stop_tail_frames"),
     ({"attention_sigma": 0}, "attention_sigma"),
-    ({"weighting": "gradnorm"}, "weighting must be one of fixed, dwa, uncertainty, origin"),
+    ({"weighting": "gradnorm"}, "weighting must be one of fixed, dwa, uncertainty"),
     ({"mel_mean": [[0.0]]}, "mel_mean must hold real numbers of shape"),
     ({"mel_mean": [0, 1]}, r"mel_mean must hold real numbers of shape .* got \(2,\) of torch.int64"),
     ({"mel_std": []}, "mel_std must hold real numbers of shape"),
@@ -243,23 +243,28 @@ def test_nothing_is_read_back_from_the_device(weighting: str, normalization: str
 
 class Recorder(backends.TorchBackend):
     name = "cpp"
+    lacks: str | None = None
     refuses: str | None = None
+
+    def missing(self) -> str | None:
+        return self.lacks
 
     def declines(self, *_: Any) -> str | None:
         return self.refuses
 
-    def run(self, *args: Any) -> BackendResult:
+    def call(self, *args: Any) -> LossOutput:
         self.calls = getattr(self, "calls", 0) + 1
-        return super().run(*args)
+        return super().call(*args)
 
 
 def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "_registered", {"torch": backends.TorchBackend()})
-    for name in ("cpp", "triton"):
-        with pytest.raises(RuntimeError, match=f"loss backend '{name}' is not available: .* use backend="):
-            make_loss(backend=name)
     recorder = Recorder()
-    backends.register(recorder)
+    monkeypatch.setattr(backends, "BACKENDS", {"cpp": recorder, "torch": backends.TorchBackend()})
+    monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
+    recorder.lacks = "it was not built"
+    with pytest.raises(RuntimeError, match="loss backend 'cpp' is not available: it was not built"):
+        make_loss(backend="cpp")
+    recorder.lacks = None
     batch = make_batch([6, 3], [3, 2])
     expected = make_loss(backend="torch")(**batch).values
     assert_close(make_loss(backend="auto")(**batch).values, expected)

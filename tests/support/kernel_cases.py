@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import reference
+from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend, interpreted
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights
 
 DEVICE = "cuda" if torch.cuda.is_available() and not interpreted() else "cpu"
 BACKEND = TritonBackend()
@@ -141,7 +143,7 @@ def rebuilt(inputs: LossInputs, change: Any) -> LossInputs:
 
 
 class Outcome(NamedTuple):
-    result: BackendResult
+    result: LossOutput
     gradients: list[Tensor]
 
 
@@ -154,9 +156,8 @@ def evaluate(backend: Any, spec: LossSpec, inputs: LossInputs, **call: Any) -> O
     tensors = [tensor.detach().requires_grad_() for tensor in leaves(inputs)]
     names = iter(tensors)
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target or _is_statistic(t, inputs) else next(names))
-    result = backend.run(
-        spec, inputs, weights, call.pop("normalizer", None), call.pop("grad_scale", None), step
-    )
+    state = FixedWeights(weights, step)
+    result = backend.call(spec, inputs, state, call.pop("normalizer", None), call.pop("grad_scale", None))
     assert not call
     gradients = torch.autograd.grad(result.total.square(), tensors, allow_unused=True)
     return Outcome(
@@ -174,9 +175,9 @@ class Reference:
     def __init__(self, dtype: torch.dtype | None = torch.float64) -> None:
         self.dtype = dtype
 
-    def run(self, spec: LossSpec, inputs: LossInputs, weights: Tensor, *rest: Any) -> BackendResult:
-        normalizer, _, step = rest
-        return reference.run(spec, inputs, weights, normalizer, step)
+    def call(self, spec: LossSpec, inputs: LossInputs, state: FixedWeights, *rest: Any) -> LossOutput:
+        normalizer, _ = rest
+        return reference.run(spec, inputs, state, normalizer)
 
 
 def check(spec: LossSpec, inputs: LossInputs, **call: Any) -> Outcome:
@@ -184,7 +185,7 @@ def check(spec: LossSpec, inputs: LossInputs, **call: Any) -> Outcome:
     ours = evaluate(BACKEND, spec, inputs, **call)
     truth = evaluate(Reference(), spec, inputs, **call)
     theirs = evaluate(Reference(None), spec, inputs, **call)
-    for field in ("total", "values", "floors"):
+    for field in ("total", "values", "floor_values"):
         trio = [getattr(each.result, field) for each in (ours, theirs, truth)]
         compare(trio[0], trio[1], trio[2], field)
     assert int(ours.result.frames) == int(truth.result.frames)

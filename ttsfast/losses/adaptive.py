@@ -13,18 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ttsfast.terms.spec import TERMS
+from ttsfast.terms.spec import TERMS, LossSpec
 from ttsfast.terms.state import (
     DWA_TEMPERATURE,
     FACTOR_BOUNDS,
     FAST_DECAY,
-    FUSED_METHODS,
     SLOW_DECAY,
     UNCERTAINTY_RATE,
+    StepState,
 )
-
-METHODS = (*FUSED_METHODS, "origin")
-ORIGIN_BOUNDS = (0.7, 1.3)
 
 
 def refuse_other_dtypes(
@@ -61,8 +58,6 @@ class AdaptiveWeights(nn.Module):
       falls more slowly than the others gains weight; equal ratios give exactly 1.
     - ``"uncertainty"``: log-variances s (Kendall et al., 2018, "Multi-task learning using uncertainty
       to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves.
-    - ``"origin"``: ``clip(1/2 + tanh(L/R - 1)/2, 0.7, 1.3)`` on the mel term alone, L its last value and
-      R its slow average; for comparison only.
     """
 
     factors: Tensor
@@ -71,7 +66,6 @@ class AdaptiveWeights(nn.Module):
     log_variances: Tensor
     observations: Tensor
     skipped: Tensor
-    active: Tensor
 
     def __init__(self, method: str, active: tuple[bool, ...]) -> None:
         super().__init__()
@@ -83,61 +77,81 @@ class AdaptiveWeights(nn.Module):
         self.register_buffer("log_variances", torch.zeros(len(TERMS), dtype=torch.float32))
         self.register_buffer("observations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("active", torch.tensor(active), persistent=False)
-        self._active = active
+        self.active = active
 
     def reset_parameters(self) -> None:
         """The state of a loss that has seen nothing, for modules that come from the meta device."""
         self.factors.fill_(1)
         for state in (self.fast, self.slow, self.log_variances, self.observations, self.skipped):
             state.zero_()
-        self.active.copy_(torch.tensor(self._active, device=self.active.device))
 
-    @torch.no_grad()
     def observe(self, values: Tensor, floors: Tensor) -> None:
-        """Update the factors of the next step from this step's terms, each (4,).
+        """Update the factors of the next step from this step's terms, each (4,)."""
+        update(self, self.method, self.active, values, floors)
 
-        A step with a non-finite active term changes nothing but ``skipped``: the averages stay good,
-        and the total still shows the value.
-        """
-        if self.method == "fixed":
-            return
-        excess = (values - floors).clamp(min=0).float()
-        seen = excess if self.method != "origin" else values.float()
-        finite = torch.where(self.active, seen, 0.0).isfinite().all()
-        changed = self.active & finite
-        self.skipped.add_(~finite)
-        self.observations.add_(finite)
-        self._average(self.fast, seen, FAST_DECAY, changed)
-        self._average(self.slow, seen, SLOW_DECAY, changed)
-        factors = getattr(self, f"_{self.method}")(seen, changed)
-        self.factors.copy_(torch.where(changed, factors, self.factors))
 
-    def _average(self, average: Tensor, seen: Tensor, decay: float, changed: Tensor) -> None:
-        """Exponential average, bias-corrected: the n-th observation has weight (1-d)/(1-d^n)."""
-        n = self.observations.clamp(min=1)
-        share = torch.where(n == 1, 1.0, (1 - decay) / -torch.expm1(n.float() * math.log(decay)))
-        average.copy_(torch.where(changed, average + share * (seen - average), average))
+def move_on(spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:
+    """After a step with these terms, each (4,): what a fused backend does in the same launch."""
+    if state.advance:
+        state.noise_step.add_(1)
+    update(state, state.method, spec.active, values, floors)
 
-    def _ratio(self, above: Tensor) -> Tensor:
-        """``above / slow``, 1 where the slow average is 0."""
-        known = self.slow > 0
-        return torch.where(known, above / torch.where(known, self.slow, 1.0), 1.0)
 
-    def _dwa(self, seen: Tensor, changed: Tensor) -> Tensor:
-        ratio = torch.where(self.active, self._ratio(self.fast), -torch.inf)
-        # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
-        raised = torch.where(self.active, torch.exp((ratio - ratio.max()) / DWA_TEMPERATURE), 0.0)
-        return (raised * (self.active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)
+@torch.no_grad()
+def update(
+    state: StepState | AdaptiveWeights,
+    method: str,
+    active_terms: tuple[bool, ...],
+    values: Tensor,
+    floors: Tensor,
+) -> None:
+    """Update the factors of the next step from a step's terms, each (4,).
 
-    def _uncertainty(self, seen: Tensor, changed: Tensor) -> Tensor:
-        low, high = FACTOR_BOUNDS
-        slope = 0.5 * (1 - torch.exp(-self.log_variances) * seen)
-        moved = (self.log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
-        self.log_variances.copy_(torch.where(changed, moved, self.log_variances))
-        return torch.exp(-self.log_variances).clamp(low, high)
+    A step with a non-finite active term changes nothing but ``skipped``: the averages stay good, and the
+    total still shows the value.
+    """
+    if method == "fixed":
+        return
+    active = _on_device(active_terms, state.factors.device)
+    excess = (values - floors).clamp(min=0).float()
+    finite = torch.where(active, excess, 0.0).isfinite().all()
+    changed = active & finite
+    state.skipped.add_(~finite)
+    state.observations.add_(finite)
+    for average, decay in ((state.fast, FAST_DECAY), (state.slow, SLOW_DECAY)):
+        _average(average, state.observations, excess, decay, changed)
+    if method == "dwa":
+        factors = _dwa(state, active)
+    else:
+        factors = _uncertainty(state, excess, changed)
+    state.factors.copy_(torch.where(changed, factors, state.factors))
 
-    def _origin(self, seen: Tensor, changed: Tensor) -> Tensor:
-        factor = (0.5 + 0.5 * torch.tanh(self._ratio(seen) - 1)).clamp(*ORIGIN_BOUNDS)
-        only_mel = torch.arange(len(TERMS), device=factor.device) == TERMS.index("mel")
-        return torch.where(only_mel, factor, 1.0)
+
+def _on_device(flags: tuple[bool, ...], device: torch.device) -> Tensor:
+    """(n,) bool, made where it is wanted: the capture of a graph allows no copy from the host."""
+    bits = sum(flag << place for place, flag in enumerate(flags))
+    return torch.bitwise_right_shift(bits, torch.arange(len(flags), device=device)) % 2 == 1
+
+
+def _average(average: Tensor, observations: Tensor, seen: Tensor, decay: float, changed: Tensor) -> None:
+    """Exponential average, bias-corrected: the n-th observation has weight (1-d)/(1-d^n)."""
+    n = observations.clamp(min=1)
+    share = torch.where(n == 1, 1.0, (1 - decay) / -torch.expm1(n.float() * math.log(decay)))
+    average.copy_(torch.where(changed, average + share * (seen - average), average))
+
+
+def _dwa(state: StepState | AdaptiveWeights, active: Tensor) -> Tensor:
+    known = state.slow > 0
+    ratio = torch.where(known, state.fast / torch.where(known, state.slow, 1.0), 1.0)
+    ratio = torch.where(active, ratio, -torch.inf)
+    # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
+    raised = torch.where(active, torch.exp((ratio - ratio.max()) / DWA_TEMPERATURE), 0.0)
+    return (raised * (active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)
+
+
+def _uncertainty(state: StepState | AdaptiveWeights, excess: Tensor, changed: Tensor) -> Tensor:
+    low, high = FACTOR_BOUNDS
+    slope = 0.5 * (1 - torch.exp(-state.log_variances) * excess)
+    moved = (state.log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
+    state.log_variances.copy_(torch.where(changed, moved, state.log_variances))
+    return torch.exp(-state.log_variances).clamp(low, high)

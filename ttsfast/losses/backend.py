@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from ttsfast.losses import reference
+from ttsfast.losses import adaptive, reference
 from ttsfast.losses.cpp import CppBackend
+from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend, interpreted
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
-from ttsfast.terms.state import StepState
-
-NAMES = ("auto", "torch", "cpp", "triton")
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights, StepState, fixed_weights
 
 
 class Backend(Protocol):
@@ -27,25 +28,26 @@ class Backend(Protocol):
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         """Why it cannot serve these tensors; None when it can. Must not wait for a device."""
 
-    def run(
+    def call(
         self,
         spec: LossSpec,
         inputs: LossInputs,
-        weights: Tensor,
+        state: StepState | FixedWeights,
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
-        step: Tensor,
-    ) -> BackendResult:
-        """Compute all terms present.
+    ) -> LossOutput:
+        """Compute all terms present, and move the state on.
 
         Args:
             spec: resolved options.
             inputs: checked tensors; lengths off the host are not checked and must be clamped.
-            weights: (4,) weight of each term in the compute dtype, adaptive factors included.
+            state: on the inputs' device.
             normalizer: as in :meth:`ttsfast.losses.module.TTSLoss.forward`.
             grad_scale: the gradient expected to arrive at the total; a hint that changes no result.
-            step: () int64 on the inputs' device, second word of the Philox key.
         """
+
+    def update(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+        """Move the factors on by the terms of a step, each (4,); False, and nothing done, where it cannot."""
 
 
 class TorchBackend:
@@ -59,34 +61,35 @@ class TorchBackend:
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         return None
 
-    def run(
+    def call(
         self,
         spec: LossSpec,
         inputs: LossInputs,
-        weights: Tensor,
+        state: StepState | FixedWeights,
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
-        step: Tensor,
-    ) -> BackendResult:
+    ) -> LossOutput:
         # Autograd multiplies by whatever arrives at the total, so there is nothing to anticipate.
-        return reference.run(spec, inputs, weights, normalizer, step)
+        fixed = fixed_weights(spec, state, inputs.compute_dtype())
+        out = reference.run(spec, inputs, fixed, normalizer)
+        if isinstance(state, StepState):
+            adaptive.move_on(spec, state, out.values, out.floor_values)
+        return out
+
+    def update(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+        adaptive.update(state, state.method, spec.active, values, floors)
+        return True
 
 
-_registered: dict[str, Backend] = {"torch": TorchBackend(), "cpp": CppBackend(), "triton": TritonBackend()}
-
-
-def register(backend: Backend) -> None:
-    """Offer an implementation under its name; ``"auto"`` prefers the latest one that can serve."""
-    if backend.name not in NAMES[1:]:
-        raise ValueError(f"backend name must be one of {', '.join(NAMES[1:])}, got {backend.name!r}")
-    _registered[backend.name] = backend
+CPP = CppBackend()
+BACKENDS: dict[str, Backend] = {"triton": TritonBackend(), "cpp": CPP, "torch": TorchBackend()}
+"""In the order that ``"auto"`` asks them in."""
+NAMES = ("auto", "torch", "cpp", "triton")
 
 
 def unavailable(name: str) -> str | None:
     """Why the backend ``name`` cannot run here, None when it can; what ``ttsfast env`` prints."""
-    if name not in _registered:
-        return f"this build of ttsfast contains no {name} loss kernels; use backend='auto' or 'torch'"
-    return _registered[name].missing()
+    return BACKENDS[name].missing()
 
 
 def check_name(name: str) -> None:
@@ -98,28 +101,13 @@ def check_name(name: str) -> None:
         raise RuntimeError(f"loss backend {name!r} is not available: {reason}")
 
 
-def in_one_call(name: str) -> CppBackend | None:
-    """The backend to offer a call to before anything is checked: the C++ one, where no other comes before it
-    for tensors on the CPU. Triton never does: ``"auto"`` leaves them to it in no case."""
-    candidates = reversed(_registered.values()) if name == "auto" else (_registered[name],)
-    for backend in candidates:
-        if isinstance(backend, CppBackend):
-            return backend
-        if type(backend) is not TritonBackend:
-            break
-    return None
-
-
-def observe(name: str, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
-    """Let a fused backend move ``state`` on by summed values and floors; False where none can."""
-    for backend in reversed(_registered.values()) if name == "auto" else (_registered[name],):
-        if not isinstance(backend, (CppBackend, TritonBackend)) or backend.missing() is not None:
-            continue
-        if (name != "auto" or backend.name != "triton" or not interpreted()) and backend.observe(
-            spec, state, values, floors
-        ):
-            return True
-    return False
+def for_unchecked(name: str, device: torch.device) -> CppBackend | None:
+    """The C++ backend where tensors on ``device`` are for it to serve: it checks a call by itself."""
+    # Nothing is read from another device, since that would wait for it. Forward-mode derivatives, which a
+    # tensor does not show, are the reference's.
+    if torch.compiler.is_compiling() or device.type != "cpu" or name not in ("auto", CPP.name):
+        return None
+    return CPP if CPP.missing() is None and forward_ad._current_level < 0 else None
 
 
 def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:
@@ -129,15 +117,23 @@ def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:
         RuntimeError: a backend asked for by name cannot serve these tensors; it never falls back.
     """
     if name != "auto":
-        backend = _registered[name]
-        reason = backend.declines(spec, inputs)
+        reason = BACKENDS[name].declines(spec, inputs)
         if reason is not None:
             raise RuntimeError(f"loss backend {name!r} cannot serve this call: {reason}")
-        return backend
-    for backend in reversed(_registered.values()):
-        if backend.name == "triton" and interpreted():
-            # Triton in Python is a thing for tests, which ask for it by name.
-            continue
-        if backend.missing() is None and backend.declines(spec, inputs) is None:
+        return BACKENDS[name]
+    for backend in _automatic():
+        if backend.declines(spec, inputs) is None:
             return backend
     raise AssertionError("the torch backend serves every call")
+
+
+def update(name: str, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:
+    """Move the factors on by the terms of a step, each (4,), on the backend or, where it cannot, in torch."""
+    for backend in _automatic() if name == "auto" else (BACKENDS[name], BACKENDS["torch"]):
+        if backend.update(spec, state, values, floors):
+            return
+
+
+def _automatic() -> list[Backend]:
+    # Triton in Python is a thing for tests, which ask for it by name.
+    return [b for n, b in BACKENDS.items() if not (n == "triton" and interpreted()) and b.missing() is None]

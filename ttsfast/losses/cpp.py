@@ -1,4 +1,4 @@
-"""The C++ backend: values and gradients of every term in one threaded sweep over memory, on the CPU.
+"""The C++ backend: values and gradients of every term in one threaded pass over memory, on the CPU.
 
 The forward pass writes the gradients, already weighted, normalised and times ``grad_scale``. The backward
 pass compares the gradient that arrives with the one that was applied: equal, and the tensors are handed
@@ -8,20 +8,26 @@ over as they are; otherwise they are rescaled.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ttsfast import native
-from ttsfast.losses import cpp_op
+from ttsfast.losses import compiled
+from ttsfast.losses.autograd import (
+    FusedFunction,
+    OnceDifferentiable,
+    differentiated_again,
+    graph_is_kept,
+    why_not_plain,
+)
 from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
-from ttsfast.losses.handover import Attaching, Once, graph_is_kept, why_not_plain
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
-from ttsfast.terms.state import StepState
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights, StepState
 
 
 class CppBackend:
@@ -29,6 +35,8 @@ class CppBackend:
 
     name = "cpp"
     isa = BEST_ISA
+    declined: type[Exception] = ValueError if native.core is None else native.core.Declined
+    """A ValueError of :meth:`call`, with nothing written or moved on, for a call that is wrong or unusual."""
 
     def missing(self) -> str | None:
         return None if native.core is not None else native.why_missing
@@ -39,64 +47,27 @@ class CppBackend:
             return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
         return None if torch.compiler.is_compiling() else why_not_plain(inputs)
 
-    def run(
+    def call(
         self,
         spec: LossSpec,
         inputs: LossInputs,
-        weights: Tensor,
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-        step: Tensor,
-    ) -> BackendResult:
-        if torch.compiler.is_compiling():
-            operator = torch.ops.ttsfast.cpp_losses
-            return cpp_op.run(operator, spec, inputs, weights, normalizer, grad_scale, step)
-        out = self._call(spec, as_given(inputs), (weights, step), normalizer, grad_scale)
-        return BackendResult(out.total, out.values, out.floor_values, out.frames)
-
-    def run_step(
-        self,
-        spec: LossSpec,
-        inputs: LossInputs,
-        state: StepState,
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-    ) -> tuple[BackendResult, Tensor]:
-        """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same sweep moves on."""
-        out = self._call(spec, as_given(inputs), state, normalizer, grad_scale)
-        return BackendResult(out.total, out.values, out.floor_values, out.frames), out.weight_values
-
-    def step(
-        self,
-        spec: LossSpec,
-        inputs: LossInputs,
-        state: StepState,
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-    ) -> LossOutput | None:
-        """A whole call of ``TTSLoss`` whose ``inputs`` nobody has checked, in one call of the extension.
-
-        The extension takes what is usual: plain dense tensors on the CPU that fit each other. None, and
-        nothing done, for everything else, be it wrong or only unusual: the checks in Python tell them apart.
-        """
-        # Derivatives forwards are the reference's.
-        if native.core is None or forward_ad._current_level >= 0:
-            return None
-        try:
-            return self._call(spec, inputs, state, normalizer, grad_scale)
-        except native.core.Declined:
-            return None
-
-    def _call(
-        self,
-        spec: LossSpec,
-        inputs: LossInputs,
-        state: StepState | tuple[Tensor, Tensor],
+        state: StepState | FixedWeights,
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
     ) -> LossOutput:
+        """As :meth:`ttsfast.losses.backend.Backend.call`, also of inputs that nobody has checked.
+
+        Raises:
+            ValueError: :attr:`declined`.
+        """
+        if torch.compiler.is_compiling():
+            operator = torch.ops.ttsfast.cpp_losses
+            out = compiled.call(operator, spec, inputs, state, normalizer, grad_scale)
+            out.clamped = None
+            return out
         (total, values, floors, weights, frames, present, leaves), written = plan_of(spec).call(
-            inputs,
+            # Checked inputs spell attention that is absent as an empty tuple.
+            as_given(inputs) if isinstance(inputs.attention, tuple) else inputs,
             state,
             normalizer,
             hint_of(grad_scale),
@@ -106,17 +77,15 @@ class CppBackend:
             self.isa,
         )
         if leaves:
-            total = _Attach.apply(written, [total], *leaves)
+            total = _WrittenGradients.apply(written, [total], *leaves)
         return LossOutput(total, values, floors, weights, frames, present)
 
-    def observe(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
-        """Move ``state`` on by summed values and floors; False, and nothing done, for what is not plain (4,)
-        float32 on the CPU."""
-        if native.core is None:
+    def update(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
+        if torch.compiler.is_compiling() or native.core is None:
             return False
         try:
             plan_of(spec).observe(state, values, floors)
-        except native.core.Declined:
+        except self.declined:
             return False
         return True
 
@@ -127,7 +96,7 @@ class Written(Protocol):
 
     @property
     def gradients(self) -> list[Tensor]:
-        """In the order of the tensors that were attached."""
+        """In the order of the tensors that they belong to."""
 
     @property
     def applied(self) -> float:
@@ -146,8 +115,8 @@ class Written(Protocol):
         """
 
 
-class _Attach(Attaching):
-    """Connects the total to the inputs whose gradients the sweep has already written."""
+class _WrittenGradients(FusedFunction):
+    """Connects the total to the inputs whose gradients the forward pass has already written."""
 
     @staticmethod
     def forward(ctx: Any, written: Written, total: list[Tensor], *tensors: Tensor) -> Tensor:
@@ -160,10 +129,7 @@ class _Attach(Attaching):
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         written: Written | None = ctx.written
         if written is None:
-            raise RuntimeError(
-                "the loss is differentiated a second time, after its gradients were handed over: "
-                "pass retain_graph=True to the first backward"
-            )
+            raise differentiated_again()
         gradients = written.gradients
         scale, applied = incoming.item(), written.applied
         kept = graph_is_kept()
@@ -173,15 +139,38 @@ class _Attach(Attaching):
             # Padding is 0 also times infinity, so what is there cannot be multiplied by it.
             given = written.again(scale)
         else:
-            given = _rescaled(gradients, scale, applied, in_place=not kept)
+            factor = scale / applied
+            given = [gradient * factor if kept else gradient.mul_(factor) for gradient in gradients]
         if not kept:
             # With the tensors that it read: the total may be kept for a log.
             ctx.written = None
         if torch.is_grad_enabled():
-            given = [Once.apply(gradient, *ctx.saved_tensors) for gradient in given]
+            given = [OnceDifferentiable.apply(gradient, *ctx.saved_tensors) for gradient in given]
         return (None, None, *given)
 
 
-def _rescaled(gradients: list[Tensor], scale: float, applied: float, in_place: bool) -> list[Tensor]:
-    factor = scale / applied
-    return [gradient.mul_(factor) if in_place else gradient * factor for gradient in gradients]
+def _forward(
+    spec: LossSpec,
+    inputs: LossInputs,
+    gradients: Sequence[Tensor | None],
+    state: FixedWeights,
+    normalizer: Counts | Tensor | float | None,
+    grad_scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    memory = iter([gradient for gradient in gradients if gradient is not None])
+    (total, values, floors, weights, frames, _, _), written = plan_of(spec).call(
+        as_given(inputs),
+        state,
+        normalizer,
+        hint_of(grad_scale),
+        [gradient is not None for gradient in gradients],
+        lambda _: next(memory),
+        torch.get_num_threads(),
+        BEST_ISA,
+    )
+    applied = torch.full_like(weights, written.applied)
+    report = torch.stack([values, floors, weights, applied, applied])
+    return total, report, torch.stack([frames, torch.zeros_like(frames), state.noise_step])
+
+
+compiled.define("cpp_losses", _forward, "CPU")

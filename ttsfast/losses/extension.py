@@ -27,8 +27,8 @@ from typing import Any
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.losses.adaptive import DWA_TEMPERATURE, FACTOR_BOUNDS, FAST_DECAY, SLOW_DECAY, UNCERTAINTY_RATE
 from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import DWA_TEMPERATURE, FACTOR_BOUNDS, FAST_DECAY, SLOW_DECAY, UNCERTAINTY_RATE
 
 BEST_ISA = 0
 """Let the extension pick its instruction set."""

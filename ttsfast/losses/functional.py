@@ -29,7 +29,9 @@ from ttsfast.losses.checks import (
     whole,
 )
 from ttsfast.terms.counts import Counts
+from ttsfast.terms.masks import stop_targets, valid_mask
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights
 
 
 def mel_huber_loss(
@@ -81,7 +83,7 @@ def mel_huber_loss(
     if total is not None:
         return total
     dtype = inputs.compute_dtype()
-    valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
+    valid = valid_mask(lengths.long().clamp(0, frames), frames)
     target = reference.smoothed_target(spec, target.to(dtype), mel_mean, None, lengths)
     values = reference.mel_elements(input.to(dtype), target, valid, "huber", delta)
     return _reduce(values, reduction, valid.sum() * bins)
@@ -133,7 +135,7 @@ def gaussian_kl_loss(
     total = _fused(spec, inputs, reduction, backend)
     if total is not None:
         return total
-    valid = reference.valid_mask(lengths.long().clamp(0, frames), frames)
+    valid = valid_mask(lengths.long().clamp(0, frames), frames)
     valid = valid if per_frame else valid.squeeze(1)
     mu, logvar, *others = (part.to(inputs.compute_dtype()) for part in (mu, logvar, *(prior or ())))
     nats = reference.kl_vectors(mu, logvar, (others[0], others[1]) if others else None, valid, free_bits)
@@ -190,7 +192,7 @@ def stop_bce_loss(
     if total is not None:
         return total
     lengths = lengths.long().clamp(0, steps)
-    positive, included = reference.stop_targets(lengths, truncated, tail_frames, steps)
+    positive, included = stop_targets(lengths, truncated, tail_frames, steps)
     logits = input.to(inputs.compute_dtype())
     values = reference.stop_elements(logits, positive, included, spec.stop_coefficients)
     return _reduce(values, reduction, included.sum())
@@ -255,7 +257,7 @@ def _fused(spec: LossSpec, inputs: LossInputs, reduction: str, backend: str) -> 
     # The generator's step, which nothing here draws from.
     step = torch.zeros((), dtype=torch.int64, device=device)
     normalizer = Counts(1.0, 1.0, 1.0, 1.0) if reduction == "sum" else None
-    return chosen.run(spec, inputs, weights, normalizer, None, step).total
+    return chosen.call(spec, inputs, FixedWeights(weights, step), normalizer, None).total
 
 
 @lru_cache(maxsize=64)

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.losses import backend as backends
-from ttsfast.losses.adaptive import METHODS, AdaptiveWeights, refuse_other_dtypes
+from ttsfast.losses.adaptive import AdaptiveWeights, refuse_other_dtypes
 from ttsfast.losses.checks import check_call, check_inputs, check_scalars, in_range, one_of
-from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.counts import Counts, count
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
-from ttsfast.terms.state import FUSED_METHODS, StepState
+from ttsfast.terms.state import METHODS, StepState, fixed_weights
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -64,7 +62,6 @@ class TTSLoss(nn.Module):
 
     noise_step: Tensor
     schedule: Tensor
-    base_weights: Tensor
     mel_mean: Tensor | None
     mel_std: Tensor | None
 
@@ -122,7 +119,6 @@ class TTSLoss(nn.Module):
         self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
-        self.register_buffer("base_weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
 
     def reset_parameters(self) -> None:
         """Begin anew: no noise drawn, no loss seen, every term at its base weight.
@@ -131,8 +127,6 @@ class TTSLoss(nn.Module):
         """
         self.noise_step.zero_()
         self.schedule.fill_(1)
-        weights = torch.tensor(self._training_spec.base_weights, device=self.base_weights.device)
-        self.base_weights.copy_(weights)
         self.adaptive.reset_parameters()
 
     @property
@@ -183,30 +177,32 @@ class TTSLoss(nn.Module):
             RuntimeError: a backend asked for by name that cannot serve these tensors.
         """
         check_scalars(normalizer, grad_scale)
+        spec, state = self.spec, self._step_state()
         # Not as attributes: nn.Module looks for those in three dictionaries, one after another.
         own: dict[str, Any] = self._buffers
-        native = self._native()
-        if native is not None:
-            # Unchecked, and so perhaps of other types.
-            given: Any = LossInputs._make(
-                (
-                    mel_pred,
-                    mel_target,
-                    mel_lengths,
-                    step_lengths,
-                    text_lengths,
-                    truncated,
-                    stop_logits,
-                    posterior,
-                    prior,
-                    attention,
-                    own["mel_mean"],
-                    own["mel_std"],
-                )
+        mel_mean, mel_std = own["mel_mean"], own["mel_std"]
+        extension = backends.for_unchecked(self.backend, state.noise_step.device)
+        # No layers at all are an error here, and absence where the checks are done.
+        if extension is not None and not (isinstance(attention, (tuple, list)) and not attention):
+            given: Any = LossInputs(
+                mel_pred,  # type: ignore[arg-type]
+                mel_target,
+                mel_lengths,
+                step_lengths,  # type: ignore[arg-type]
+                text_lengths,
+                truncated,
+                stop_logits,
+                posterior,
+                prior,
+                attention,  # type: ignore[arg-type]
+                mel_mean,
+                mel_std,
             )
-            out = native.step(self.spec, given, self._step_state(), normalizer, grad_scale)
-            if out is not None:
-                return out
+            try:
+                return extension.call(spec, given, state, normalizer, grad_scale)
+            except extension.declined:
+                # Wrong, or only unusual: the checks in Python tell them apart.
+                pass
         inputs = check_inputs(
             mel_pred,
             mel_target,
@@ -218,44 +214,15 @@ class TTSLoss(nn.Module):
             attention=attention,
             text_lengths=text_lengths,
             truncated=truncated,
-            mel_mean=own["mel_mean"],
-            mel_std=own["mel_std"],
+            mel_mean=mel_mean,
+            mel_std=mel_std,
         )
-        spec = self.spec
-        check_call(spec, inputs, own["noise_step"].device)
+        check_call(spec, inputs, state.noise_step.device)
         backend = backends.choose(self.backend, spec, inputs)
-        moves_state = self.adaptive.method in FUSED_METHODS and not torch.compiler.is_compiling()
-        if isinstance(backend, (CppBackend, TritonBackend)) and moves_state:
-            result, weights = backend.run_step(spec, inputs, self._step_state(), normalizer, grad_scale)
-        else:
-            weights = self.current_weights(inputs.compute_dtype())
-            result = backend.run(spec, inputs, weights, normalizer, grad_scale, self.noise_step)
-            if self.training:
-                self.noise_step.add_(1)
-                if self.update_in_forward:
-                    self.adaptive.observe(result.values, result.floors)
-        return LossOutput(
-            total=result.total,
-            values=result.values,
-            floor_values=result.floors,
-            weight_values=weights,
-            frames=result.frames,
-            present=inputs.present(),
-            clamped=result.clamped,
-        )
-
-    def _native(self) -> CppBackend | None:
-        """Who may be given unchecked arguments and this loss's state: the extension, on a CPU."""
-        own: dict[str, Any] = self._buffers
-        # Nothing is read from another device, since that would wait for it: `grad_scale` may lie there.
-        if torch.compiler.is_compiling() or not own["noise_step"].is_cpu:
-            return None
-        if self.adaptive.method not in FUSED_METHODS:
-            return None
-        return backends.in_one_call(self.backend)
+        return backend.call(spec, inputs, state, normalizer, grad_scale)
 
     def _step_state(self) -> StepState:
-        """For a backend that moves the state on in its own launch."""
+        """What the backend moves on."""
         # From the dictionaries: ten look-ups through __getattr__ would cost more than all checks of the call.
         own: dict[str, Any] = self._buffers
         weights: Any = self._modules["adaptive"]
@@ -275,12 +242,7 @@ class TTSLoss(nn.Module):
 
     def current_weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """(4,) weight of each term: base times schedule times adaptive factor."""
-        factors = self.adaptive.factors * self.schedule
-        if dtype == torch.float32:
-            return factors * self.base_weights
-        # A double total is weighted by exactly the numbers given.
-        factors = factors.to(dtype)
-        return torch.stack([f * b for f, b in zip(factors.unbind(), self.spec.base_weights, strict=True)])
+        return fixed_weights(self.spec, self._step_state(), dtype).weights
 
     def schedule_weight(self, term: str, factor: float) -> None:
         """Scale a term's base weight from now on, as a schedule that fades the attention term does.
@@ -311,13 +273,9 @@ class TTSLoss(nn.Module):
             values, floors: (4,) sums of ``out.values`` and ``out.floor_values`` over the micro-batches and
                 ranks of one optimizer step, so that all of them used, and will use, the same weights.
         """
-        if not self.training:
-            return
-        if self.adaptive.method in FUSED_METHODS and not torch.compiler.is_compiling():
+        if self.training and self.adaptive.method != "fixed":
             state = self._step_state()._replace(method=self.adaptive.method, advance=False)
-            if backends.observe(self.backend, self.spec, state, values, floors):
-                return
-        self.adaptive.observe(values, floors)
+            backends.update(self.backend, self.spec, state, values, floors)
 
     def extra_repr(self) -> str:
         spec = self._training_spec

@@ -30,8 +30,9 @@ class LossOutput:
     present: tuple[bool, ...]
     """Which terms had inputs."""
     clamped: Tensor | None = None
-    """() int64, how many lengths on a GPU lay outside their axes and were clamped; None elsewhere, where
-    they raise."""
+    """() int64, how many lengths lay outside their axes and were clamped, on a device whose values nobody
+    waits for; None on a CPU, where they raise. Sum it up with the terms, and look where a log is written: a
+    batch of another number than 0 is not the batch that was meant."""
 
     @property
     def mel(self) -> Tensor:

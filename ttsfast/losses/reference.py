@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ttsfast.losses.output import LossOutput
 from ttsfast.losses.philox import standard_normal
-from ttsfast.terms.counts import Counts, counts_by_utterance, resolve_normalizer, stop_tail
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec
-
-
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """(B, size) bool, True below each length."""
-    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+from ttsfast.terms.counts import Counts, counts_by_utterance, resolve_normalizer
+from ttsfast.terms.masks import stop_targets, valid_mask
+from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights
 
 
 def mel_elements(
@@ -125,49 +123,37 @@ def attention_elements(
     return _select(valid, attention) * penalty
 
 
-def stop_targets(
-    step_lengths: Tensor, truncated: Tensor | None, tail_frames: int, steps: int
-) -> tuple[Tensor, Tensor]:
-    """(positive, included), each (B, S) bool: target 1 from the last valid step through the tail."""
-    tail = stop_tail(step_lengths, truncated, tail_frames, steps)
-    included = valid_mask(step_lengths + tail, steps)
-    positive = included & ~valid_mask(step_lengths - 1, steps)
-    if truncated is not None:
-        positive = positive & ~truncated.unsqueeze(1)
-    return positive, included
-
-
 def run(
     spec: LossSpec,
     inputs: LossInputs,
-    weights: Tensor,
+    state: FixedWeights,
     normalizer: Counts | Tensor | float | None,
-    step: Tensor,
-) -> BackendResult:
+) -> LossOutput:
     """All terms present, their floors, and the weighted total.
 
     Args:
         spec: resolved options.
         inputs: checked tensors.
-        weights: (4,) weight of each term in the compute dtype, detached.
+        state: detached weights, and the noise generator's step.
         normalizer: as in :meth:`ttsfast.losses.module.TTSLoss.forward`.
-        step: () int64, the noise generator's step.
     """
-    inputs = _prepare(inputs)
+    given, inputs = inputs, _prepare(inputs)
     average = _Average(spec, inputs, normalizer)
-    terms: list[tuple[Tensor, Tensor] | None] = [_mel_term(spec, inputs, average, step)]
+    terms: list[tuple[Tensor, Tensor] | None] = [_mel_term(spec, inputs, average, state.noise_step)]
     terms.append(_kl_term(spec, inputs, average) if inputs.posterior is not None else None)
     terms.append(_stop_term(spec, inputs, average) if inputs.stop_logits is not None else None)
     terms.append(_attention_term(spec, inputs, average) if inputs.attention else None)
     zero = inputs.target.new_zeros(())
     total = zero
-    for term, weight, active in zip(terms, weights.unbind(), spec.active, strict=True):
+    for term, weight, active in zip(terms, state.weights.unbind(), spec.active, strict=True):
         if term is not None and active:
             total = total + weight * term[0]
     values, floors = (
         torch.stack([zero if term is None else term[part].detach() for term in terms]) for part in (0, 1)
     )
-    return BackendResult(total, values, floors, average.own.frames.sum())
+    clamped = None if inputs.target.is_cpu else _lengths_outside(given, inputs)
+    frames = average.own.frames.sum()
+    return LossOutput(total, values, floors, state.weights, frames, inputs.present(), clamped)
 
 
 class _Average:
@@ -226,6 +212,16 @@ def _prepare(inputs: LossInputs) -> LossInputs:
         mel_mean=inputs.mel_mean,
         mel_std=inputs.mel_std,
     )
+
+
+def _lengths_outside(given: LossInputs, prepared: LossInputs) -> Tensor:
+    """() int64, how many lengths lie outside their axes."""
+    pairs = [(given.mel_lengths, prepared.mel_lengths)]
+    if prepared.attention or prepared.stop_logits is not None:
+        pairs.append((given.step_lengths, prepared.step_lengths))
+    if prepared.attention and given.text_lengths is not None and prepared.text_lengths is not None:
+        pairs.append((given.text_lengths, prepared.text_lengths))
+    return torch.stack([(lengths != kept).sum() for lengths, kept in pairs]).sum()
 
 
 def smoothed_target(

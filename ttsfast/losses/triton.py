@@ -1,19 +1,36 @@
-"""The Triton backend: whether it is there, and what it serves."""
+"""The Triton backend: kernels of :mod:`ttsfast.kernels`, one launch forward and one backward.
+
+A graph that is not kept gives its gradients away, after a kernel has made sure that they fit what arrived. A
+graph that is kept (``retain_graph``) writes fresh ones each time, so that what was handed out before stays.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import cache
+from operator import attrgetter
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ttsfast.losses import triton_op
-from ttsfast.losses.handover import why_not_plain
+from ttsfast.losses import compiled
+from ttsfast.losses.autograd import (
+    FusedFunction,
+    OnceDifferentiable,
+    differentiated_again,
+    graph_is_kept,
+    why_not_plain,
+)
+from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, BackendResult, LossInputs, LossSpec
-from ttsfast.terms.state import StepState
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.state import FixedWeights, StepState
+
+_version = attrgetter("_version")
 
 
 def interpreted() -> bool:
@@ -21,14 +38,21 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+@cache
+def _kernels() -> tuple[ModuleType, ModuleType]:
+    # Imported where they are used: ``import ttsfast`` needs no Triton.
+    from ttsfast.kernels import launch, layout
+
+    return launch, layout
+
+
 class TritonBackend:
-    """Kernels of :mod:`ttsfast.kernels`, for CUDA and HIP devices."""
+    """For CUDA and HIP devices."""
 
     name = "triton"
 
     def __init__(self) -> None:
         self._seen = False
-        self._call: Callable[..., tuple[BackendResult, Tensor]] | None = None
 
     def missing(self) -> str | None:
         if self._seen:
@@ -52,57 +76,114 @@ class TritonBackend:
             return "it sends no gradient to mel_target, which requires one: detach it, or use backend='torch'"
         return None
 
-    def run(
+    def call(
         self,
         spec: LossSpec,
         inputs: LossInputs,
-        weights: Tensor,
+        state: StepState | FixedWeights,
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
-        step: Tensor,
-    ) -> BackendResult:
+    ) -> LossOutput:
         if torch.compiler.is_compiling():
-            return triton_op.run(spec, inputs, weights, normalizer, grad_scale, step)
-        return self._run(spec, inputs, weights, normalizer, grad_scale, step)[0]
+            operator = torch.ops.ttsfast.triton_losses
+            return compiled.call(operator, spec, inputs, state, normalizer, grad_scale)
+        launch, layout = _kernels()
+        weights, step = (state, state.noise_step) if isinstance(state, StepState) else state
+        tensors = layout.differentiable(inputs)
+        gradients = _empty_gradients(spec, tensors)
+        launched = launch.forward(spec, inputs, gradients, weights, normalizer, grad_scale, step)
+        total = launched.total
+        wanted = [t for t, gradient in zip(tensors, gradients, strict=True) if gradient is not None]
+        if wanted:
+            total = _WrittenGradients.apply(launched.call, [total], *wanted)
+        values, floors, used, _, _ = launched.report.unbind()
+        frames, clamped = launched.integers[0], launched.integers[1]
+        return LossOutput(total, values, floors, used, frames, inputs.present(), clamped)
 
-    def run_step(
-        self,
-        spec: LossSpec,
-        inputs: LossInputs,
-        state: StepState,
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-    ) -> tuple[BackendResult, Tensor]:
-        """As :meth:`run`, with the weights (4,) that ``state`` gave, which the same launch moves on."""
-        return self._run(spec, inputs, state, normalizer, grad_scale, state.noise_step)
-
-    def _run(
-        self,
-        spec: LossSpec,
-        inputs: LossInputs,
-        weights: Tensor | StepState,
-        normalizer: Counts | Tensor | float | None,
-        grad_scale: Tensor | float | None,
-        step: Tensor,
-    ) -> tuple[BackendResult, Tensor]:
-        if self._call is None:
-            # Kernels are imported where they are used: ``import ttsfast`` needs no Triton.
-            from ttsfast.losses import triton_call
-
-            self._call = triton_call.run
-        return self._call(spec, inputs, weights, normalizer, grad_scale, step)
-
-    def observe(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
-        """Move ``state`` on by summed values and floors, in one launch; False, and nothing done, for what is
-        not plain (4,) tensors where the kernels run."""
+    def update(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
         device = state.factors.device
-        if device.type != "cuda" and not (device.type == "cpu" and interpreted()):
+        if torch.compiler.is_compiling() or not (device.type == "cuda" or interpreted()):
             return False
         for tensor in (values, floors):
             if type(tensor) is not Tensor or tensor.device != device or tensor.shape != (len(TERMS),):
                 return False
-        if state.method != "fixed":
-            from ttsfast.kernels import adaptive
+        from ttsfast.kernels import adaptive
 
-            adaptive.update_weights(state, spec.active, values, floors)
+        adaptive.update_weights(state, spec.active, values, floors)
         return True
+
+
+def _empty_gradients(spec: LossSpec, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Memory for gradients of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted."""
+    if not torch.is_grad_enabled():
+        return [None] * len(tensors)
+    mel, kl, stop, attention = spec.active
+    active = (mel, mel, kl, kl, kl, kl, stop, *(attention,) * (len(tensors) - 7))
+    return [
+        torch.empty_like(t) if t is not None and a and t.requires_grad else None
+        for t, a in zip(tensors, active, strict=True)
+    ]
+
+
+class _WrittenGradients(FusedFunction):
+    """Connects the total to the inputs whose gradients the launch has already written."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Any, total: list[Tensor], *tensors: Tensor) -> Tensor:
+        # Not saved as autograd saves: hooks that move saved tensors elsewhere would move them for nothing.
+        # Those made in inference mode do not count how often they are modified.
+        counting = [tensor for tensor in call.read if not tensor.is_inference()]
+        ctx.held = call, counting, [*map(_version, counting)]
+        # In a list, since autograd would take an argument that comes back for a view.
+        return total.pop()
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.held is None:
+            raise differentiated_again()
+        call, counting, versions = ctx.held
+        # The launch goes to the same addresses; to exchange a tensor's ``.data`` counts as no modification.
+        moved = [*map(Tensor.data_ptr, call.read)] != call.addresses[: len(call.read)]
+        if moved or [*map(_version, counting)] != versions:
+            raise RuntimeError(
+                "a tensor that the loss was computed from has been modified by an in-place operation since: "
+                "pass a clone of it, or modify it after backward"
+            )
+        gradients = call.written
+        if graph_is_kept():
+            gradients = [torch.empty_like(gradient) for gradient in gradients]
+        else:
+            ctx.held = None
+        launch, _ = _kernels()
+        launch.backward(call, gradients, incoming)
+        if torch.is_grad_enabled():
+            gradients = [OnceDifferentiable.apply(gradient, *call.read) for gradient in gradients]
+        return (None, None, *gradients)
+
+
+def _forward(
+    spec: LossSpec,
+    inputs: LossInputs,
+    gradients: Sequence[Tensor | None],
+    state: FixedWeights,
+    normalizer: Counts | Tensor | float | None,
+    grad_scale: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    launch, layout = _kernels()
+    written: Any = iter(gradients)
+    placed = inputs._replace(
+        mel=tuple([next(written) for _ in inputs.mel]),
+        target=next(written),
+        posterior=inputs.posterior and (next(written), next(written)),
+        prior=inputs.prior and (next(written), next(written)),
+        stop_logits=None if inputs.stop_logits is None else next(written),
+        attention=tuple([next(written) for _ in inputs.attention]),
+    )
+    memory = layout.differentiable(placed)
+    weights, step = state
+    launched = launch.forward(spec, inputs, memory, weights, normalizer, grad_scale, step, compiled=True)
+    return launched.total, launched.report, launched.integers[:3]
+
+
+# On the CPU the interpreter stands in for a GPU.
+compiled.define("triton_losses", _forward, "CUDA", "CPU")

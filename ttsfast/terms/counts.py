@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ttsfast.terms.masks import stop_tail
+
 
 class Counts(NamedTuple):
     """The element counts that normalise the terms: of a batch, or of everything one update sees.
@@ -80,15 +82,6 @@ def counts_by_utterance(
     """The counts of each utterance; arguments as in :func:`count`."""
     tail = stop_tail(step_lengths, truncated, stop_tail_frames, steps)
     return UtteranceCounts(mel_lengths, step_lengths + tail, step_lengths, (mel_lengths > 0).long())
-
-
-def stop_tail(step_lengths: Tensor, truncated: Tensor | None, tail_frames: int, steps: int | None) -> Tensor:
-    """(B,) tail steps after each utterance: none after an empty or truncated one, none past S."""
-    room = torch.full_like(step_lengths, tail_frames)
-    if steps is not None:
-        room = room.minimum(steps - step_lengths)
-    without = step_lengths == 0 if truncated is None else (step_lengths == 0) | truncated
-    return torch.where(without, torch.zeros_like(room), room)
 
 
 class Divisors(NamedTuple):

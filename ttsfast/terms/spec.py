@@ -1,4 +1,4 @@
-"""What a loss backend is given and what it gives back: options, tensors, result."""
+"""What a loss backend is given: options and tensors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class LossSpec:
     @property
     def stop_coefficients(self) -> tuple[tuple[float, float], ...]:
         """``(a, b)`` for targets 0 and 1: an element is ``a * softplus(-x) + b * softplus(x)``."""
-        return stop_coefficients(self.stop_label_smoothing, self.stop_pos_weight)
+        half, weight = self.stop_label_smoothing / 2, self.stop_pos_weight
+        return (weight * half, 1 - half), (weight * (1 - half), half)
 
     @property
     def stop_floors(self) -> tuple[float, float]:
@@ -108,30 +109,9 @@ class LossInputs(NamedTuple):
         return compute_dtype(self.values())
 
 
-class BackendResult(NamedTuple):
-    """What a backend returns."""
-
-    total: Tensor
-    """() connected to the inputs"""
-    values: Tensor
-    """(4,) detached and unweighted, 0 for absent terms"""
-    floors: Tensor
-    """(4,) detached, 0 for absent terms"""
-    frames: Tensor
-    """() int64, valid frames of this call"""
-    clamped: Tensor | None = None
-    """() int64, how many lengths lay outside their axes; None from a backend that does not count them"""
-
-
 def compute_dtype(tensors: Sequence[Tensor]) -> torch.dtype:
     """float64 where any tensor is float64, float32 otherwise."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-
-
-def stop_coefficients(label_smoothing: float, pos_weight: float) -> tuple[tuple[float, float], ...]:
-    """``(a, b)`` for targets 0 and 1: an element is ``a * softplus(-x) + b * softplus(x)``."""
-    half = label_smoothing / 2
-    return (pos_weight * half, 1 - half), (pos_weight * (1 - half), half)
 
 
 def _least_cross_entropy(a: float, b: float) -> float:

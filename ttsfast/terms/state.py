@@ -1,15 +1,17 @@
 """What a step leaves to the next: its buffers, and the constants of the adaptive weights, which every backend
-moves on by the same rule. ``ttsfast.losses.adaptive`` says what they do.
+moves on by the same rule. :mod:`ttsfast.losses.adaptive` says what they do.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-FUSED_METHODS = ("fixed", "dwa", "uncertainty")
-"""What a fused backend may be given to move on in its own call; ``"origin"`` is plain torch's alone."""
+from ttsfast.terms.spec import LossSpec
+
+METHODS = ("fixed", "dwa", "uncertainty")
 FAST_DECAY = 0.9
 SLOW_DECAY = 0.99
 DWA_TEMPERATURE = 2.0
@@ -20,14 +22,14 @@ UNCERTAINTY_RATE = 0.01
 
 
 class StepState(NamedTuple):
-    """The device buffers that a step reads and moves on, for a backend that does both in its own launch.
+    """The device buffers that a step reads and moves on.
 
     The weights of the step are ``factors * schedule * base_weights``; the buffers up to ``skipped`` are
     those of :class:`ttsfast.losses.adaptive.AdaptiveWeights`.
     """
 
     method: str
-    """How to step the factors; ``"fixed"`` where this call must leave them alone."""
+    """How to step the factors, of :data:`METHODS`; ``"fixed"`` where this call must leave them alone."""
     factors: Tensor
     fast: Tensor
     slow: Tensor
@@ -40,3 +42,22 @@ class StepState(NamedTuple):
     """() int64"""
     advance: bool
     """Whether ``noise_step`` moves on by 1 after this call."""
+
+
+class FixedWeights(NamedTuple):
+    """In the place of a :class:`StepState`, for a call that moves nothing on."""
+
+    weights: Tensor
+    """(4,) in the dtype computed in."""
+    noise_step: Tensor
+    """() int64"""
+
+
+def fixed_weights(spec: LossSpec, state: StepState | FixedWeights, dtype: torch.dtype) -> FixedWeights:
+    """What ``state`` gives to this step, of the dtype computed in."""
+    if isinstance(state, FixedWeights):
+        return state
+    # One by one, so that a double total is weighted by exactly the numbers given.
+    factors = (state.factors * state.schedule).to(dtype).unbind()
+    weights = [factor * base for factor, base in zip(factors, spec.base_weights, strict=True)]
+    return FixedWeights(torch.stack(weights), state.noise_step)

@@ -1,62 +1,111 @@
-"""The Triton backend as a torch operator, for compiled graphs: torch traces around it, not into it.
+"""The fused backends as torch operators, for compiled graphs: torch traces around them, not into them.
 
-The gradients are results of the operator like any other. The state of the adaptive weights stays outside,
-where the compiler fuses its few operations, and so does the backward pass's one multiplication, by what
-arrived over what was applied.
+Outside compiled graphs the backends are called directly, which costs less per call. Here the gradients are
+results of an operator like any other, and the backward pass always multiplies by what arrived over what was
+applied, which the compiler joins with the operations around it, as it does those that move the state on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ttsfast.losses.cpp_op import rescaled
+from ttsfast.losses import adaptive
 from ttsfast.losses.extension import LARGEST_HINT, hint_of
+from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import BackendResult, LossInputs, LossSpec, compute_dtype
+from ttsfast.terms.spec import LossInputs, LossSpec, compute_dtype
+from ttsfast.terms.state import FixedWeights, StepState, fixed_weights
 
-_HALF = (torch.bfloat16, torch.float16)
-_library = torch.library.Library("ttsfast", "FRAGMENT")
-_library.define(
-    "triton_losses(Tensor[] reals, Tensor[] vectors, Tensor[] normalizer, Tensor[] scalars, bool[] wanted,"
-    " int[] layout, str[] words, int[] whole, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor[])"
+Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""``(spec, inputs, gradients, state, normalizer, grad_scale) -> (total, report, integers)``: computes a call
+and writes its gradients.
+
+- ``gradients``: memory for each of ``inputs.values()``, None where none is wanted.
+- ``state``: :class:`FixedWeights`.
+- ``total``: ()
+- ``report``: (5, 4), values and floors in the first rows, and first in the last the gradient scale applied.
+- ``integers``: (3,) int64, valid frames, and how many lengths were clamped.
+"""
+
+_SCHEMA = (
+    "(Tensor[] reals, Tensor[] vectors, Tensor[] normalizer, Tensor[] scalars, bool[] wanted, int[] layout,"
+    " str[] words, int[] whole, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor[])"
 )
+_HALF = (torch.bfloat16, torch.float16)
+_OPTIONAL = ("text_lengths", "truncated", "mel_mean", "mel_std")
+_library = torch.library.Library("ttsfast", "FRAGMENT")
 
 
-def run(
+def define(name: str, forward: Forward, *devices: str) -> None:
+    """Make ``torch.ops.ttsfast.NAME`` of a backend's forward pass, for these dispatch keys."""
+
+    def run(
+        reals: Sequence[Tensor],
+        vectors: Sequence[Tensor],
+        normalizer: Sequence[Tensor],
+        scalars: Sequence[Tensor],
+        wanted: Sequence[bool],
+        layout: Sequence[int],
+        *options: Sequence[Any],
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        gradients = [_gradient(tensor) if want else None for tensor, want in zip(reals, wanted, strict=True)]
+        weights, step, *scale = scalars
+        parts = tuple(normalizer)
+        results = forward(
+            decoded(*map(tuple, options)),
+            _arranged(reals, vectors, layout),
+            gradients,
+            FixedWeights(weights, step),
+            Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
+            scale[0] if scale else None,
+        )
+        return *results, [gradient for gradient in gradients if gradient is not None]
+
+    _library.define(name + _SCHEMA)
+    for device in devices:
+        _library.impl(name, run, device)
+    torch.library.register_fake(f"ttsfast::{name}", _fake, lib=_library)
+    torch.library.register_autograd(f"ttsfast::{name}", _backward, setup_context=_keep, lib=_library)
+
+
+def call(
+    operator: Callable[..., Any],
     spec: LossSpec,
     inputs: LossInputs,
-    weights: Tensor,
+    state: StepState | FixedWeights,
     normalizer: Counts | Tensor | float | None,
     grad_scale: Tensor | float | None,
-    step: Tensor,
-) -> BackendResult:
-    """As :meth:`ttsfast.losses.triton.TritonBackend.run`, traceable."""
+) -> LossOutput:
+    """As :meth:`ttsfast.losses.backend.Backend.call`, traceable, through an operator of :func:`define`."""
     reals = inputs.values()
-    wanted = [
-        torch.is_grad_enabled() and tensor.requires_grad and active
-        for tensor, active in zip(reals, _active(spec, inputs), strict=True)
-    ]
+    fixed = fixed_weights(spec, state, inputs.compute_dtype())
     optional = (inputs.text_lengths, inputs.truncated, inputs.mel_mean, inputs.mel_std)
-    vectors = [inputs.mel_lengths, inputs.step_lengths, *(v for v in optional if v is not None)]
     layout = [len(inputs.mel), inputs.posterior is not None, inputs.prior is not None]
     layout += [inputs.stop_logits is not None, len(inputs.attention), *(v is not None for v in optional)]
     parts: Sequence[Any] = normalizer if isinstance(normalizer, tuple) else (normalizer,)
-    total, report, integers, _ = torch.ops.ttsfast.triton_losses(
+    total, report, integers, _ = operator(
         reals,
-        vectors,
+        [inputs.mel_lengths, inputs.step_lengths, *(v for v in optional if v is not None)],
         [] if normalizer is None else [_tensor(part) for part in parts],
-        [weights, step, *([] if grad_scale is None else [_hint(grad_scale)])],
-        wanted,
+        # Nothing from the host that can be left out: it would keep the graph out of a CUDA graph.
+        [*fixed, *([] if grad_scale is None else [_hint(grad_scale)])],
+        [
+            torch.is_grad_enabled() and tensor.requires_grad and active
+            for tensor, active in zip(reals, _active(spec, inputs), strict=True)
+        ],
         [int(part) for part in layout],
-        *_encoded(spec),
+        *encoded(spec),
     )
     report = report.detach()
-    return BackendResult(total, report[0], report[1], integers[0], integers[1])
+    if isinstance(state, StepState):
+        adaptive.move_on(spec, state, report[0], report[1])
+    present = inputs.present()
+    return LossOutput(total, report[0], report[1], fixed.weights, integers[0], present, integers[1])
 
 
 def _active(spec: LossSpec, inputs: LossInputs) -> list[bool]:
@@ -64,12 +113,13 @@ def _active(spec: LossSpec, inputs: LossInputs) -> list[bool]:
     mel, kl, stop, attention = spec.active
     latents = [kl] * (len(inputs.posterior or ()) + len(inputs.prior or ()))
     stops = [] if inputs.stop_logits is None else [stop]
-    return [*[mel] * len(inputs.mel), False, *latents, *stops, *[attention] * len(inputs.attention)]
+    return [*[mel] * (len(inputs.mel) + 1), *latents, *stops, *[attention] * len(inputs.attention)]
 
 
 def _tensor(value: Tensor | float) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().reshape(())
+    # On the host, where its value costs no wait.
     return torch.full((), float(value), dtype=torch.float64)
 
 
@@ -82,7 +132,7 @@ def _hint(grad_scale: Tensor | float) -> Tensor:
     return torch.where((size >= 1 / LARGEST_HINT) & (size <= LARGEST_HINT), scale, 1.0)
 
 
-def _encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
+def encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
     """The spec as what an operator may be given."""
     words = [spec.mel_loss, spec.mel_smoothing, spec.normalization, spec.kl_normalization]
     numbers = [*spec.base_weights, spec.huber_delta, spec.mel_label_smoothing, spec.mel_floor]
@@ -92,8 +142,8 @@ def _encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
 
 
 @lru_cache(maxsize=64)
-def _decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
-    """The same object for the same options: the launcher knows its layouts by it."""
+def decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
+    """The inverse of :func:`encoded`; the same object for the same options: launches are known by it."""
     mel, kl, stop, attention, delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
     return LossSpec(
         base_weights=(mel, kl, stop, attention),
@@ -113,8 +163,8 @@ def _decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[floa
     )
 
 
-def _arranged(reals: Sequence[Any], vectors: Sequence[Tensor], layout: Sequence[int]) -> LossInputs:
-    """The inputs, or what takes their places, that the operator's lists were made from."""
+def _arranged(reals: Sequence[Tensor], vectors: Sequence[Tensor], layout: Sequence[int]) -> LossInputs:
+    """The inputs that the operator's lists were made from."""
     mel, posterior, prior, stop, attention, *optional = layout
     real, vector = iter(reals), iter(vectors)
     parts: dict[str, Any] = {"mel": tuple(next(real) for _ in range(mel)), "target": next(real)}
@@ -123,64 +173,26 @@ def _arranged(reals: Sequence[Any], vectors: Sequence[Tensor], layout: Sequence[
     parts["stop_logits"] = next(real) if stop else None
     parts["attention"] = tuple(next(real) for _ in range(attention))
     parts["mel_lengths"], parts["step_lengths"] = next(vector), next(vector)
-    names = ("text_lengths", "truncated", "mel_mean", "mel_std")
-    for name, present in zip(names, optional, strict=True):
+    for name, present in zip(_OPTIONAL, optional, strict=True):
         parts[name] = next(vector) if present else None
     return LossInputs(**parts)
 
 
-def _gradient(tensor: Tensor, want: bool) -> Tensor | None:
+def _gradient(tensor: Tensor) -> Tensor:
     """In single precision for half: rounded only after backward has multiplied."""
-    if not want:
-        return None
     return torch.empty_like(tensor, dtype=torch.float32 if tensor.dtype in _HALF else tensor.dtype)
 
 
-def _losses(
-    reals: Sequence[Tensor],
-    vectors: Sequence[Tensor],
-    normalizer: Sequence[Tensor],
-    scalars: Sequence[Tensor],
-    wanted: Sequence[bool],
-    layout: Sequence[int],
-    words: Sequence[str],
-    whole: Sequence[int],
-    numbers: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    from ttsfast.kernels import launch
-    from ttsfast.kernels import layout as layouts
-
-    inputs = _arranged(reals, vectors, layout)
-    written = [_gradient(tensor, want) for tensor, want in zip(reals, wanted, strict=True)]
-    weights, step, *hint = scalars
-    # A number arrives as a tensor on the host, whose value costs no wait.
-    parts = tuple(normalizer)
-    grad_scale = hint[0] if hint else None
-    launched = launch.forward(
-        _decoded(tuple(words), tuple(whole), tuple(numbers)),
-        inputs,
-        layouts.differentiable(_arranged(written, vectors, layout)),
-        weights,
-        Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
-        grad_scale,
-        step,
-        compiled=True,
-    )
-    gradients = [gradient for gradient in written if gradient is not None]
-    return launched.total, launched.report, launched.integers[:3], gradients
-
-
-def _shapes(
+def _fake(
     reals: Sequence[Tensor], vectors: Sequence[Tensor], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     wanted, like = rest[2], reals[0]
     dtype = compute_dtype(reals)
-    gradients = [_gradient(tensor, want) for tensor, want in zip(reals, wanted, strict=True)]
     return (
         like.new_empty((), dtype=dtype),
         like.new_empty((5, 4), dtype=dtype),
         like.new_empty((3,), dtype=torch.int64),
-        [gradient for gradient in gradients if gradient is not None],
+        [_gradient(tensor) for tensor, want in zip(reals, wanted, strict=True) if want],
     )
 
 
@@ -196,15 +208,10 @@ def _backward(ctx: Any, incoming: Tensor, *_: Any) -> tuple[Any, ...]:
     if torch.is_grad_enabled():
         raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
     report, *gradients = ctx.saved_tensors
-    given = iter(rescaled(gradients, incoming / report[4, 0]))
+    factor = incoming / report[4, 0]
+    # Padding is 0 also times infinity and NaN.
+    given = iter([torch.where(gradient == 0, gradient, gradient * factor) for gradient in gradients])
     reals = [
         next(given).to(dtype) if want else None for want, dtype in zip(ctx.wanted, ctx.dtypes, strict=True)
     ]
     return (reals, *([None] * count for count in ctx.lists), *[None] * 5)
-
-
-_library.impl("triton_losses", _losses, "CUDA")
-# Where the interpreter stands in for a GPU.
-_library.impl("triton_losses", _losses, "CPU")
-torch.library.register_fake("ttsfast::triton_losses", _shapes, lib=_library)
-torch.library.register_autograd("ttsfast::triton_losses", _backward, setup_context=_keep, lib=_library)

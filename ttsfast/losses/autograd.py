@@ -1,4 +1,4 @@
-"""What fused backends share in their backward pass: gradients that were written before it began."""
+"""What fused backends and autograd agree on: tensors they can read, gradients of the forward pass."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def why_not_plain(inputs: LossInputs) -> str | None:
     return None
 
 
-class Attaching(torch.autograd.Function):
+class FusedFunction(torch.autograd.Function):
     """A function that fused backends call after :func:`why_not_plain`."""
 
     @classmethod
@@ -54,7 +54,7 @@ class Attaching(torch.autograd.Function):
         return plain.apply(*args)
 
 
-class Once(torch.autograd.Function):
+class OnceDifferentiable(torch.autograd.Function):
     """A gradient that refuses to be differentiated: silence would be a wrong second derivative.
 
     ``inputs`` are what it depends on: a search for them, too, must come through here.
@@ -67,3 +67,11 @@ class Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> Tensor:
         raise RuntimeError("the fused loss is differentiable once; use backend='torch' to go further")
+
+
+def differentiated_again() -> RuntimeError:
+    """For a backward pass whose gradients an earlier one has given away."""
+    return RuntimeError(
+        "the loss is differentiated a second time, after its gradients were handed over: "
+        "pass retain_graph=True to the first backward"
+    )
