@@ -24,6 +24,7 @@ from functional_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_checks import assert_close
+from strided import sliced, spread, transposed
 from torch import Tensor
 
 from ttsfast.functional import guided_attention_loss
@@ -64,24 +65,7 @@ def test_shapes(term: str, reduction: str, lengths: tuple[int, ...], frames: int
     assert_accurate(make_case(term, lengths, frames, width, variant=1), torch.float32, reduction)
 
 
-def _transposed(tensor: Tensor) -> Tensor:
-    return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
-
-
-def _sliced(tensor: Tensor) -> Tensor:
-    """Inside a larger tensor, so misaligned and with gaps; NaN around it."""
-    room = torch.full([size + 3 for size in tensor.shape], float("nan"), dtype=tensor.dtype)
-    inside = room[tuple(slice(1, 1 + size) for size in tensor.shape)]
-    return inside.copy_(tensor)
-
-
-def _stepped(tensor: Tensor) -> Tensor:
-    room = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"), dtype=tensor.dtype)
-    room[..., ::2] = tensor
-    return room[..., ::2]
-
-
-@pytest.mark.parametrize("change", [_transposed, _sliced, _stepped])
+@pytest.mark.parametrize("change", [transposed, sliced, spread])
 @pytest.mark.parametrize(
     "dtype", [torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16], ids=str
 )
