@@ -11,15 +11,17 @@ import pytest
 HERE = Path(__file__).parent
 LONGEST = (
     "kernels/test_kernel_interpreter.py",
-    "test_packaging.py",
-    "losses/test_functional_interpreter.py",
-    "training/distributed/test_process_group.py",
     "training/test_compilation.py",
+    "kernels/test_kernel_budgets.py",
+    "training/distributed/test_process_group.py",
     "test_end_to_end.py",
+    "losses/test_functional_interpreter.py",
+    "benchmarks/test_data_features_bench.py",
     "data/loading/test_batcher_process.py",
-    "training/distributed/test_sharding.py",
-    "training/test_config_effects.py",
     "export/test_export.py",
+    "training/test_config_effects.py",
+    "test_packaging.py",
+    "training/distributed/test_sharding.py",
     "cli/test_cli.py",
     "data/prepare/test_prepare_engines.py",
 )

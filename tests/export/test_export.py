@@ -289,7 +289,7 @@ def test_a_stream_is_heard_line_by_line_and_its_reader_may_leave(speaking: subpr
         speaking.stdin.close()
     except BrokenPipeError:
         pass
-    assert speaking.wait(60) == 141
+    assert speaking.wait(250) == 141
     said = speaking.stderr.read().decode()
     assert "Traceback" not in said
     assert "Broken pipe" not in said

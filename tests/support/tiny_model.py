@@ -73,10 +73,12 @@ class TinyModel(nn.Module):
         )
 
 
-def traced_only(compile: Callable[..., Any]) -> Callable[..., Any]:
-    """``torch.compile`` in everything but code: generating that takes a minute."""
+def traced_only(compile: Callable[..., Any], backend: str = "aot_eager") -> Callable[..., Any]:
+    """``torch.compile`` in everything but code: generating that takes a minute; with ``"eager"``, in Python's
+    trace alone.
+    """
 
     def stand_in(model: nn.Module, *, dynamic: bool, options: Any) -> Any:
-        return compile(model, dynamic=dynamic, backend="aot_eager")
+        return compile(model, dynamic=dynamic, backend=backend)
 
     return stand_in

@@ -165,7 +165,11 @@ def test_compiled_steps_are_plain_steps_and_no_length_is_compiled_anew(
 
 
 @pytest.mark.slow
-def test_convtts_is_traced_in_one_piece(make_config: MakeConfig, tmp_path: Any, traced: None) -> None:
+def test_convtts_is_traced_in_one_piece(
+    make_config: MakeConfig, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python; the other tests have the gradient of such a model traced, and code made of it."""
+    monkeypatch.setattr(torch, "compile", traced_only(torch.compile, "eager"))
     config = make_config(training__compile=True, training__run_folder=str(tmp_path))
     model = ConvTTS.from_size("nano", 100, 80, channels=8, **dict.fromkeys(DILATIONS, (1,)))
     with Trainer(config, model=model) as trainer:

@@ -29,7 +29,7 @@ def opened(**options):
 def content(batches):
     return [(batch.ids, batch.mel.numpy().tobytes()) for batch in batches]
 
-def forked(child, seconds=30):
+def forked(child, seconds=200):
     # A child that ends well; sys.exit goes through the interpreter's own end.
     sys.stdout.flush()
     number = os.fork()
@@ -64,7 +64,7 @@ def start(body: str, store: Path) -> subprocess.Popen[bytes]:
 
 def run(body: str, store: Path) -> bytes:
     """The process's output; it must end by itself, without a word on stderr."""
-    output, errors = (process := start(body, store)).communicate(timeout=120)
+    output, errors = (process := start(body, store)).communicate(timeout=250)
     assert errors == b""
     assert process.returncode == 0
     return output
@@ -178,7 +178,7 @@ time.sleep(100)
     assert process.stdout.readline() == b"ready\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode in (1, -signal.SIGINT)
     assert errors.rstrip().endswith(b"KeyboardInterrupt")
 
