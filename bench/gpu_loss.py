@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.benchmarks import loss as bench
+from ttsfast.benchmarks import loss_cases as cases
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.gpu import (
     Call,
@@ -35,34 +36,34 @@ from ttsfast.benchmarks.gpu import (
 from ttsfast.losses import backend as backends
 
 CASES = (
-    bench.Case("tts", 32, 800, sets=6),
-    bench.Case("short", 16, 200, sets=16),
-    bench.Case("large", 512, 1600, ragged=False, sets=2),
-    bench.Case("attention", 32, 800, sets=3, heads=(4, 4)),
-    bench.Case("tts-bf16", 48, 800, sets=6, dtype="bfloat16"),
-    bench.Case("attention-bf16", 32, 800, sets=3, heads=(4, 4), dtype="bfloat16"),
-    bench.Case("tts-full", 48, 800, ragged=False, sets=4),
-    bench.Case("tts-100", 64, 1600, bins=100, sets=3),
-    bench.Case("short-100", 16, 400, bins=100, sets=8),
-    bench.Case("large-bf16", 512, 1600, ragged=False, sets=2, dtype="bfloat16"),
+    cases.Case("tts", 32, 800, sets=6),
+    cases.Case("short", 16, 200, sets=16),
+    cases.Case("large", 512, 1600, ragged=False, sets=2),
+    cases.Case("attention", 32, 800, sets=3, heads=(4, 4)),
+    cases.Case("tts-bf16", 48, 800, sets=6, dtype="bfloat16"),
+    cases.Case("attention-bf16", 32, 800, sets=3, heads=(4, 4), dtype="bfloat16"),
+    cases.Case("tts-full", 48, 800, ragged=False, sets=4),
+    cases.Case("tts-100", 64, 1600, bins=100, sets=3),
+    cases.Case("short-100", 16, 400, bins=100, sets=8),
+    cases.Case("large-bf16", 512, 1600, ragged=False, sets=2, dtype="bfloat16"),
 )
 """The most wanted first: what time does not allow is left out."""
 TUNED = ("tts", "large")
 """Cases for ``max-autotune`` too, which takes long to compile."""
 DRY = (
-    bench.Case("tiny", 2, 16, sets=2),
-    bench.Case("guided", 2, 16, sets=2, heads=(2, 1), symbols=8),
-    bench.Case("guided-bf16", 2, 16, sets=2, heads=(2,), symbols=8, dtype="bfloat16"),
+    cases.Case("tiny", 2, 16, sets=2),
+    cases.Case("guided", 2, 16, sets=2, heads=(2, 1), symbols=8),
+    cases.Case("guided-bf16", 2, 16, sets=2, heads=(2,), symbols=8, dtype="bfloat16"),
 )
 KERNELS = ["loss_backward", "loss_forward"]
 
 
-def both(variant: bench.Variant, inputs: bench.Inputs, one: Tensor) -> tuple[Tensor, ...]:
+def both(variant: cases.Variant, inputs: cases.Inputs, one: Tensor) -> tuple[Tensor, ...]:
     """Gradients of what a model would have produced; without ``one``, autograd would fill it each time."""
-    return torch.autograd.grad(variant(inputs), bench.leaves(inputs), one)
+    return torch.autograd.grad(variant(inputs), cases.leaves(inputs), one)
 
 
-def alone(variant: bench.Variant, inputs: bench.Inputs) -> Tensor:
+def alone(variant: cases.Variant, inputs: cases.Inputs) -> Tensor:
     """The forward pass, gradients still wanted: a fused backend writes them in it."""
     return variant(inputs).detach()
 
@@ -71,23 +72,23 @@ def first_line(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"[:200]
 
 
-def variants(case: bench.Case, device: torch.device) -> dict[str, bench.Variant]:
+def variants(case: cases.Case, device: torch.device) -> dict[str, cases.Variant]:
     """What is compared; compiled afresh for each case, for its shapes alone."""
-    found: dict[str, bench.Variant] = {"eager": bench.eager}
+    found: dict[str, cases.Variant] = {"eager": cases.eager}
     if device.type == "cuda":
-        found["compile"] = torch.compile(bench.eager, dynamic=False)
+        found["compile"] = torch.compile(cases.eager, dynamic=False)
         if case.name in TUNED:
             found["compile-max"] = torch.compile(
-                bench.eager, dynamic=False, mode="max-autotune-no-cudagraphs"
+                cases.eager, dynamic=False, mode="max-autotune-no-cudagraphs"
             )
     name = "triton" if device.type == "cuda" else "cpp"
     if backends.unavailable(name) is None:
-        found[name] = bench.backend_variant(name, device)
+        found[name] = cases.backend_variant(name, device)
     return found
 
 
 def prepare(
-    name: str, variant: bench.Variant, case: bench.Case, sets: list[bench.Inputs], device: torch.device
+    name: str, variant: cases.Variant, case: cases.Case, sets: list[cases.Inputs], device: torch.device
 ) -> tuple[dict[str, Any], list[Call], list[Call]]:
     """What one look at a variant tells, and its calls: both passes, and the first alone."""
     one = torch.ones((), device=device)
@@ -109,8 +110,8 @@ def prepare(
     return row, calls, [partial(alone, variant, inputs) for inputs in sets]
 
 
-def measure(case: bench.Case, device: torch.device, rounds: int) -> dict[str, Any]:
-    sets = [bench.make_inputs(case, device, seed) for seed in range(case.sets)]
+def measure(case: cases.Case, device: torch.device, rounds: int) -> dict[str, Any]:
+    sets = [cases.make_inputs(case, device, seed) for seed in range(case.sets)]
     size = sum(map(bench.fused_bytes, sets))
     rows: dict[str, Any] = {}
     ready: dict[str, tuple[list[Call], list[Call], Any]] = {}

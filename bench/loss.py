@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ttsfast.benchmarks import loss
+from ttsfast.benchmarks import loss_cases as cases
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=None)
     chosen = parser.parse_args()
     result = loss.run_loss_bench(
-        loss.CASES + loss.MORE_CASES if chosen.all else loss.CASES,
+        cases.CASES + cases.MORE_CASES if chosen.all else cases.CASES,
         device=chosen.device,
         threads=chosen.threads,
         rounds=chosen.rounds,

@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from ttsfast.benchmarks import loss as bench
+from ttsfast.benchmarks import loss_cases as cases
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("case", bench.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
 @pytest.mark.parametrize("name", ["eager", "compile", "torch", "cpp", "triton"])
-def test_both_passes(benchmark: Any, name: str, case: bench.Case, device: str) -> None:
+def test_both_passes(benchmark: Any, name: str, case: cases.Case, device: str) -> None:
     where = torch.device(device)
     chosen = bench.variants(where, compiled=("default",) if name == "compile" else ())
     if name not in chosen:
         pytest.skip(f"{name} does not run on {device} here")
-    sets = [bench.make_inputs(case, where, seed) for seed in range(case.sets)]
+    sets = [cases.make_inputs(case, where, seed) for seed in range(case.sets)]
     error = bench.error_of(chosen[name], sets[0])
     assert error <= bench.TOLERANCE, f"{name} is wrong by {error:.2g}: no speed is reported"
     turn = iter(range(1 << 30))

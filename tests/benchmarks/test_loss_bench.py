@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ttsfast.benchmarks import loss as bench
+from ttsfast.benchmarks import loss_cases as cases
 from ttsfast.benchmarks import machine, roofline
 
-SMALL = bench.Case("small", 3, 12, bins=5, latents=4, sets=2)
+SMALL = cases.Case("small", 3, 12, bins=5, latents=4, sets=2)
 
 
 def test_ledger_counts_valid_reads_and_whole_writes() -> None:
@@ -50,9 +51,9 @@ def test_roofline_is_shown_from_what_json_keeps(monkeypatch: pytest.MonkeyPatch)
 def test_bench_is_gated_and_writes_json(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = bench.variants
 
-    def with_a_wrong_one(*arguments: Any) -> dict[str, bench.Variant]:
-        def wrong(inputs: bench.Inputs) -> Tensor:
-            return 1.001 * bench.eager(inputs)
+    def with_a_wrong_one(*arguments: Any) -> dict[str, cases.Variant]:
+        def wrong(inputs: cases.Inputs) -> Tensor:
+            return 1.001 * cases.eager(inputs)
 
         return {**usual(*arguments), "wrong": wrong}
 
@@ -76,24 +77,24 @@ def test_bench_is_gated_and_writes_json(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_case_shapes() -> None:
-    inputs = bench.make_inputs(SMALL, torch.device("cpu"))
+    inputs = cases.make_inputs(SMALL, torch.device("cpu"))
     assert inputs["mel_pred"].shape == (3, 12, 5)
     assert int(inputs["mel_lengths"][0]) == 12
     assert int(inputs["mel_lengths"].min()) >= 4
-    full = bench.make_inputs(bench.Case("full", 2, 7, ragged=False), torch.device("cpu"))
+    full = cases.make_inputs(cases.Case("full", 2, 7, ragged=False), torch.device("cpu"))
     assert full["mel_lengths"].tolist() == [7, 7]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_guided_attention_is_compared_too(dtype: str) -> None:
     """Its gradients are part of the gate: what plain torch writes agrees with the loss."""
-    case = bench.Case("guided", 3, 12, bins=5, latents=4, heads=(2, 1), symbols=7, dtype=dtype)
-    inputs = bench.make_inputs(case, torch.device("cpu"))
-    assert len(bench.leaves(inputs)) == 6
-    assert bench.error_of(bench.eager, inputs) < bench.TOLERANCE
+    case = cases.Case("guided", 3, 12, bins=5, latents=4, heads=(2, 1), symbols=7, dtype=dtype)
+    inputs = cases.make_inputs(case, torch.device("cpu"))
+    assert len(cases.leaves(inputs)) == 6
+    assert bench.error_of(cases.eager, inputs) < bench.TOLERANCE
 
-    def forgetful(inputs: bench.Inputs) -> Tensor:
-        return bench.eager({**inputs, "attention_1": 1.1 * inputs["attention_1"]})
+    def forgetful(inputs: cases.Inputs) -> Tensor:
+        return cases.eager({**inputs, "attention_1": 1.1 * inputs["attention_1"]})
 
     assert bench.error_of(forgetful, inputs) > 0.05
     lengths, texts = (inputs[name].tolist() for name in ("mel_lengths", "text_lengths"))

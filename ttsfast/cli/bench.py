@@ -55,6 +55,7 @@ def loss(
     import torch._inductor
 
     from ttsfast.benchmarks import loss as measured
+    from ttsfast.benchmarks.loss_cases import CASES, MORE_CASES
     from ttsfast.devices import find_device
     from ttsfast.progress import console
 
@@ -64,7 +65,7 @@ def loss(
         if mode not in known:
             raise InputError(f"--compiled {mode}: not a mode of torch.compile; use {', '.join(known)}")
     result = measured.run_loss_bench(
-        measured.CASES + measured.MORE_CASES if all_shapes else measured.CASES,
+        CASES + MORE_CASES if all_shapes else CASES,
         device=find_device(device),
         threads=threads,
         rounds=rounds,
