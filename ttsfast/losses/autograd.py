@@ -18,7 +18,19 @@ graph_is_kept: Callable[[], bool] = getattr(
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_is_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+# Private names of torch, and what errs on the safe side where a version has none of that name.
+_transforms_active: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+_is_wrapped: Callable[[Tensor], bool] = getattr(
+    torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: _transforms_active()
+)
+_is_zero: Callable[[Tensor], bool] = getattr(
+    Tensor, "_is_zerotensor", lambda tensor: tensor.numel() > 0 and tensor.data_ptr() == 0
+)
+
+
+def in_forward_mode() -> bool:
+    """Whether derivatives may be computed forwards, which a tensor does not show."""
+    return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def why_not_plain(inputs: LossInputs) -> str | None:
@@ -27,7 +39,7 @@ def why_not_plain(inputs: LossInputs) -> str | None:
     zero, no forward-mode derivative.
     """
     integers = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
-    forward_mode = forward_ad._current_level >= 0
+    forward_mode = in_forward_mode()
     for tensor in (*inputs.values(), *integers):
         if tensor is None:
             continue
@@ -35,7 +47,7 @@ def why_not_plain(inputs: LossInputs) -> str | None:
             return f"it reads plain tensors, not {type(tensor).__name__}; use backend='torch'"
         if _is_wrapped(tensor):
             return "it does not run inside transforms of torch.func; use backend='torch'"
-        if tensor.is_neg() or tensor._is_zerotensor():
+        if tensor.is_neg() or _is_zero(tensor):
             return "it reads memory as it lies, and a tensor is a lazy view: call .resolve_neg() or .clone()"
         if forward_mode and forward_ad.unpack_dual(tensor).tangent is not None:
             return "it has no forward-mode derivative; use backend='torch'"
@@ -48,7 +60,7 @@ class FusedFunction(torch.autograd.Function):
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Without what torch does first, as much as the rest together, for the sake of ``torch.func``."""
-        if torch._C._are_functorch_transforms_active():
+        if _transforms_active():
             return super().apply(*args)
         plain: Any = super(torch.autograd.Function, cls)
         return plain.apply(*args)

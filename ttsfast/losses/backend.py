@@ -6,9 +6,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ttsfast.losses import adaptive, reference
+from ttsfast.losses.autograd import in_forward_mode
 from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend, interpreted
@@ -107,7 +107,7 @@ def for_unchecked(name: str, device: torch.device) -> CppBackend | None:
     # tensor does not show, are the reference's.
     if torch.compiler.is_compiling() or device.type != "cpu" or name not in ("auto", CPP.name):
         return None
-    return CPP if CPP.missing() is None and forward_ad._current_level < 0 else None
+    return CPP if CPP.missing() is None and not in_forward_mode() else None
 
 
 def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:

@@ -15,6 +15,7 @@ from ttsfast.data.features.tracks import NAMES
 from ttsfast.data.loading.utterance_like import UtteranceLike, as_utterance
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.errors import InputError
+from ttsfast.terms.masks import valid_mask
 
 Lengths = TypeVar("Lengths", int, np.ndarray)
 
@@ -161,9 +162,8 @@ def _tracks(utterances: Sequence[Utterance], frames: int) -> dict[str, Tensor]:
 
 def stop_targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
     """``Batch.frame_mask`` and ``Batch.stop_targets`` (B, frames) of clips (B,), on their device."""
-    place = torch.arange(frames, device=lengths.device)
-    stop = (place >= lengths[:, None] - 1) & ~truncated[:, None]
-    return {"frame_mask": place < lengths[:, None], "stop_targets": stop.float()}
+    stop = ~valid_mask(lengths - 1, frames) & ~truncated[:, None]
+    return {"frame_mask": valid_mask(lengths, frames), "stop_targets": stop.float()}
 
 
 def pad_frames(sources: Sequence[np.ndarray], out: np.ndarray, pad: np.ndarray) -> None:
