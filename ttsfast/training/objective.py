@@ -20,7 +20,7 @@ from ttsfast.training.telemetry.timing import StepClock
 
 class Objective(nn.Module):
     """What a step differentiates. As a module it holds the model alone: what sums gradients over ranks, or
-    parts weights among them, is to know of nothing else.
+    shards weights among them, is to know of nothing else.
 
     Args:
         model: with the signature of :mod:`ttsfast.models.interface`.
