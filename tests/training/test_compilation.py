@@ -14,6 +14,7 @@ from rank_worker import BlocksModel, tiny_model
 from tiny_model import TinyModel, traced_only
 from torch import Tensor, nn
 from torch import _inductor as inductor
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 from torch._inductor.utils import run_and_get_code
 
@@ -155,6 +156,19 @@ def test_a_torch_that_nobody_tried_is_refused_where_bits_must_repeat(
     finally:
         torch.use_deterministic_algorithms(False)
     Trainer(config(), model=make_model()).close()
+
+
+def test_a_torch_without_its_private_names_compiles_too(
+    make_config: MakeConfig, make_model: MakeModel, traced: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compilation.private("torch.no_such_module", "name") is None
+    assert compilation.private("torch", "no_such_name") is None
+    monkeypatch.setattr(compilation, "private", lambda module, name: None)
+    with Trainer(make_config(training__compile=True, training__max_steps=2), model=make_model()) as trainer:
+        assert trainer.fit().step == 2
+    assert compilation.counters() == {}
+    with pytest.raises(TorchDynamoException), compilation.explained():
+        raise TorchDynamoException("as it comes")
 
 
 @pytest.mark.slow

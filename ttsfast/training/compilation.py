@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -43,16 +44,28 @@ def compile_model(model: nn.Module) -> Callable[..., Any]:
     _let_lengths_vary()
     # Of several ranks, torch would cut a model of more than 25 MiB into a program for each message of its
     # gradients, to send one while the next is made; it fails at that where sizes are symbols.
-    torch._dynamo.config.optimize_ddp = False
+    config = private("torch._dynamo", "config")
+    if hasattr(config, "optimize_ddp"):
+        config.optimize_ddp = False
     compiled: Callable[..., Any] = torch.compile(model, dynamic=True, options={"fallback_random": True})
     return compiled
 
 
 def counters() -> dict[str, float]:
     """How many programs torch has made in this process, or taken from its cache on disk."""
-    from torch._dynamo.utils import counters as of_torch
+    of_torch = private("torch._dynamo.utils", "counters")
+    return {} if of_torch is None else {"programs": of_torch["stats"]["unique_graphs"]}
 
-    return {"programs": of_torch["stats"]["unique_graphs"]}
+
+def private(module: str, name: str) -> Any:
+    """A name that torch does not promise to keep; None where it is gone.
+
+    Imported when it is used, since torch's compiler takes a second that other runs need not spend.
+    """
+    try:
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
 
 
 @contextmanager
@@ -88,12 +101,11 @@ def in_order() -> Iterator[None]:
 @contextmanager
 def explained() -> Iterator[None]:
     """Raise InputError for what torch's compiler cannot do."""
-    # Imported here, since it takes a second that other runs need not spend.
-    from torch._dynamo.exc import TorchDynamoException
-
+    # Without a name for them, they come as torch raises them.
+    failures = private("torch._dynamo.exc", "TorchDynamoException") or ()
     try:
         yield
-    except TorchDynamoException as error:
+    except failures as error:
         # A failure of the code generator comes wrapped.
         cause = getattr(error, "inner_exception", None) or error
         reason = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
@@ -106,14 +118,13 @@ def explained() -> Iterator[None]:
 def _let_lengths_vary() -> None:
     """Torch 2.13 compiles the gradient of a one-dimensional convolution anew for every length, since its own
     kernels, which are for two dimensions, want to know strides as numbers. What it falls back on, the same
-    call of the library, does not.
+    call of the library, does not. Where torch's names are others, it goes on as torch does, and the count of
+    programs in the log shows it.
     """
-    from torch._inductor import lowering
-    from torch._inductor.kernel import conv
-
-    fallback = getattr(conv, "aten_convolution_backward_fallback", None)
+    fallback = private("torch._inductor.kernel.conv", "aten_convolution_backward_fallback")
+    lowerings = private("torch._inductor.lowering", "lowerings") or {}
     operator = torch.ops.aten.convolution_backward.default
-    known: Callable[..., Any] | None = lowering.lowerings.get(operator)
+    known: Callable[..., Any] | None = lowerings.get(operator)
     if fallback is None or known is None or getattr(known, "lets_lengths_vary", False):
         return
 
@@ -122,4 +133,4 @@ def _let_lengths_vary() -> None:
         return (fallback if one_dimensional else known)(grad_out, inputs, weight, *rest)
 
     lowered.lets_lengths_vary = True  # type: ignore[attr-defined]
-    lowering.lowerings[operator] = lowered
+    lowerings[operator] = lowered
