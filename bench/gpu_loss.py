@@ -239,7 +239,7 @@ def main() -> None:
         except Exception as problem:
             result["missed"].append(f"{case.name}: {first_line(problem)}")
         longest = max(longest, time.monotonic() - start)
-        torch._dynamo.reset()
+        torch.compiler.reset()
         if device.type == "cuda":
             torch.cuda.empty_cache()
         # After every case, so that a run cut short leaves what it has.

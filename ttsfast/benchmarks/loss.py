@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from ttsfast.benchmarks import machine, roofline
@@ -73,10 +72,10 @@ def run_loss_bench(
         for case in cases:
             progress(f"{case.name}: {case.batch} x {case.frames} x {case.bins}")
             # Compiled anew: after several shapes the compiler would give up and run the last ones eagerly.
-            torch._dynamo.reset()
+            torch.compiler.reset()
             results.append(_measure_case(case, variants(device, compiled), device, rounds))
         progress("host overhead")
-        torch._dynamo.reset()
+        torch.compiler.reset()
         chosen = variants(device, compiled)
         return {
             "machine": machine.describe(device),
