@@ -1,4 +1,6 @@
-"""One small step of every term and both kernels, for compute-sanitizer: each launch takes it seconds."""
+"""One small step of every term and of the weights, by all kernels of the loss, for compute-sanitizer: each
+launch takes it seconds.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ def main() -> None:
             text_lengths=torch.tensor([17, 4, 9], device=device),
         )
         (out.total * 3).backward()
+        loss.update_weights(out.values, out.floor_values)
         print(smoothing, out.total.item())
 
 
