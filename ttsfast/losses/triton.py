@@ -6,10 +6,10 @@ graph that is kept (``retain_graph``) writes fresh ones each time, so that what 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from operator import attrgetter
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,8 @@ from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights, StepState
 
 _version = attrgetter("_version")
+# Not asked when a loss is called: the compiler of torch 2.6 does not follow the question.
+_INSTALLED = find_spec("triton") is not None
 
 
 def interpreted() -> bool:
@@ -57,7 +59,7 @@ class TritonBackend:
     def missing(self) -> str | None:
         if self._seen:
             return None
-        if importlib.util.find_spec("triton") is None:
+        if not _INSTALLED:
             return "Triton is not installed: pip install triton (Linux only)"
         if not torch.cuda.is_available() and not interpreted():
             return "Triton needs a CUDA or ROCm device, and torch sees none: use backend='auto'"
