@@ -147,7 +147,10 @@ def main() -> int:
         python = environment(name, arguments.environments)
         for part in arguments.parts or SETS[name].parts:
             log = arguments.environments / f"{name}-{part.replace('/', '-')}.log"
-            found = {**run_part(python, part, log), "machine": describe(torch.device("cpu"))}
+            found = run_part(python, part, log)
+            # The versions are those of the environment, not of what runs this.
+            machine = describe(torch.device("cpu"))
+            found |= {key: machine[key] for key in ("date", "processor", "cores", "load", "commit")}
             failed |= found["exit_code"] != 0
             print(
                 f"{name} {part}: {found['passed']} passed, {found['skipped']} skipped, "
