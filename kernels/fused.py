@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 
 from ttsfast.kernels.arguments import Axes, Options, Ranges, Work
+from ttsfast.kernels.dispatch import choose_term, part_of_term
 from ttsfast.kernels.finish import finish
 from ttsfast.kernels.report import APPLIED, NORMS, WEIGHTS
-from ttsfast.kernels.terms import choose_term, part_of_term
 from ttsfast.kernels.weighting import applied, norms, weight
 
 SIZES = [*Axes._fields, *Ranges._fields, "seed"]

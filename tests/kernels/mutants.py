@@ -114,7 +114,7 @@ MUTANTS = (
     ),
     Mutant(
         "an utterance's sum left undivided",
-        "kernels/terms.py",
+        "kernels/dispatch.py",
         "share = 1.0 / tl.maximum(count, 1).to(OPT.ACC)",
         "share = tl.full([], 1.0, OPT.ACC)",
         f"{FORWARD} test_mel",
@@ -135,14 +135,14 @@ MUTANTS = (
     ),
     Mutant(
         "the prior's gradient with the wrong sign",
-        "kernels/latents.py",
+        "kernels/kl.py",
         "(slope, half, -slope,",
         "(slope, half, slope,",
         f"{FORWARD} test_kl",
     ),
     Mutant(
         "free bits that let gradients through",
-        "kernels/latents.py",
+        "kernels/kl.py",
         "tl.where(nats <= free_bits, 0.0, scale)",
         "tl.where(nats <= free_bits, scale, scale)",
         f"{FORWARD} test_kl",

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from ttsfast.kernels.attention import attention_rows
 from ttsfast.kernels.counts import clamped, stop_lengths
-from ttsfast.kernels.latents import kl_rows
+from ttsfast.kernels.kl import kl_rows
 from ttsfast.kernels.mel import mel_tiles
 from ttsfast.kernels.stop import stop_steps
 
