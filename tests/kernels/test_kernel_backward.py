@@ -21,7 +21,7 @@ STEP = torch.full((), 5, device=DEVICE)
 
 def run(inputs: LossInputs, grad_scale: Any = None) -> tuple[Tensor, list[Tensor]]:
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
-    return BACKEND.run(SPEC, inputs, WEIGHTS, None, grad_scale, STEP).total, leaves(inputs)
+    return BACKEND.call(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None, grad_scale).total, leaves(inputs)
 
 
 def expected(inputs: LossInputs, incoming: float) -> list[Tensor]:
@@ -172,7 +172,7 @@ def test_without_gradients(mode: Any) -> None:
     wanted = reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None)
     inputs = rebuilt(inputs, lambda t: t if t is inputs.target else t.detach().requires_grad_())
     with mode():
-        result = BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP)
+        result = BACKEND.call(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None, None)
     assert not result.total.requires_grad
     torch.testing.assert_close(result.total, wanted.total, rtol=1e-6, atol=0)
 
@@ -185,7 +185,9 @@ def test_some_inputs_need_no_gradient() -> None:
     wanted = [second, logvar, inputs.attention[1]]
     for tensor in wanted:
         tensor.requires_grad_()
-    ours = torch.autograd.grad(BACKEND.run(SPEC, inputs, WEIGHTS, None, None, STEP).total, wanted)
+    ours = torch.autograd.grad(
+        BACKEND.call(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None, None).total, wanted
+    )
     truth = torch.autograd.grad(reference.run(SPEC, inputs, FixedWeights(WEIGHTS, STEP), None).total, wanted)
     close(ours, list(truth))
 
@@ -201,7 +203,7 @@ def test_gradcheck_through_the_kernel() -> None:
     def total(*values: Tensor) -> Tensor:
         names = iter(values)
         given = rebuilt(inputs, lambda t: t if t is inputs.target else next(names))
-        return BACKEND.run(make_spec(mel_loss="mse"), given, weights, None, None, STEP).total
+        return BACKEND.call(make_spec(mel_loss="mse"), given, FixedWeights(weights, STEP), None, None).total
 
     # One direction in place of every element: each evaluation runs the kernel.
     assert torch.autograd.gradcheck(total, tensors, fast_mode=True)

@@ -165,6 +165,13 @@ def evaluate(backend: Any, spec: LossSpec, inputs: LossInputs, **call: Any) -> O
     )
 
 
+def bits_of(outcome: Outcome) -> list[Tensor]:
+    """Every tensor of an outcome: what the call told, and the gradients."""
+    told = [value for value in vars(outcome.result).values() if isinstance(value, Tensor)]
+    assert len(told) == 6
+    return [*told, *outcome.gradients]
+
+
 def _is_statistic(tensor: Tensor, inputs: LossInputs) -> bool:
     return tensor is inputs.mel_mean or tensor is inputs.mel_std
 
