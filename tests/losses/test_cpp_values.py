@@ -124,6 +124,19 @@ def test_empty_axes() -> None:
         assert all(not value.isnan().any() and not value.any() for value in result.values())
 
 
+def test_lengths_of_texts_that_nothing_attends_to() -> None:
+    """As a trainer gives them for every model."""
+    from ttsfast import TTSLoss
+
+    mel, target = torch.randn(2, 5, 8, requires_grad=True), torch.randn(2, 5, 8)
+    lengths = torch.tensor([5, 3])
+    totals = []
+    for backend in ("cpp", "torch"):
+        loss = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, backend=backend)
+        totals.append(loss(mel, target, lengths, text_lengths=torch.tensor([2, 4])).total.detach())
+    torch.testing.assert_close(totals[0], totals[1])
+
+
 def test_a_weight_of_zero_sends_nothing() -> None:
     batch = batch_of(torch.float32, [9, 4])
     full, without = run(batch, "cpp"), run(batch, "cpp", kl_weight=0.0)

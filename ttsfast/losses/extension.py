@@ -48,8 +48,17 @@ def hint_of(grad_scale: Tensor | float | None) -> float:
 
 
 def as_given(inputs: LossInputs) -> LossInputs:
-    """Checked inputs as ``TTSLoss`` was given them: attention that is absent is None, never empty."""
-    return inputs if inputs.attention else inputs._replace(attention=None)  # type: ignore[arg-type]
+    """Checked inputs as the extension takes them: attention that is absent is None, never empty, and has no
+    lengths, which a trainer may give for every model.
+    """
+    return (
+        inputs
+        if inputs.attention
+        else inputs._replace(
+            attention=None,  # type: ignore[arg-type]
+            text_lengths=None,
+        )
+    )
 
 
 @lru_cache(maxsize=64)
