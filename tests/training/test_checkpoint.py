@@ -17,13 +17,13 @@ from ttsfast.errors import InputError
 from ttsfast.models.checkpoint import (
     FORMAT,
     PAYLOAD,
-    _fingerprint,
-    _seal,
     best_checkpoint,
     checkpoint_folder,
     checkpoints,
+    file_fingerprint,
     find_checkpoint,
     load_checkpoint,
+    seal_of,
 )
 from ttsfast.training.checkpoint import prune, record_best, save_checkpoint
 from ttsfast.training.trainer import Trainer
@@ -188,7 +188,7 @@ def test_another_format_is_refused_in_one_line(tmp_path: Path) -> None:
     state = json.loads((path / "state.json").read_text())
     del state["seal"]
     state["format"] = FORMAT - 1
-    (path / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}))
+    (path / "state.json").write_text(json.dumps({**state, "seal": seal_of(state)}))
     with pytest.raises(InputError, match=rf"format {FORMAT - 1}, this version reads {FORMAT}; use"):
         load_checkpoint(path)
 
@@ -229,9 +229,9 @@ def reseal(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """As a program would write it that means harm, or another state."""
     state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     del state["seal"]
-    state["files"] = {name: _fingerprint(path / name) for name in PAYLOAD}
+    state["files"] = {name: file_fingerprint(path / name) for name in PAYLOAD}
     change(state)
-    (path / "state.json").write_text(json.dumps({**state, "seal": _seal(state)}), encoding="utf-8")
+    (path / "state.json").write_text(json.dumps({**state, "seal": seal_of(state)}), encoding="utf-8")
 
 
 def test_sealed_nonsense_is_one_line(

@@ -69,12 +69,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: checkpoint format {found[0]!r}, this version reads {FORMAT}; "
             "use the version of ttsfast that wrote it, or train anew"
         )
-    if found[1] != _seal(state):
+    if found[1] != seal_of(state):
         raise InputError(f"{path / 'state.json'}: damaged; {remedy}")
     files = state.get("files")
     for name in PAYLOAD:
         sealed = files.get(name) if isinstance(files, dict) else None
-        if not (path / name).is_file() or _fingerprint(path / name) != sealed:
+        if not (path / name).is_file() or file_fingerprint(path / name) != sealed:
             raise InputError(f"{path / name}: missing or damaged; {remedy}")
     try:
         weights, training = (load_file(path / f"{name}.safetensors") for name in ("weights", "training"))
@@ -127,10 +127,11 @@ def find_checkpoint(path: Path, *, prefer_best: bool) -> Path:
     return best or found[-1]
 
 
-def _seal(body: Mapping[str, Any]) -> str:
+def seal_of(body: Mapping[str, Any]) -> str:
     """A hash of the state's values, however they are spaced in the file."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """A file's size in bytes and the hash of its content, as ``state.json`` holds them."""
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

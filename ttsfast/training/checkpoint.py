@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ttsfast.files import atomic_write, fsync_folder, naming
-from ttsfast.models.checkpoint import FORMAT, PAYLOAD, _fingerprint, _seal, best_checkpoint, checkpoints
+from ttsfast.models.checkpoint import FORMAT, PAYLOAD, best_checkpoint, checkpoints, file_fingerprint, seal_of
 
 KEPT = "earlier checkpoints are as they were: make room, or let it be written to, and --resume from the last"
 
@@ -61,9 +61,9 @@ def _fill(
         own = {key: value.detach().cpu().contiguous().clone() for key, value in part.items()}
         _save_tensors(own, folder / f"{name}.safetensors")
     (folder / "voice.json").write_text(json.dumps(voice, ensure_ascii=False), encoding="utf-8")
-    files = {name: _fingerprint(folder / name) for name in PAYLOAD}
+    files = {name: file_fingerprint(folder / name) for name in PAYLOAD}
     body = {"format": FORMAT, "step": step, "files": files, **state}
-    text = json.dumps({**body, "seal": _seal(body)}, indent=1, ensure_ascii=False)
+    text = json.dumps({**body, "seal": seal_of(body)}, indent=1, ensure_ascii=False)
     (folder / "state.json").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         _fsync_file(file)
