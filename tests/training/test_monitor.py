@@ -144,3 +144,19 @@ def test_lengths_that_a_gpu_clamped_are_a_fault_that_names_the_utterances() -> N
     assert message.startswith(
         "step 2: 3 lengths lie outside their tensors, which a GPU clamps; the batch is a, b, c;"
     )
+
+
+def test_a_state_replaces_what_was_seen_and_is_no_view_of_it() -> None:
+    monitor = Monitor(config_from_dict({}).training)
+    recorded(monitor, 1, 0.5)
+    monitor.read()
+    state = monitor.state_dict()
+    recorded(monitor, 2, 0.25)
+    monitor.read()
+    assert [row["mel"] for row in state["rows"]] == state["losses"] == [0.5]
+    monitor.load_state_dict(state)
+    assert list(monitor.window.losses) == [0.5]
+    recorded(monitor, 2, 0.125)
+    monitor.read()
+    assert [row["mel"] for row in monitor.take()] == list(monitor.window.losses) == [0.5, 0.125]
+    assert len(state["rows"]) == 1

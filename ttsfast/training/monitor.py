@@ -109,14 +109,14 @@ class Monitor:
         """What a checkpoint keeps, once all is read."""
         return {
             "losses": list(self.window.losses),
-            "rows": self.rows,
+            "rows": list(self.rows),
             "steep_steps": self.steep_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.window.losses.extend(state["losses"])
-        self.rows = state["rows"]
+        self.window.losses = deque(state["losses"], maxlen=self.window.size)
+        self.rows = list(state["rows"])
         self.steep_steps = state["steep_steps"]
 
 
