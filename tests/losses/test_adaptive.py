@@ -168,8 +168,7 @@ def test_inactive_terms_are_left_alone() -> None:
 
 
 def test_one_update_for_several_micro_batches() -> None:
-    together, apart = TTSLoss(weighting="dwa"), TTSLoss(weighting="dwa")
-    apart.update_in_forward = False
+    together, apart = TTSLoss(weighting="dwa"), TTSLoss(weighting="dwa", update_in_forward=False)
     for seed in range(4):
         batch = make_batch([6, 3], [3, 2], seed=seed)
         together(**batch)

@@ -28,8 +28,7 @@ COMPONENTS = {
 
 
 def moved_loss() -> TTSLoss:
-    loss = TTSLoss()
-    loss.update_in_forward = False
+    loss = TTSLoss(update_in_forward=False)
     for scale in (1.0, 0.5, 0.3):
         loss.update_weights(torch.tensor([1.0, 2.0, 3.0, 4.0]) * scale, torch.zeros(4))
     return loss

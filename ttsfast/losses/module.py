@@ -50,9 +50,11 @@ class TTSLoss(nn.Module):
         weighting: see :class:`ttsfast.losses.adaptive.AdaptiveWeights`.
         backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
         seed: seed of the noise, one per rank.
+        update_in_forward: whether a training call updates the adaptive weights; False leaves it to
+            :meth:`update_weights`, once for several micro-batches.
 
     In ``eval()`` the targets are not smoothed and all state is frozen. In ``train()`` every call, also one
-    without gradients, advances the noise and, unless :attr:`update_in_forward` is False, the weights.
+    without gradients, advances the noise and, unless ``update_in_forward`` is False, the weights.
 
     Raises:
         TypeError: an option that is no number where one is wanted.
@@ -87,6 +89,8 @@ class TTSLoss(nn.Module):
         weighting: str = "dwa",
         backend: str = "auto",
         seed: int = 0,
+        *,
+        update_in_forward: bool = True,
     ) -> None:
         super().__init__()
         one_of("weighting", weighting, METHODS)
@@ -113,8 +117,7 @@ class TTSLoss(nn.Module):
         self._training_spec = resolve(options, self.mel_std)
         self._evaluation_spec = without_smoothing(self._training_spec)
         self.backend = backend
-        self.update_in_forward = True
-        """Whether a training call updates the adaptive weights; False leaves it to :meth:`update_weights`."""
+        self.update_in_forward = update_in_forward
         self.adaptive = AdaptiveWeights(weighting, self._training_spec.active)
         self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class Objective(nn.Module):
             grad_scale=grad_scale,
         )
         if output.auxiliary is not None:
-            losses.total = losses.total + output.auxiliary / normalizer.frames
+            losses = replace(losses, total=losses.total + output.auxiliary / normalizer.frames)
         self.clock.lap("loss")
         return losses
 

@@ -188,7 +188,7 @@ def build_loss(config: Config, reduction_factor: int, rank: int = 0) -> TTSLoss:
     reason = None if training.loss_backend == "auto" else unavailable(training.loss_backend)
     if reason is not None:
         raise InputError(f"training.loss_backend={training.loss_backend}: {reason}")
-    loss = TTSLoss(
+    return TTSLoss(
         mel_weight=training.mel_loss_weight,
         kl_weight=training.kl_loss_weight if config.model.posterior else 0.0,
         stop_weight=training.stop_loss_weight,
@@ -207,7 +207,6 @@ def build_loss(config: Config, reduction_factor: int, rank: int = 0) -> TTSLoss:
         weighting=training.adaptive_weighting if training.use_adaptive_loss_weights else "fixed",
         backend=training.loss_backend,
         seed=training.seed + rank,
+        # Once per optimiser step, from all its micro-batches.
+        update_in_forward=False,
     )
-    # Once per optimiser step, from all its micro-batches.
-    loss.update_in_forward = False
-    return loss

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -146,9 +147,7 @@ class FullyShardedDataParallel(DataParallel):
 
     def _losses(self, batch: Batch, normalizer: Counts, grad_scale: Tensor | None) -> LossOutput:
         total = self._root(batch, normalizer, grad_scale)
-        output: LossOutput = self._root.output
-        output.total = total
-        return output
+        return replace(self._root.output, total=total)
 
 
 class _RootModule(nn.Module):
