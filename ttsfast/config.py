@@ -248,10 +248,10 @@ class Config:
                 "training.optimizer=schedule_free averages instead of lowering the rate: "
                 "set training.scheduler=constant, and a training.beta1 above 0"
             )
-        terms = ("mel", "kl", "stop", "attention")
-        if not any(getattr(training, f"{term}_loss_weight") > 0 for term in terms):
+        weights = [f.name for f in dataclasses.fields(training) if f.name.endswith("_loss_weight")]
+        if not any(getattr(training, name) > 0 for name in weights):
             raise InputError(
-                "training.mel_loss_weight, kl, stop and attention are all 0: nothing would be learnt"
+                f"training.{', '.join(weights)} are all 0: nothing would be learnt; set one above 0"
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

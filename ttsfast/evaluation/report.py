@@ -23,11 +23,12 @@ from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
 from ttsfast.evaluation.targets import label, number
 from ttsfast.files import atomic_write
 from ttsfast.pages import plots
+from ttsfast.terms.spec import TERMS
 
 FILES = "report_files"
 CURVES = f"{FILES}/curves"
 
-LOSSES = ("total", "mel", "kl", "stop", "attention", "gradient_norm")
+LOSSES = ("total", *TERMS, "gradient_norm")
 HELD_OUT = (
     "mel_l1",
     "diagonal_mass",
