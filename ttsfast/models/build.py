@@ -53,7 +53,7 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
             f"{name}: it is called as factory(voice, options), and takes {inspect.signature(factory)} "
             f"({error}); give it these two arguments, and defaults for the rest"
         ) from error
-    options = _WatchedOptions(**asdict(config))
+    options = _TrackedOptions(**asdict(config))
     try:
         model = factory(info, options)
     except InputError:
@@ -113,7 +113,7 @@ def _find_factory(architecture: str) -> Callable[..., Any]:
     return factory
 
 
-class _WatchedOptions(ModelConfig):
+class _TrackedOptions(ModelConfig):
     """A ``ModelConfig`` that remembers which of its keys were read."""
 
     def __getattribute__(self, name: str) -> Any:
