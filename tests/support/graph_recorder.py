@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ttsfast.config import Config
+from ttsfast.training import cuda_graphs
 from ttsfast.training import trainer as trainers
 
 needs_gpu = [
@@ -37,7 +38,7 @@ class FakeRecorder:
 def replayed_trainer(config: Config, **rest: Any) -> trainers.Trainer:
     """A trainer with ``training.cuda_graphs`` whose recordings are :class:`FakeRecorder`'s."""
     with (
-        mock.patch.object(trainers, "CudaRecorder", return_value=FakeRecorder()),
+        mock.patch.object(cuda_graphs, "CudaRecorder", return_value=FakeRecorder()),
         mock.patch.object(trainers, "refuse_cuda_graphs"),
     ):
         return trainers.Trainer(replace(config, training=replace(config.training, cuda_graphs=True)), **rest)

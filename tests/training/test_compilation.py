@@ -24,7 +24,8 @@ from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.layers import GatedConv
 from ttsfast.training import compilation
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever
+from ttsfast.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < compilation.OLDEST_TORCH,

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
-from ttsfast.training import cuda_graphs
-from ttsfast.training.cuda_graphs import Bucket, Buckets, CudaRecorder, Replays, training_buckets
+from ttsfast.training import buckets, cuda_graphs
+from ttsfast.training.buckets import Bucket, Buckets, training_buckets
+from ttsfast.training.cuda_graphs import CudaRecorder, Replays
 from ttsfast.training.distributed.process_group import ProcessGroup
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever
+from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
@@ -60,8 +62,8 @@ class Padded:
 @pytest.fixture
 def short_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny corpus has 13 to 41 frames: several buckets, and padding in them."""
-    monkeypatch.setattr(cuda_graphs, "FRAMES", 16)
-    monkeypatch.setattr(cuda_graphs, "SYMBOLS", 16)
+    monkeypatch.setattr(buckets, "FRAMES", 16)
+    monkeypatch.setattr(buckets, "SYMBOLS", 16)
 
 
 # A rate that float32 holds exactly, as the recorded step's tensor of it does.
@@ -268,7 +270,7 @@ def test_the_log_counts_recordings(
 ) -> None:
     with replayed_trainer(make_config(), model=make_model()) as trainer:
         take(trainer, 6)
-        counted = trainer.forward_backward.counters()
+        counted = trainer.forward_backward.figures()
     passes: Any = trainer.forward_backward
     assert counted == {"graphs": passes.replays.recorded, "plain_passes": passes.replays.plain}
     assert passes.replays.plain + passes.replays.replayed == 6

@@ -117,8 +117,9 @@ def test_steps_are_read_together_and_forgotten() -> None:
         *("total", "mel", "stop", "attention", "gradient_norm"),
         *("weight_mel", "weight_stop", "weight_attention"),
     }
-    assert (monitor.steep_steps, monitor.steepest) == (2, 4.0)
+    assert (monitor.steep_steps, monitor.first_steep) == (2, 4.0)
     assert monitor.read() is None
+    assert monitor.first_steep == 0.0
     assert monitor.take() == []
 
 

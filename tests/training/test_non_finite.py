@@ -26,7 +26,7 @@ def batch_of(trainer: Trainer) -> StepInputs:
     return StepInputs.of(1, [batch], trainer.device)
 
 
-def look(trainer: Trainer, inputs: StepInputs) -> str:
+def first_place(trainer: Trainer, inputs: StepInputs) -> str:
     batches = [collate_again(trainer.config, trainer.store, ids, 2) for ids in inputs.ids]
     return first_non_finite(inputs, batches, trainer.parallel.objective, None)
 
@@ -48,7 +48,7 @@ def test_an_output_is_named_with_its_module_and_utterance(
     with Trainer(make_config(), model=model) as trainer:
         spoil(model.read, value, (2, 0, 0))  # type: ignore[arg-type]
         inputs = batch_of(trainer)
-        place = look(trainer, inputs)
+        place = first_place(trainer, inputs)
     # tanh hides an infinity from the loss, and still it is the first tensor that is not finite.
     assert place.startswith("the output of read (Linear), float32 (4, ")
     assert place.endswith(
@@ -61,14 +61,14 @@ def test_masked_scores_are_not_blamed(make_config: MakeConfig, make_model: MakeM
     with Trainer(make_config(), model=model) as trainer:
         # As a mask would write it; what makes a NaN of it is to blame.
         spoil(model.dropout, -math.inf, (0, 0, 0))  # type: ignore[arg-type]
-        assert look(trainer, batch_of(trainer)).startswith("the output of latent (Linear)")
+        assert first_place(trainer, batch_of(trainer)).startswith("the output of latent (Linear)")
 
 
 def test_bad_weights_are_named(make_config: MakeConfig, make_model: MakeModel) -> None:
     with Trainer(make_config(), model=make_model()) as trainer:
         with torch.no_grad():
             trainer.model.stop.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
-        assert look(trainer, batch_of(trainer)) == "the weights stop.bias, float32 (1,), 1 of 1 values"
+        assert first_place(trainer, batch_of(trainer)) == "the weights stop.bias, float32 (1,), 1 of 1 values"
 
 
 def test_a_term_of_finite_outputs_is_named(make_config: MakeConfig, make_model: MakeModel) -> None:
@@ -76,14 +76,14 @@ def test_a_term_of_finite_outputs_is_named(make_config: MakeConfig, make_model: 
     # exp of a log-variance of 200 overflows float32 in the KL, not in the model.
     model.latent.register_forward_hook(lambda m, a, out: out * 0 + 200.0)  # type: ignore[union-attr]
     with Trainer(make_config(), model=model) as trainer:
-        assert look(trainer, batch_of(trainer)) == "the kl term of the loss, of finite outputs"
+        assert first_place(trainer, batch_of(trainer)) == "the kl term of the loss, of finite outputs"
 
 
 def test_a_norm_that_overflows_is_told_from_its_gradients(
     make_config: MakeConfig, make_model: MakeModel
 ) -> None:
     with Trainer(make_config(training__stop_loss_weight=1e30), model=make_model()) as trainer:
-        place = look(trainer, batch_of(trainer))
+        place = first_place(trainer, batch_of(trainer))
     assert place.startswith("the norm of gradients that are each finite, the largest ")
     assert "stop.bias" in place or "stop.weight" in place
 
@@ -103,7 +103,7 @@ def test_a_gradient_is_named_where_it_breaks_first(make_config: MakeConfig, make
     model = make_model()
     model.dropout.register_forward_hook(lambda m, a, out: Root.apply(out))  # type: ignore[union-attr]
     with Trainer(make_config(), model=model) as trainer:
-        place = look(trainer, batch_of(trainer))
+        place = first_place(trainer, batch_of(trainer))
         assert all(p.grad is None for p in trainer.model.parameters())
     # The backward pass reaches the read layer after the broken one.
     assert place.startswith("the gradient of")
@@ -119,7 +119,7 @@ def test_looking_disturbs_neither_weights_nor_random_streams(
         torch.manual_seed(7)
         expected = torch.rand(3)
         torch.manual_seed(7)
-        assert look(trainer, inputs).startswith("nowhere")
+        assert first_place(trainer, inputs).startswith("nowhere")
         assert torch.equal(torch.rand(3), expected)
         assert torch.equal(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), before)
 

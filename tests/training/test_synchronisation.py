@@ -18,7 +18,8 @@ from ttsfast.data.loading import loader as loaders
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.loader import MelLoader
 from ttsfast.losses import checks
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever
+from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
@@ -189,11 +190,11 @@ def test_no_step_waits_for_the_gpu(setting: dict[str, Any], make_config: MakeCon
         # What is compiled, allocated and recorded is so by then.
         for _ in range(60):
             take()
-        counted = trainer.forward_backward.counters()
+        counted = trainer.forward_backward.figures()
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(20):
                 take()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert trainer.forward_backward.counters().get("graphs") == counted.get("graphs")
+        assert trainer.forward_backward.figures().get("graphs") == counted.get("graphs")

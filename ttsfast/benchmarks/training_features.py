@@ -213,7 +213,7 @@ def _pair(feature: Feature, base: dict[str, Any], folder: Path, steps: int, roun
         if base["training.device"] == "cuda":
             memory = {"peak_gib_of_both": torch.cuda.max_memory_allocated() / 2**30}
             torch.cuda.reset_peak_memory_stats()
-        counters = sides["on"].forward_backward.counters()
+        counters = sides["on"].forward_backward.figures()
         if "programs" in counters:
             counters["first_step_seconds"] = turns["on"].first_seconds
     on, off = (median(speeds[side]) for side in ("on", "off"))
@@ -282,7 +282,7 @@ class _Turns:
         before = None
         for _ in range(MOST_TURNS_TO_WARM):
             self.take_compiled()
-            counted = self._trainer.forward_backward.counters().get("plain_passes")
+            counted = self._trainer.forward_backward.figures().get("plain_passes")
             if counted == before:
                 break
             before = counted
@@ -296,7 +296,7 @@ class _Turns:
                 return speed
 
     def _programs(self) -> float:
-        return self._trainer.forward_backward.counters().get("programs", 0)
+        return self._trainer.forward_backward.figures().get("programs", 0)
 
     def take(self) -> float:
         """Frames per second of one turn."""

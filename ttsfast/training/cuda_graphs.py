@@ -8,30 +8,31 @@ weights, spike guard, loss scale, learning rate, optimiser state) lies in device
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ttsfast.config import Config
-from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length
+from ttsfast.config import Config, TrainingConfig
+from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.plan import BatchPlan
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
+from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.counts import Counts
+from ttsfast.training.buckets import Bucket, Buckets, training_buckets
+from ttsfast.training.distributed.data_parallel import DataParallel
 from ttsfast.training.distributed.process_group import ProcessGroup
-from ttsfast.training.setup import padding_of
+from ttsfast.training.optimizers import Optimizers
+from ttsfast.training.precision import LossScaler
 from ttsfast.training.step import ForwardBackward, OptimizerStep, StepStats, stats_of
+from ttsfast.training.telemetry.timing import StepClock
+from ttsfast.training.weight_average import WeightAverage
 
 S = TypeVar("S")
 G = TypeVar("G")
-FRAMES, SYMBOLS = 64, 32
-"""What a bucket's frames and symbols are multiples of, at least. 13,000 utterances of 1 to 9 seconds in
-batches of 48 make 40 buckets so, and are padded by 5% more frames and 10% more symbols than without; 32 and
-16 would make 82 buckets for 2% and 4%."""
 MOST = 64
 """Graphs kept; each takes its slots and some MiB. Buckets that come after so many others go without."""
 
@@ -50,51 +51,6 @@ def refuse_cuda_graphs(config: Config, device: torch.device, ranks: ProcessGroup
             f"training.cuda_graphs works in one process, and there are {ranks.size} ranks: "
             "set training.cuda_graphs=false"
         )
-
-
-class Bucket(NamedTuple):
-    """The shapes of a padded batch."""
-
-    utterances: int
-    frames: int
-    symbols: int
-
-
-@dataclass(frozen=True)
-class Buckets:
-    """Rounds a batch's frames and symbols up, the number of its utterances being what it is.
-
-    ``frames`` and ``symbols`` are what they become multiples of, but for the longest utterance of the corpus:
-    no batch is padded beyond what that needs.
-    """
-
-    frames: int
-    symbols: int
-    most_frames: int
-    most_symbols: int
-
-    def __call__(self, batch: Batch) -> Bucket:
-        """Where ``batch`` belongs."""
-        utterances, frames = batch.mel.shape[:2]
-        symbols = batch.text.shape[1]
-        # A batch from elsewhere may be longer than the corpus's own.
-        return Bucket(
-            utterances,
-            max(frames, min(self.most_frames, -(-frames // self.frames) * self.frames)),
-            max(symbols, min(self.most_symbols, -(-symbols // self.symbols) * self.symbols)),
-        )
-
-
-def training_buckets(config: Config, store: Store, plan: BatchPlan, reduction_factor: int) -> Buckets:
-    """For the utterances of ``plan``: multiples of what the loader pads to, too."""
-    padding = padding_of(config, reduction_factor)
-    multiple, tail = padding["pad_to_multiple"], padding["tail_frames"]
-    return Buckets(
-        frames=-(-FRAMES // multiple) * multiple,
-        symbols=SYMBOLS,
-        most_frames=padded_length(int(store.frames[plan.indices].max()), tail, multiple),
-        most_symbols=padded_length(int(store.text_lengths[plan.indices].max()), 0, TEXT_MULTIPLE),
-    )
 
 
 class Recorder(Protocol):
@@ -251,9 +207,9 @@ class ReplayedForwardBackward(ForwardBackward):
         for name in ("text_lengths", "mel_lengths", "speaker", "truncated"):
             getattr(slots, name).copy_(getattr(given, name))
 
-    def counters(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
-        return {**super().counters(), **recorded}
+        return {**super().figures(), **recorded}
 
 
 def _batch_slots(bucket: Bucket, like: Batch) -> Batch:
@@ -298,3 +254,23 @@ class ReplayedOptimizerStep(OptimizerStep):
             work=lambda slots: apply(*slots),
         )
         self._clock.lap("optimizer")
+
+
+def build_step(
+    config: Config,
+    store: Store,
+    plan: BatchPlan,
+    passes: tuple[DataParallel, LossScaler, ProcessGroup],
+    update: tuple[TrainingConfig, TTSLoss, Optimizers, WeightAverage, LossScaler, StepClock],
+) -> tuple[ForwardBackward, OptimizerStep]:
+    """The two halves of a step, from recordings where ``training.cuda_graphs`` is set; the last two arguments
+    are theirs."""
+    if not config.training.cuda_graphs:
+        return ForwardBackward(*passes), OptimizerStep(*update)
+    objective = passes[0].objective
+    recorder = CudaRecorder(objective.precision.device)
+    buckets = training_buckets(config, store, plan, objective.reduction_factor)
+    return (
+        ReplayedForwardBackward(recorder, buckets, store.silence, *passes),
+        ReplayedOptimizerStep(recorder, *update),
+    )

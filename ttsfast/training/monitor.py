@@ -62,8 +62,8 @@ class Monitor:
         """Steps that were read and not yet reported."""
         self.steep_steps = 0
         """Steps whose gradient norm was above the threshold."""
-        self.steepest = 0.0
-        """The largest of those norms at the last :meth:`read`."""
+        self.first_steep = 0.0
+        """The largest of those norms, where the last :meth:`read` found the first ones; 0 elsewhere."""
         self._unread: list[tuple[StepInputs, Sequence[str | None], Tensor]] = []
 
     def record(self, inputs: StepInputs, stats: StepStats, norm: Tensor) -> None:
@@ -74,6 +74,7 @@ class Monitor:
     def read(self) -> Fault | None:
         """Read all figures in one transfer, the one synchronisation of many steps; return the first step that
         must end the run."""
+        self.first_steep = 0.0
         if not self._unread:
             return None
         unread, self._unread = self._unread, []
@@ -92,7 +93,8 @@ class Monitor:
         self.rows += read
         self.window.losses.extend(row["mel"] for row in read)
         steep = [row["gradient_norm"] for row in read if row["gradient_norm"] > self.threshold]
-        self.steepest = max(steep, default=0.0)
+        if not self.steep_steps:
+            self.first_steep = max(steep, default=0.0)
         self.steep_steps += len(steep)
         return None
 

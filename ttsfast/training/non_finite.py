@@ -1,4 +1,4 @@
-"""Which tensor was the first that is not finite: the step is taken again, watched module by module."""
+"""Which tensor was the first that is not finite: the step is taken again with hooks on every module."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
+from ttsfast.data.store.store import Store
+from ttsfast.errors import TrainingError
+from ttsfast.models.checkpoint import checkpoints
 from ttsfast.terms.spec import TERMS
+from ttsfast.training.distributed.data_parallel import DataParallel
+from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.objective import Objective
 from ttsfast.training.randomness import random_streams, set_random_streams
+from ttsfast.training.setup import collate_again
 
 NOWHERE = "nowhere when the step was taken again"
 
@@ -73,12 +80,45 @@ class Fault(NamedTuple):
         )
 
 
+def training_error(
+    fault: Fault,
+    config: Config,
+    store: Store,
+    model: nn.Module,
+    parallel: DataParallel,
+    grad_scale: Tensor | None,
+    ranks: ProcessGroup,
+) -> TrainingError:
+    """The error that ends a run, with the first tensor that is not finite; all ranks call it together.
+
+    Args:
+        fault: of the run.
+        config: whose run folder's last checkpoint is named.
+        store: where its batch is read again.
+        model: as it is written.
+        parallel: what trains it.
+        grad_scale: fp16's.
+        ranks: the figures are summed over them, and the cause may lie in one rank's batch.
+    """
+    place = ""
+    if fault.not_finite:
+        with parallel.full_weights(everywhere=True):
+            objective = parallel.objective.uncompiled(model)
+            batches = [
+                collate_again(config, store, ids, objective.reduction_factor).to(objective.precision.device)
+                for ids in fault.inputs.ids
+            ]
+            place = first_non_finite(fault.inputs, batches, objective, grad_scale)
+    found = ranks.all_gather_object((place, fault.inputs.names()))
+    return TrainingError(fault.message(found, checkpoints(Path(config.training.run_folder))))
+
+
 def first_non_finite(
     inputs: StepInputs, batches: Sequence[Batch], objective: Objective, grad_scale: Tensor | None
 ) -> str:
     """Take a step again without moving the weights; say where the first NaN or infinity is.
 
-    The weights must be those that the step had, which they are while a bad step is left out. Looked at in
+    The weights must be those that the step had, which they are while a bad step is left out. Checked in
     turn: the features, the weights, the output of every module as it ends (the innermost ends first), the
     terms of the loss, and the gradients as the backward pass makes them. -inf counts only when there is
     nothing else, since models mask scores with it.
@@ -110,7 +150,7 @@ def _search(batches: Sequence[Batch], objective: Objective, grad_scale: Tensor |
     objective.train()
     normalizer = objective.counts(batches)
     for batch in batches:
-        with _watched(model, batch.ids) as found:
+        with _recording_non_finite(model, batch.ids) as found:
             out = objective(batch, normalizer, grad_scale)
             if found:
                 return _first(found)
@@ -132,21 +172,21 @@ def _search(batches: Sequence[Batch], objective: Objective, grad_scale: Tensor |
 
 
 @contextmanager
-def _watched(model: nn.Module, ids: Sequence[str]) -> Iterator[list[tuple[bool, str]]]:
+def _recording_non_finite(model: nn.Module, ids: Sequence[str]) -> Iterator[list[tuple[bool, str]]]:
     """Within the block, the list receives every non-finite output and gradient in the order of its making."""
     found: list[tuple[bool, str]] = []
 
-    def look(what: str, tensor: Tensor) -> None:
+    def record(what: str, tensor: Tensor) -> None:
         if place := _where(what, tensor, ids):
             found.append((bool((tensor.isnan() | tensor.isposinf()).any()), place))
 
     def after(name: str, module: nn.Module, output: Any) -> None:
         label = f"{name or 'the model'} ({type(module).__name__})"
         for tensor in _tensors(output):
-            look(f"the output of {label}", tensor.detach())
+            record(f"the output of {label}", tensor.detach())
             if tensor.requires_grad:
                 tensor.register_hook(
-                    lambda gradient: look(f"the gradient of the output of {label}", gradient)
+                    lambda gradient: record(f"the gradient of the output of {label}", gradient)
                 )
 
     with ExitStack() as hooks:
@@ -156,7 +196,7 @@ def _watched(model: nn.Module, ids: Sequence[str]) -> Iterator[list[tuple[bool, 
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 gradient_hook = parameter.register_hook(
-                    lambda gradient, name=name: look(f"the gradient of {name}", gradient)
+                    lambda gradient, name=name: record(f"the gradient of {name}", gradient)
                 )
                 hooks.callback(gradient_hook.remove)
         yield found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from ttsfast.config import TrainingConfig
 
 
 @dataclass
@@ -59,6 +62,12 @@ class EarlyStopping(_BestMetric):
 
     kept: ClassVar[tuple[str, ...]] = (*_BestMetric.kept, "best_step", "last_step")
 
+    @classmethod
+    def of(cls, config: TrainingConfig) -> EarlyStopping:
+        """As a run's configuration says."""
+        patience = config.early_stopping_patience if config.early_stopping else sys.maxsize
+        return cls(config.monitor, config.early_stopping_min_delta, patience)
+
     def update(self, value: float, step: int) -> bool:
         """Take a validation's value; tell whether it is the best so far."""
         self.last_step = step
@@ -76,6 +85,12 @@ class PlateauReduction(_BestMetric):
     multiplier: float = 1.0
 
     kept: ClassVar[tuple[str, ...]] = (*_BestMetric.kept, "multiplier")
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> PlateauReduction:
+        """As a run's configuration says."""
+        least, patience = config.early_stopping_min_delta, config.lr_reduction_patience
+        return cls(config.monitor, least, patience, factor=config.lr_reduction_factor)
 
     def update(self, value: float) -> bool:
         """Take a validation's value; tell whether the rate was just reduced."""

@@ -69,6 +69,10 @@ class LossScaler:
         self._set(max(1.0, self.scale / 2))
         return True
 
+    def figures(self) -> dict[str, float]:
+        """What a log line tells of it."""
+        return {"skipped_updates": self.skipped, "loss_scale": self.scale}
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {name: getattr(self, name) for name in ("scale", "good_steps", "skipped")}

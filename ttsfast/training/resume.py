@@ -18,6 +18,7 @@ from ttsfast.models.checkpoint import (
     best_checkpoint,
     checkpoint_folder,
     checkpoints,
+    find_checkpoint,
     load_checkpoint,
 )
 from ttsfast.models.voice_info import VoiceInfo
@@ -155,11 +156,30 @@ class Checkpointer:
         return checkpoint
 
 
+def refuse_used_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
+    """Raise InputError where there are checkpoints that nobody asked to continue from."""
+    if ranks.broadcast_object(bool(checkpoints(run_folder))):
+        raise InputError(
+            f"{run_folder}: holds a run already; add --resume to continue it, "
+            "or set another training.run_folder"
+        )
+
+
 def point_at_best(run_folder: Path, early_stopping: EarlyStopping) -> None:
     """Do what a kill between a checkpoint and the pointer to it left undone."""
     folder = checkpoint_folder(run_folder, max(0, early_stopping.best_step))
     if folder.is_dir() and best_checkpoint(run_folder) != folder:
         record_best(run_folder, early_stopping.best_step, early_stopping.metric, early_stopping.best)
+
+
+def checkpoint_to_use(config: Config, ranks: ProcessGroup) -> Checkpoint:
+    """What a finished run leaves: the best checkpoint where it is asked for, else the last."""
+    run_folder = Path(config.training.run_folder)
+    prefer_best = config.training.early_stopping_restore_best_weights
+    # Folders on a network may look different from different machines.
+    found = [find_checkpoint(run_folder, prefer_best=prefer_best)] if ranks.is_first else []
+    (path,) = ranks.broadcast_object(found)
+    return load_checkpoint(path)
 
 
 def _check_same_run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -86,6 +86,12 @@ def open_loaders(
         whose = ranks if split == "train" else ProcessGroup()
         loaders.append(_loader(config, store, indices, device, padding, balance, whose))
     return loaders[0], loaders[1]
+
+
+def forever(loader: Loader) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
 
 
 def _check_true_end(store: Store, indices: np.ndarray) -> None:

@@ -80,7 +80,7 @@ class ForwardBackward:
             self.objective.clock.lap("backward")
         return stats._replace(sums=summed())
 
-    def counters(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """What a log line tells of how the passes were run."""
         return self.objective.counters()
 

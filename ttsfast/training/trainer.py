@@ -1,9 +1,12 @@
-"""The trainer: the story of a run, from an open store to a saved voice, in one piece."""
+"""The trainer: the story of a run, from an open store to a saved voice.
+
+In one piece, though it is long: whoever asks what happens at a step, and in what order, reads it here. What a
+part does by itself lies with that part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,61 +18,41 @@ from torch import nn
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
 from ttsfast.devices import choose_precision
-from ttsfast.errors import InputError, Preempted, TrainingError
+from ttsfast.errors import Preempted, TrainingError
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
-from ttsfast.models.checkpoint import best_checkpoint, checkpoint_folder, checkpoints, load_checkpoint
+from ttsfast.models.checkpoint import checkpoint_folder
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.terms.counts import Counts
 from ttsfast.training.checkpoint import record_best
-from ttsfast.training.cuda_graphs import (
-    CudaRecorder,
-    ReplayedForwardBackward,
-    ReplayedOptimizerStep,
-    refuse_cuda_graphs,
-    training_buckets,
-)
+from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
 from ttsfast.training.distributed.sharding import data_parallel
 from ttsfast.training.monitor import Monitor
-from ttsfast.training.non_finite import Fault, StepInputs, first_non_finite
+from ttsfast.training.non_finite import Fault, StepInputs, training_error
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
 from ttsfast.training.plateau import EarlyStopping, PlateauReduction
 from ttsfast.training.precision import LossScaler, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
 from ttsfast.training.randomness import RandomStreams, seed_everything, seed_rank
-from ttsfast.training.resume import Checkpointer, LossState, Stateful, point_at_best
-from ttsfast.training.schedule import learning_rate
-from ttsfast.training.setup import (
-    Loader,
-    build_loss,
-    collate_again,
-    count_over_ranks,
-    open_loaders,
-    open_store,
+from ttsfast.training.result import TrainingResult
+from ttsfast.training.resume import (
+    Checkpointer,
+    LossState,
+    Stateful,
+    checkpoint_to_use,
+    point_at_best,
+    refuse_used_run_folder,
 )
-from ttsfast.training.step import ForwardBackward, OptimizerStep
+from ttsfast.training.schedule import learning_rate
+from ttsfast.training.setup import build_loss, count_over_ranks, forever, open_loaders, open_store
+from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
 from ttsfast.training.telemetry.timing import StepClock, device_load
-from ttsfast.training.validation import ValidationInterrupted, report_validation, validate_model
+from ttsfast.training.validation import report_validation, validate_model
 from ttsfast.training.weight_average import WeightAverage
-
-
-@dataclass
-class TrainingResult:
-    """How a run ended."""
-
-    run_folder: Path
-    step: int
-    reason: str
-    """``max_steps`` or ``early_stopping``"""
-    checkpoint: Path
-    """The weights to use: the best where they are asked for, else the last."""
-    best_step: int
-    best_metric: float
-    """The watched metric's least value on held-out data."""
 
 
 class Trainer:
@@ -97,11 +80,8 @@ class Trainer:
         self.config, self.ranks = config, ranks or require_single_process()
         training = config.training
         self.run_folder = Path(training.run_folder)
-        if not resume and self.ranks.broadcast_object(bool(checkpoints(self.run_folder))):
-            raise InputError(
-                f"{self.run_folder}: holds a run already; add --resume to continue it, "
-                "or set another training.run_folder"
-            )
+        if not resume:
+            refuse_used_run_folder(self.run_folder, self.ranks)
         seed_everything(training.seed)
         self.precision = choose_precision(config, self.ranks.local_rank if self.ranks.size > 1 else None)
         refuse_cuda_graphs(config, self.device, self.ranks)
@@ -133,20 +113,13 @@ class Trainer:
         self.scaler = LossScaler(self.device, enabled=self.precision.scales_loss)
         passes = (self.parallel, self.scaler, self.ranks)
         update = (training, self.loss, self.optimizers, self.average, self.scaler, self.clock)
-        self.forward_backward, self.optimizer_step = ForwardBackward(*passes), OptimizerStep(*update)
-        if training.cuda_graphs:
-            recorder = CudaRecorder(self.device)
-            buckets = training_buckets(config, self.store, self.loader.plan, r)
-            self.forward_backward = ReplayedForwardBackward(recorder, buckets, self.store.silence, *passes)
-            self.optimizer_step = ReplayedOptimizerStep(recorder, *update)
+        self.forward_backward, self.optimizer_step = build_step(
+            config, self.store, self.loader.plan, passes, update
+        )
 
         # What follows from steps and validations.
         self.monitor = Monitor(training)
-        metric, least = training.monitor, training.early_stopping_min_delta
-        self.early_stopping = EarlyStopping(metric, least, training.early_stopping_patience)
-        self.plateau = PlateauReduction(
-            metric, least, training.lr_reduction_patience, factor=training.lr_reduction_factor
-        )
+        self.early_stopping, self.plateau = EarlyStopping.of(training), PlateauReduction.of(training)
         self.telemetry, self.preemption = Telemetry(), Preemption()
 
         # Where it goes on from.
@@ -171,7 +144,7 @@ class Trainer:
         """Train to the end and leave a checkpoint there.
 
         Raises:
-            TrainingError: a loss or gradient stopped being finite.
+            TrainingError: a loss or gradient stopped being finite, or a GPU clamped lengths.
             Preempted: SIGTERM came; a checkpoint of that moment was written.
         """
         opened = Telemetry()
@@ -187,11 +160,14 @@ class Trainer:
 
     def _train(self) -> TrainingResult:
         training, batches = self.config.training, forever(self.loader)
-        self._announce()
+        for line in messages.opening(
+            self.model, training, self.precision, self.step, self.resumed, self.telemetry.lost_steps
+        ):
+            self.telemetry.say(line)
         if self.step and self._validation_due:
             self.validate()  # SIGTERM came before it, or in its midst
         self.clock.start()
-        while self.step < training.max_steps and not self._out_of_patience:
+        while self.step < training.max_steps and not self.early_stopping.exhausted:
             self.clock.lap("trainer")
             position = self.loader.state_dict()
             micro_batches = list(islice(batches, training.gradient_accumulation_steps))
@@ -226,7 +202,8 @@ class Trainer:
             False when fp16 overflowed: the loss scale has fallen, and nothing else has moved.
 
         Raises:
-            TrainingError: in fp16, a loss that is not finite, or an overflow at the least scale.
+            TrainingError: in fp16, a loss that is not finite, or an overflow at the least scale. What else
+                ends a run is found when recorded steps are read: by ``log``, ``validate``, ``save``.
         """
         training, objective = self.config.training, self.parallel.objective
         scheduled = learning_rate(self.step, training, self.plateau.multiplier)
@@ -248,12 +225,9 @@ class Trainer:
             # A finite loss whose scaled gradients are not: an overflow, while the scale can fall.
             finite = bool(stats.total.isfinite())
             if not (finite and self.scaler.back_off()):
-                self._judge_steps()
-                self._give_up(Fault(inputs, ("gradient_norm" if finite else "total",), clamped=0))
-            self.telemetry.say(
-                f"step {inputs.step}: a gradient overflowed float16 at a loss scale of "
-                f"{2 * self.scaler.scale:g}; its batch is left out, the scale is {self.scaler.scale:g} now"
-            )
+                self._check_recorded_steps()
+                raise self.error_of(Fault(inputs, ("gradient_norm" if finite else "total",), clamped=0))
+            self.telemetry.say(messages.overflow(inputs.step, self.scaler.scale))
             return False
         self.step += 1
         self.monitor.record(inputs, stats, norm)
@@ -262,52 +236,46 @@ class Trainer:
         return True
 
     def log(self) -> None:
-        """Report the steps since the last log point."""
-        self._judge_steps()
+        """Report the steps since the last log point.
+
+        Raises:
+            TrainingError: as :meth:`save` does.
+        """
+        self._check_recorded_steps()
         rows = self.monitor.take()
         if not self.ranks.is_first:
             self.clock.start()
         elif rows:
-            shares = self.clock.read()
-            self.telemetry.report(
-                self.step,
-                {
-                    **{name: sum(row[name] for row in rows) / len(rows) for name in rows[0]},
-                    "learning_rate": self.optimizers.rate,
-                    "skipped_updates": self.scaler.skipped,
-                    "loss_scale": self.scaler.scale,
-                    **self.monitor.figures(),
-                    **self.forward_backward.counters(),
-                    **self.optimizer_step.figures(),
-                    **shares,
-                    "loader_wait_percent": shares["percent_data"],
-                    **device_load(self.device),
-                },
-            )
+            figures = {"learning_rate": self.optimizers.rate, **self.clock.read()}
+            for part in (self.scaler, self.monitor, self.forward_backward, self.optimizer_step):
+                figures |= part.figures()
+            self.telemetry.report(self.step, rows, figures | device_load(self.device))
 
     def validate(self) -> dict[str, float]:
         """Measure on held-out data, both ways; reduce the rate, keep the best, count patience.
 
         Returns:
             The metrics, by name.
+
+        Raises:
+            TrainingError: as :meth:`save` does.
+            Preempted: SIGTERM came in its midst; a checkpoint was written that knows nothing of it.
         """
-        self._judge_steps()
-        training, found = self.config.training, None
-        try:
-            with self.average.deployed(), self.parallel.full_weights():
-                if self.ranks.is_first:
-                    found = validate_model(
-                        self.model,
-                        self.validation_loader,
-                        self.store,
-                        self.voice,
-                        training,
-                        interrupted=lambda: self.preemption.requested,
-                    )
+        self._check_recorded_steps()
+        training, measured = self.config.training, None
+        with self.average.deployed(), self.parallel.full_weights():
+            if self.ranks.is_first:
+                found = validate_model(
+                    self.model,
+                    self.validation_loader,
+                    self.store,
+                    self.voice,
+                    training,
+                    interrupted=lambda: self.preemption.requested,
+                )
+                if found is not None:
                     report_validation(self.telemetry, self.step, found, self.voice)
-        except ValidationInterrupted:
-            pass
-        measured = (found.metrics, found.stop_threshold) if found is not None else None
+                    measured = found.metrics, found.stop_threshold
         measured = self.ranks.broadcast_object(measured)
         if measured is None:
             self._leave()
@@ -315,9 +283,9 @@ class Trainer:
         self.voice = replace(self.voice, stop_threshold=threshold)
         watched = metrics[training.monitor]
         if training.auto_lr_reduction and self.plateau.update(watched):
+            multiplier = self.plateau.multiplier
             self.telemetry.say(
-                f"step {self.step}: {training.monitor} stalled for {training.lr_reduction_patience} "
-                f"validations, learning rate times {self.plateau.multiplier:.3g} from here"
+                messages.plateau(self.step, training.monitor, training.lr_reduction_patience, multiplier)
             )
         if self.early_stopping.update(watched, self.step):
             self.save()
@@ -327,11 +295,15 @@ class Trainer:
         return metrics
 
     def save(self) -> None:
-        """Write a checkpoint of this step, once everything up to it is known to be finite."""
+        """Write a checkpoint of this step, once everything up to it is known to be as it should.
+
+        Raises:
+            TrainingError: a recorded step was not finite, or a GPU clamped its lengths; nothing is written.
+        """
         folder = checkpoint_folder(self.run_folder, self.step, unvalidated=self._validation_due)
         if self.ranks.broadcast_object(folder.is_dir()):
             return  # as the best of a validation at this very step
-        self._judge_steps()
+        self._check_recorded_steps()
         self.checkpointer.save(folder, self.step, self.voice)
         self.clock.start()
 
@@ -346,50 +318,23 @@ class Trainer:
             point_at_best(self.run_folder, self.early_stopping)
         return True
 
-    def _judge_steps(self) -> None:
+    def _check_recorded_steps(self) -> None:
         """Bring what steps recorded to the host: the one synchronisation of many steps.
 
         Raises:
-            TrainingError: one was not finite; neither it nor what followed has been applied.
+            TrainingError: one was not finite, and neither it nor what followed has been applied; or lengths
+                were clamped in one, and it has been applied, but no checkpoint holds it.
         """
-        steep_before = self.monitor.steep_steps
         fault = self.monitor.read()
         if fault is not None:
-            self._give_up(fault)
-        if self.monitor.steep_steps > steep_before == 0:
-            self.telemetry.say(
-                f"step {self.step}: a gradient norm of {self.monitor.steepest:.1f} was above "
-                f"training.gradient_norm_threshold={self.monitor.threshold:g}; it was clipped; others are "
-                "counted"
-            )
+            raise self.error_of(fault)
+        if self.monitor.first_steep:
+            self.telemetry.say(messages.steep(self.step, self.monitor.first_steep, self.monitor.threshold))
 
-    def _give_up(self, fault: Fault) -> NoReturn:
-        """A NaN is never trained on in silence."""
-        place = ""
-        if fault.not_finite:
-            # On all ranks, since what is judged is summed over them; the cause may lie in one rank's batch.
-            with self.parallel.full_weights(everywhere=True):
-                batches = [
-                    collate_again(self.config, self.store, ids, self.reduction_factor).to(self.device)
-                    for ids in fault.inputs.ids
-                ]
-                objective = self.parallel.objective.uncompiled(self.model)
-                place = first_non_finite(fault.inputs, batches, objective, self.scaler.factor)
-        found = self.ranks.all_gather_object((place, fault.inputs.names()))
-        raise TrainingError(fault.message(found, checkpoints(self.run_folder)))
-
-    def _announce(self) -> None:
-        """What trains, in what precision, and where it goes on from."""
-        say, lost = self.telemetry.say, self.telemetry.lost_steps
-        parameters = sum(p.numel() for p in self.model.parameters())
-        say(f"{parameters:,} parameters on {self.precision}")
-        if self.config.training.compile:
-            say("the model is compiled at its first step, which may take minutes")
-        again = f"; {lost} logged steps since then are taken again" if lost else ""
-        if self.resumed:
-            say(f"resuming at step {self.step}{again}")
-        elif self.resumed is not None:
-            say(f"{self.run_folder}: no checkpoint to resume, starting at step 0{again}")
+    def error_of(self, fault: Fault) -> TrainingError:
+        """What a step ends the run with, in one line; all ranks ask together."""
+        model, scale = self.model, self.scaler.factor
+        return training_error(fault, self.config, self.store, model, self.parallel, scale, self.ranks)
 
     def _leave(self) -> NoReturn:
         self.save()
@@ -414,27 +359,17 @@ class Trainer:
         a_time_for_it = self.step % training.val_step == 0 or self.step >= training.max_steps
         return a_time_for_it and self.early_stopping.last_step != self.step
 
-    @property
-    def _out_of_patience(self) -> bool:
-        return self.config.training.early_stopping and self.early_stopping.exhausted
-
     def _finish(self) -> TrainingResult:
         self.save()
-        training, early = self.config.training, self.early_stopping
-        last = checkpoint_folder(self.run_folder, self.step)
-        best = self.ranks.broadcast_object(best_checkpoint(self.run_folder))
-        chosen = last
-        if best is not None and training.early_stopping_restore_best_weights:
-            chosen = best
-        self.model.load_state_dict(load_checkpoint(chosen).weights)
-        reason = "early_stopping" if self._out_of_patience else "max_steps"
+        early, chosen = self.early_stopping, checkpoint_to_use(self.config, self.ranks)
+        self.model.load_state_dict(chosen.weights)
+        reason = "early_stopping" if early.exhausted else "max_steps"
+        result = TrainingResult(self.run_folder, self.step, reason, chosen.path, early.best_step, early.best)
+        spikes, skipped = int(self.optimizer_step.guard.spikes), self.scaler.skipped
         self.telemetry.say(
-            f"done at step {self.step} ({reason}); {early.metric} was best, {early.best:.4f}, at step "
-            f"{early.best_step}; {self.monitor.steep_steps} gradient norms above the threshold, "
-            f"{int(self.optimizer_step.guard.spikes)} loss spikes damped, {self.scaler.skipped} steps left "
-            "out"
+            messages.ending(result, early.metric, self.monitor.steep_steps, spikes=spikes, skipped=skipped)
         )
-        return TrainingResult(self.run_folder, self.step, reason, chosen, early.best_step, early.best)
+        return result
 
     def close(self) -> None:
         """Stop the batcher threads."""
@@ -446,9 +381,3 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def forever(loader: Loader) -> Iterator[Batch]:
-    """Epoch after epoch."""
-    while True:
-        yield from loader

@@ -21,8 +21,8 @@ from ttsfast.training.setup import Loader
 from ttsfast.training.telemetry.log import Telemetry
 
 
-class ValidationInterrupted(Exception):
-    """SIGTERM came while validating; nothing of the run has changed."""
+class _Interrupted(Exception):
+    """The caller wants no more of it."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ def validate_model(
     config: TrainingConfig,
     *,
     interrupted: Callable[[], bool],
-) -> Validation:
+) -> Validation | None:
     """Measure on all held-out utterances teacher-forced, and on ``val_utterances`` of them free-running.
 
     Args:
@@ -56,34 +56,39 @@ def validate_model(
         config: how many are spoken freely, and whether there is a stop term, whose threshold is calibrated.
         interrupted: asked before each batch whether to give up.
 
-    Raises:
-        ValidationInterrupted: it said so.
+    Returns:
+        None where it said so; nothing of the run has changed then.
     """
 
     def allowed(batches: Iterable[Batch]) -> Iterator[Batch]:
         for batch in batches:
             if interrupted():
-                raise ValidationInterrupted
+                raise _Interrupted
             yield batch
 
     # The same batches every time: sums in another order round differently, and a resumed run would see it.
     loader.load_state_dict({"epoch": 0, "position": 0})
     batches = list(loader)
     device, threshold = next(model.parameters()).device, voice.stop_threshold
-    if config.stop_loss_weight > 0:
-        threshold = calibrate_stop(model, allowed(batches), device)
-    forced = teacher_forced(model, allowed(batches), device, mel_std=voice.mel_std, stop_threshold=threshold)
     spoken: list[ValidationSample] = []
-    running = free_running(
-        model,
-        allowed([_spoken_batch(store, batches, config.val_utterances)]),
-        device,
-        stop_threshold=threshold,
-        max_frames=voice.max_frames,
-        on_sample=spoken.append,
-    )
+    try:
+        if config.stop_loss_weight > 0:
+            threshold = calibrate_stop(model, allowed(batches), device)
+        forced = teacher_forced(
+            model, allowed(batches), device, mel_std=voice.mel_std, stop_threshold=threshold
+        )
+        running = free_running(
+            model,
+            allowed([_spoken_batch(store, batches, config.val_utterances)]),
+            device,
+            stop_threshold=threshold,
+            max_frames=voice.max_frames,
+            on_sample=spoken.append,
+        )
+    except _Interrupted:
+        return None
     if interrupted():
-        raise ValidationInterrupted
+        return None
     metrics = {**forced, **{name: running[name] for name in FROM_FREE_RUNNING if name in running}}
     return Validation(metrics, threshold, spoken[0])
 

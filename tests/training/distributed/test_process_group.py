@@ -24,8 +24,8 @@ from ttsfast.models.checkpoint import checkpoints, load_checkpoint
 from ttsfast.training.distributed.consistency import check_run_folder
 from ttsfast.training.distributed.global_counts import GlobalCounts
 from ttsfast.training.distributed.process_group import ProcessGroup, _fresh_store, join_ranks
-from ttsfast.training.setup import open_loaders
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever, open_loaders
+from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 

@@ -20,9 +20,10 @@ from ttsfast.pages.plots import alignment_figure
 from ttsfast.training import trainer as trainer_module
 from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.ratios import ModuleRatios
+from ttsfast.training.setup import forever
 from ttsfast.training.telemetry.log import RunTelemetry
 from ttsfast.training.telemetry.timing import PHASES, StepClock, device_load
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], torch.nn.Module]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -63,8 +64,16 @@ class Telemetry:
     def audio(self, name: str, wave: np.ndarray, sample_rate: int, step: int) -> None:
         """Play a waveform (samples,)."""
 
-    def report(self, step: int, values: dict[str, Any]) -> None:
-        """Record the figures of the training steps up to ``step``, and show the main ones."""
+    def report(self, step: int, rows: Sequence[Mapping[str, float]], figures: Mapping[str, Any]) -> None:
+        """Record the training steps up to ``step``, and show the main figures.
+
+        Args:
+            step: the last one.
+            rows: the figures of each step, of which the means are told.
+            figures: what else there is to tell, by name.
+        """
+        values: dict[str, Any] = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        values |= {**figures, "loader_wait_percent": figures["percent_data"]}
         self.scalars("train", step, values)
         terms = " ".join(f"{name} {values[name]:.4f}" for name in TERMS if name in values)
         self.status(

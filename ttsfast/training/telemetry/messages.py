@@ -1,0 +1,72 @@
+"""What a training run says aloud, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from ttsfast.config import TrainingConfig
+from ttsfast.devices import Precision
+from ttsfast.training.result import TrainingResult
+
+
+def opening(
+    model: nn.Module,
+    config: TrainingConfig,
+    precision: Precision,
+    step: int,
+    resumed: bool | None,
+    lost_steps: int,
+) -> Iterator[str]:
+    """What trains, in what precision, and where it goes on from.
+
+    Args:
+        model: as it is written.
+        config: of the run.
+        precision: of the model's passes.
+        step: the last one taken.
+        resumed: whether there was a checkpoint; None where none was looked for.
+        lost_steps: logged steps after it.
+    """
+    yield f"{sum(p.numel() for p in model.parameters()):,} parameters on {precision}"
+    if config.compile:
+        yield "the model is compiled at its first step, which may take minutes"
+    again = f"; {lost_steps} logged steps since then are taken again" if lost_steps else ""
+    if resumed:
+        yield f"resuming at step {step}{again}"
+    elif resumed is not None:
+        yield f"{config.run_folder}: no checkpoint to resume, starting at step 0{again}"
+
+
+def overflow(step: int, scale: float) -> str:
+    """Of fp16 at ``step``; ``scale`` is that of the loss from now on."""
+    return (
+        f"step {step}: a gradient overflowed float16 at a loss scale of {2 * scale:g}; its batch is left "
+        f"out, the scale is {scale:g} now"
+    )
+
+
+def steep(step: int, norm: float, threshold: float) -> str:
+    """The first gradient norms above the threshold, ``norm`` the largest of them."""
+    return (
+        f"step {step}: a gradient norm of {norm:.1f} was above "
+        f"training.gradient_norm_threshold={threshold:g}; it was clipped; others are counted"
+    )
+
+
+def plateau(step: int, metric: str, patience: int, multiplier: float) -> str:
+    """The learning rate is reduced, after ``patience`` validations without improvement."""
+    return (
+        f"step {step}: {metric} stalled for {patience} validations, learning rate times {multiplier:.3g} "
+        "from here"
+    )
+
+
+def ending(result: TrainingResult, metric: str, steep_steps: int, *, spikes: int, skipped: int) -> str:
+    """How a run ended, what was best, and what was out of the ordinary on the way."""
+    return (
+        f"done at step {result.step} ({result.reason}); {metric} was best, {result.best_metric:.4f}, at step "
+        f"{result.best_step}; {steep_steps} gradient norms above the threshold, {spikes} loss spikes damped, "
+        f"{skipped} steps left out"
+    )
