@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from clamped_loss import clamping
+from torch import nn
 
 from ttsfast.config import Config
-from ttsfast.errors import InputError
+from ttsfast.errors import InputError, TrainingError
 from ttsfast.training import find_lr
 from ttsfast.training.find_lr import find_learning_rate, suggest
 from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
+MakeModel = Callable[[], nn.Module]
 
 
 def test_the_range_test_draws_and_leaves_the_run_alone(
@@ -49,6 +53,46 @@ def test_a_curve_that_only_rises_is_bad_input() -> None:
         suggest(np.geomspace(1e-7, 1, 50).tolist(), [1.0 + 0.1 * i for i in range(50)])
     with pytest.raises(InputError, match="never fell"):
         suggest([1e-7] * 3, [math.nan, math.nan, 1.0])
+    for curve in ([], [math.nan] * 50):
+        with pytest.raises(InputError, match=r"never fell.*ttsfast verify"):
+            suggest([1e-7] * len(curve), curve)
+
+
+def test_clamped_lengths_are_no_divergence(
+    make_config: MakeConfig,
+    make_model: MakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(config: Config) -> Trainer:
+        trainer = Trainer(config, model=make_model())
+        monkeypatch.setattr(trainer.loss, "forward", clamping(trainer.loss, at_call=30, count=2))
+        return trainer
+
+    monkeypatch.setattr(find_lr, "Trainer", opened)
+    config = make_config(training__gradient_accumulation_steps=1)
+    with pytest.raises(TrainingError, match=r"^step 30: 2 lengths lie outside their tensors.*ttsfast verify"):
+        find_learning_rate(config, tmp_path / "range.png", steps=40)
+
+
+def test_what_is_not_finite_at_the_first_step_is_named(
+    make_config: MakeConfig,
+    make_model: MakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(config: Config) -> Trainer:
+        trainer = Trainer(config, model=make_model())
+        with torch.no_grad():
+            trainer.model.stop.bias.fill_(math.nan)  # type: ignore[union-attr, operator]
+        return trainer
+
+    monkeypatch.setattr(find_lr, "Trainer", opened)
+    with pytest.raises(
+        TrainingError, match=r"^step 1: .* is not finite, first in the weights stop\.bias"
+    ) as caught:
+        find_learning_rate(make_config(), tmp_path / "range.png", steps=40)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

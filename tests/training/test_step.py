@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from clamped_loss import clamping
 from torch import nn
 
 from ttsfast.config import Config
@@ -19,7 +18,8 @@ from ttsfast.evaluation.log import LOG_NAME
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.models.checkpoint import checkpoints
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever
+from ttsfast.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
@@ -84,19 +84,6 @@ def test_validating_and_saving_are_what_a_new_trainer_can_do(
     assert path.name == "step-00000000-unvalidated"
     with Trainer(make_config(), model=make_model(), resume=True) as trainer:
         assert trainer.validate()["mel_l1"] > 0
-
-
-def clamping(loss: TTSLoss, at_call: int, count: int) -> Callable[..., LossOutput]:
-    """The loss, as if it ran on a GPU and ``count`` lengths lay outside their axes at a call."""
-    calls = 0
-    original = loss.forward
-
-    def forward(*args: Any, **kwargs: Any) -> LossOutput:
-        nonlocal calls
-        calls += 1
-        return replace(original(*args, **kwargs), clamped=torch.tensor(count * (calls == at_call)))
-
-    return forward
 
 
 def test_lengths_that_were_clamped_end_the_run_at_the_log_point(

@@ -14,7 +14,8 @@ from ttsfast.errors import InputError
 from ttsfast.files import output_folder
 from ttsfast.pages.plots import save
 from ttsfast.progress import progress_bar
-from ttsfast.training.trainer import Trainer, forever
+from ttsfast.training.setup import forever
+from ttsfast.training.trainer import Trainer
 
 LOWEST, HIGHEST = 1e-7, 1.0
 SMOOTHING = 0.9
@@ -49,6 +50,7 @@ def find_learning_rate(config: Config, picture: Path, *, steps: int = 200) -> Ra
 
     Raises:
         InputError: too few steps, a picture that is no PNG or cannot be written, or a loss that never falls.
+        TrainingError: the first step is not finite, or a GPU clamped lengths.
     """
     if steps < LEAST_STEPS:
         raise InputError(f"--find-lr-steps {steps}: a range test needs {LEAST_STEPS} steps or more")
@@ -74,7 +76,11 @@ def find_learning_rate(config: Config, picture: Path, *, steps: int = 200) -> Ra
                 # An overflow of fp16 lowers the loss scale; the rate is tried on the next batch.
                 while not trainer.train_step(list(islice(batches, micro_batches)), rate=rate):
                     pass
-                if trainer.monitor.read() is not None:
+                fault = trainer.monitor.read()
+                if fault is not None:
+                    # What is wrong at the least rate, or with lengths, no rate is to blame for.
+                    if fault.clamped or not losses:
+                        raise trainer.error_of(fault)
                     break
                 (row,) = trainer.monitor.take()
                 average = SMOOTHING * average + (1 - SMOOTHING) * row["mel"]
@@ -93,15 +99,16 @@ def suggest(rates: list[float], smoothed: list[float]) -> float:
     """The rate of steepest descent of a smoothed curve, left of its minimum.
 
     Raises:
-        InputError: the loss never fell.
+        InputError: the loss never fell, or there is no finite one.
     """
     values = np.array(smoothed)
     values = values[np.isfinite(values)]
     # The average lags: what moves in its first steps is the start, not the rate.
-    first, last = LEAST_STEPS // 2, int(values.argmin())
+    first, last = LEAST_STEPS // 2, int(values.argmin()) if len(values) else 0
     if last <= first + 1:
         raise InputError(
-            "the loss never fell in the range test: check the data with `ttsfast doctor`, or take more steps"
+            "the loss never fell in the range test: check the data with `ttsfast verify` and "
+            "`ttsfast inspect`, or take more steps (--find-lr-steps)"
         )
     slopes = np.gradient(values, np.log(rates[: len(values)]))
     return float(rates[first + int(slopes[first:last].argmin())])
