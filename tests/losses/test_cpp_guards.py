@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ttsfast import functional
-from ttsfast.losses import backend as backends
+from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.module import TTSLoss
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
@@ -86,7 +86,7 @@ def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
 def _served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the extension is offered a whole call, or what the checks in Python made of it."""
     if request.param == "after the checks":
-        monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
+        monkeypatch.setattr(CppBackend, "accepts_unchecked", lambda *_: False)
 
 
 @pytest.mark.usefixtures("_served")

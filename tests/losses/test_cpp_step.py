@@ -19,6 +19,7 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 from ttsfast import native
 from ttsfast.losses import backend as backends
 from ttsfast.losses import module
+from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.counts import Counts
 
@@ -155,7 +156,7 @@ def assert_alike(batch: Batch, options: dict[str, Any], call: dict[str, Any]) ->
     """The same with and without the call being offered to the extension as a whole."""
     direct = outcome(make_loss(**options), batch, call)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "for_unchecked", lambda *_: None)
+        patch.setattr(CppBackend, "accepts_unchecked", lambda *_: False)
         checked = outcome(make_loss(**options), batch, call)
     assert type(direct) is type(checked), (direct, checked)
     if isinstance(direct, dict):
@@ -288,7 +289,7 @@ def test_tensors_read_through_capsules_give_the_same(monkeypatch: pytest.MonkeyP
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call to come was served in one call of the extension."""
     seen: list[bool] = []
-    usual, checked = backends.CPP.call, module.check_inputs
+    usual, checked = backends.BACKENDS["cpp"].call, module.check_inputs
 
     def watched(*arguments: Any) -> Any:
         seen.append(True)
@@ -298,7 +299,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         seen[-1:] = [False]
         return checked(*arguments, **named)
 
-    monkeypatch.setattr(backends.CPP, "call", watched)
+    monkeypatch.setattr(backends.BACKENDS["cpp"], "call", watched)
     monkeypatch.setattr(module, "check_inputs", after_all)
     return seen
 
@@ -332,7 +333,7 @@ def test_a_total_kept_after_backward_keeps_nothing_that_the_model_made(
     by_parts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if by_parts:
-        monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
+        monkeypatch.setattr(CppBackend, "accepts_unchecked", lambda *_: False)
     weight = torch.randn(80, 80, requires_grad=True)
     made = torch.randn(2, 30, 80) @ weight
     out = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, backend="cpp")(

@@ -260,7 +260,6 @@ class Recorder(backends.TorchBackend):
 def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder()
     monkeypatch.setattr(backends, "BACKENDS", {"cpp": recorder, "torch": backends.TorchBackend()})
-    monkeypatch.setattr(backends, "for_unchecked", lambda *_: None)
     recorder.lacks = "it was not built"
     with pytest.raises(RuntimeError, match="loss backend 'cpp' is not available: it was not built"):
         make_loss(backend="cpp")

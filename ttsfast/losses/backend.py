@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import adaptive, reference
-from ttsfast.losses.autograd import in_forward_mode
 from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.triton import TritonBackend, interpreted
@@ -21,12 +20,19 @@ class Backend(Protocol):
     """One implementation of all terms, values and gradients."""
 
     name: str
+    declined: tuple[type[Exception], ...]
+    """What :meth:`call` raises, with nothing written or moved on, of inputs that nobody has checked and
+    that are wrong or only unusual; empty where :meth:`accepts_unchecked` never agrees."""
 
     def missing(self) -> str | None:
         """Why it cannot run on this installation, and the remedy; None when it can."""
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         """Why it cannot serve these tensors; None when it can. Must not wait for a device."""
+
+    def accepts_unchecked(self, device: torch.device) -> bool:
+        """Whether :meth:`call` itself checks what it is given, of tensors on ``device`` and at this moment:
+        then it may be called without :meth:`declines`, and with inputs as ``TTSLoss`` was given them."""
 
     def call(
         self,
@@ -54,12 +60,16 @@ class TorchBackend:
     """The reference: any device, any dtype, differentiable as often as autograd allows."""
 
     name = "torch"
+    declined: tuple[type[Exception], ...] = ()
 
     def missing(self) -> str | None:
         return None
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         return None
+
+    def accepts_unchecked(self, device: torch.device) -> bool:
+        return False
 
     def call(
         self,
@@ -81,8 +91,7 @@ class TorchBackend:
         return True
 
 
-CPP = CppBackend()
-BACKENDS: dict[str, Backend] = {"triton": TritonBackend(), "cpp": CPP, "torch": TorchBackend()}
+BACKENDS: dict[str, Backend] = {"triton": TritonBackend(), "cpp": CppBackend(), "torch": TorchBackend()}
 """In the order that ``"auto"`` asks them in."""
 NAMES = ("auto", "torch", "cpp", "triton")
 
@@ -101,13 +110,12 @@ def check_name(name: str) -> None:
         raise RuntimeError(f"loss backend {name!r} is not available: {reason}")
 
 
-def for_unchecked(name: str, device: torch.device) -> CppBackend | None:
-    """The C++ backend where tensors on ``device`` are for it to serve: it checks a call by itself."""
-    # Nothing is read from another device, since that would wait for it. Forward-mode derivatives, which a
-    # tensor does not show, are the reference's.
-    if torch.compiler.is_compiling() or device.type != "cpu" or name not in ("auto", CPP.name):
-        return None
-    return CPP if CPP.missing() is None and not in_forward_mode() else None
+def for_unchecked(name: str, device: torch.device) -> Backend | None:
+    """The backend that checks a call of tensors on ``device`` by itself; None where the checks come first."""
+    for backend in BACKENDS.values() if name == "auto" else (BACKENDS[name],):
+        if backend.accepts_unchecked(device):
+            return backend
+    return None
 
 
 def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:

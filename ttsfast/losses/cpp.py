@@ -21,6 +21,7 @@ from ttsfast.losses.autograd import (
     OnceDifferentiable,
     differentiated_again,
     graph_is_kept,
+    in_forward_mode,
     why_not_plain,
 )
 from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
@@ -35,8 +36,7 @@ class CppBackend:
 
     name = "cpp"
     isa = BEST_ISA
-    declined: type[Exception] = ValueError if native.core is None else native.core.Declined
-    """A ValueError of :meth:`call`, with nothing written or moved on, for a call that is wrong or unusual."""
+    declined: tuple[type[Exception], ...] = () if native.core is None else (native.core.Declined,)
 
     def missing(self) -> str | None:
         return None if native.core is not None else native.why_missing
@@ -46,6 +46,13 @@ class CppBackend:
         if inputs.target.device.type != "cpu":
             return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
         return None if torch.compiler.is_compiling() else why_not_plain(inputs)
+
+    def accepts_unchecked(self, device: torch.device) -> bool:
+        # Nothing is read from another device, since that would wait for it. Forward-mode derivatives, which a
+        # tensor does not show, are the reference's.
+        if torch.compiler.is_compiling() or device.type != "cpu" or native.core is None:
+            return False
+        return not in_forward_mode()
 
     def call(
         self,
@@ -58,7 +65,7 @@ class CppBackend:
         """As :meth:`ttsfast.losses.backend.Backend.call`, also of inputs that nobody has checked.
 
         Raises:
-            ValueError: :attr:`declined`.
+            ValueError: of :attr:`declined`.
         """
         if torch.compiler.is_compiling():
             operator = torch.ops.ttsfast.cpp_losses

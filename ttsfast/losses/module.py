@@ -184,9 +184,9 @@ class TTSLoss(nn.Module):
         # Not as attributes: nn.Module looks for those in three dictionaries, one after another.
         own: dict[str, Any] = self._buffers
         mel_mean, mel_std = own["mel_mean"], own["mel_std"]
-        extension = backends.for_unchecked(self.backend, state.noise_step.device)
+        direct = backends.for_unchecked(self.backend, state.noise_step.device)
         # No layers at all are an error here, and absence where the checks are done.
-        if extension is not None and not (isinstance(attention, (tuple, list)) and not attention):
+        if direct is not None and not (isinstance(attention, (tuple, list)) and not attention):
             given: Any = LossInputs(
                 mel_pred,  # type: ignore[arg-type]
                 mel_target,
@@ -202,8 +202,8 @@ class TTSLoss(nn.Module):
                 mel_std,
             )
             try:
-                return extension.call(spec, given, state, normalizer, grad_scale)
-            except extension.declined:
+                return direct.call(spec, given, state, normalizer, grad_scale)
+            except direct.declined:
                 # Wrong, or only unusual: the checks in Python tell them apart.
                 pass
         inputs = check_inputs(

@@ -52,6 +52,7 @@ class TritonBackend:
     """For CUDA and HIP devices."""
 
     name = "triton"
+    declined: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:
         self._seen = False
@@ -77,6 +78,9 @@ class TritonBackend:
         if inputs.target.requires_grad and torch.is_grad_enabled():
             return "it sends no gradient to mel_target, which requires one: detach it, or use backend='torch'"
         return None
+
+    def accepts_unchecked(self, device: torch.device) -> bool:
+        return False
 
     def call(
         self,
