@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ttsfast.config import ModelConfig
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.layers import valid_positions
 from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.terms.masks import valid_mask
 
 DURATION_WEIGHT, ALIGNER_WEIGHT = 1.0, 1.0
 PRIOR_WIDTH = 0.2
@@ -102,9 +102,7 @@ class Aligner(nn.Module):
         n = torch.arange(text.shape[1], device=text.device) / text_lengths[:, None]
         t = torch.arange(mel.shape[1], device=text.device) / mel_lengths[:, None]
         prior = -((n[:, None] - t[..., None]) ** 2) / (2 * PRIOR_WIDTH**2)
-        scores = (prior - distance).masked_fill(
-            ~valid_positions(text_lengths, text.shape[1])[:, None], -torch.inf
-        )
+        scores = (prior - distance).masked_fill(~valid_mask(text_lengths, text.shape[1])[:, None], -torch.inf)
         return scores.log_softmax(-1)
 
 
@@ -181,7 +179,7 @@ class FastSpeechStyle(nn.Module):
     ) -> AcousticOutput:
         """Mels from the text and the durations that the aligner finds in the recording."""
         embedded, encoded, read = self._encode(text, text_lengths, speaker)
-        frames = valid_positions(mel_lengths, mel.shape[1])
+        frames = valid_mask(mel_lengths, mel.shape[1])
         heard = torch.where(frames[..., None], mel, 0.0)
         alignment = self.aligner(embedded, heard, text_lengths, mel_lengths)
         durations = best_path(alignment, text_lengths, mel_lengths)
@@ -210,14 +208,14 @@ class FastSpeechStyle(nn.Module):
         total = durations.sum(1)
         lengths = total.clamp(max=max_frames)
         longest = int(lengths.max())
-        mel = self._decode(encoded, durations, valid_positions(lengths, longest))
+        mel = self._decode(encoded, durations, valid_mask(lengths, longest))
         attention = F.one_hot(symbol_of_frame(durations, longest), text.shape[1]).float()
         return FreeRunning(mel=mel, mel_lengths=lengths, attention=attention, stopped=total <= max_frames)
 
     def _encode(
         self, text: Tensor, text_lengths: Tensor, speaker: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        read = valid_positions(text_lengths, text.shape[1])
+        read = valid_mask(text_lengths, text.shape[1])
         embedded = self.symbols(torch.where(read, text, 0))
         if self.speakers is not None and speaker is not None:
             embedded = embedded + self.speakers(speaker)[:, None]

@@ -20,8 +20,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ttsfast.config import ModelConfig
 from ttsfast.models.decoding import free_run
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.layers import valid_positions
 from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.terms.masks import valid_mask
 
 
 def build(voice: VoiceInfo, options: ModelConfig) -> Tacotron2Style:
@@ -131,7 +131,7 @@ class Tacotron2Style(nn.Module):
         """Teacher-forced: each step hears the last true frame before it."""
         r, frames = self.reduction_factor, mel.shape[1]
         steps = -(-frames // r)
-        valid = valid_positions(mel_lengths, frames)[..., None]
+        valid = valid_mask(mel_lengths, frames)[..., None]
         heard = torch.where(valid, mel, self.silence)[:, r - 1 : (steps - 1) * r : r]
         heard = torch.cat([self.silence.expand(len(mel), 1, -1).to(heard.dtype), heard], dim=1)
         heard = self._prenet(heard)
@@ -174,11 +174,11 @@ class Tacotron2Style(nn.Module):
             max_frames=max_frames,
             stop_threshold=stop_threshold,
         )
-        valid = valid_positions(spoken.mel_lengths, spoken.mel.shape[1])[..., None]
+        valid = valid_mask(spoken.mel_lengths, spoken.mel.shape[1])[..., None]
         return replace(spoken, mel=spoken.mel + self._postnet(spoken.mel, valid))
 
     def _start(self, text: Tensor, text_lengths: Tensor, speaker: Tensor | None) -> Decoding:
-        valid = valid_positions(text_lengths, text.shape[1])
+        valid = valid_mask(text_lengths, text.shape[1])
         h = self.symbols(torch.where(valid, text, 0))
         if self.speakers is not None and speaker is not None:
             h = h + self.speakers(speaker)[:, None]

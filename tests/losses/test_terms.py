@@ -13,6 +13,8 @@ from loss_checks import assert_close, make_batch, make_loss
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from ttsfast.terms.masks import valid_mask
+
 OPTIONS: dict[str, Any] = {
     "mel_loss": "huber",
     "huber_delta": 0.6,
@@ -241,3 +243,11 @@ def test_nan_inside_is_shown() -> None:
     assert out.kl.isnan()
     assert out.total.isnan()
     assert out.mel.isfinite()
+
+
+def test_valid_mask_counts_from_the_start() -> None:
+    assert valid_mask(torch.tensor([0, 2, 3]), 3).tolist() == [
+        [False, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]

@@ -5,15 +5,8 @@ import torch
 import torch.nn.functional as F
 from model_checks import assert_same
 
-from ttsfast.models.layers import ConvCache, GatedConv, GatedStack, SequenceConv, valid_positions
-
-
-def test_valid_positions_count_from_the_start() -> None:
-    assert valid_positions(torch.tensor([0, 2, 3]), 3).tolist() == [
-        [False, False, False],
-        [True, True, False],
-        [True, True, True],
-    ]
+from ttsfast.models.layers import ConvCache, GatedConv, GatedStack, SequenceConv
+from ttsfast.terms.masks import valid_mask
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -72,5 +65,5 @@ def test_a_stack_continues_from_its_caches() -> None:
 def test_a_centred_stack_reads_nothing_of_the_padding() -> None:
     stack = GatedStack(8, (1, 3), causal=False, dropout=0.0)
     x = torch.randn(1, 12, 8)
-    valid = valid_positions(torch.tensor([7]), 12)[..., None]
+    valid = valid_mask(torch.tensor([7]), 12)[..., None]
     assert_same(stack(x, valid)[:, :7], stack(x[:, :7]), 1e-6)

@@ -23,8 +23,9 @@ from ttsfast.models.attention import TextAttention
 from ttsfast.models.convtts_config import SIZES, ConvTTSConfig
 from ttsfast.models.decoding import DecoderCaches, free_run, readable
 from ttsfast.models.interface import AcousticOutput, FreeRunning
-from ttsfast.models.layers import GatedStack, valid_positions
+from ttsfast.models.layers import GatedStack
 from ttsfast.models.posterior import PosteriorEncoder
+from ttsfast.terms.masks import valid_mask
 
 
 class Prenet(nn.Sequential):
@@ -162,7 +163,7 @@ class ConvTTS(nn.Module):
             latent = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu) if self.training else mu
         # Only the last frame of each group is heard, and the last group is not followed by another.
         heard = mel[:, r - 1 : (steps - 1) * r : r]
-        heard = torch.where(valid_positions(mel_lengths // r, steps - 1)[..., None], heard, self.silence)
+        heard = torch.where(valid_mask(mel_lengths // r, steps - 1)[..., None], heard, self.silence)
         heard = torch.cat([self.silence.expand(batch, 1, -1).to(heard.dtype), heard], dim=1)
         keys, values = self.encode_text(text, text_lengths, speaker)
         allowed = readable(text_lengths, text.shape[1])[:, None]
@@ -221,7 +222,7 @@ class ConvTTS(nn.Module):
 
     def encode_text(self, text: Tensor, text_lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) symbols -> attention's keys and values, each (B, N, D)."""
-        valid = valid_positions(text_lengths, text.shape[1])
+        valid = valid_mask(text_lengths, text.shape[1])
         h = self.symbols(torch.where(valid, text, 0))
         if self.speakers is not None:
             h = h + self.speakers(speaker)[:, None]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ttsfast.models.interface import FreeRunning
-from ttsfast.models.layers import ConvCache, valid_positions
+from ttsfast.models.layers import ConvCache
+from ttsfast.terms.masks import valid_mask
 
 
 @dataclass
@@ -23,7 +24,7 @@ class DecoderCaches:
 
 def readable(text_lengths: Tensor, longest: int) -> Tensor:
     """(B, longest) bool: the symbols attention may look at, one at least so that a softmax is never empty."""
-    return valid_positions(text_lengths.clamp(min=1), longest)
+    return valid_mask(text_lengths.clamp(min=1), longest)
 
 
 def window(last_read: Tensor, longest: int, back: int, ahead: int) -> Tensor:

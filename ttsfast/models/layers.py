@@ -7,11 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def valid_positions(lengths: Tensor, longest: int) -> Tensor:
-    """(B, longest) bool: True where a position lies before its utterance's length (B,)."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
-
-
 class ConvCache:
     """The past inputs of one causal convolution, in a ring: what its next output needs and no more."""
 

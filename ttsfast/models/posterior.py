@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttsfast.models.layers import GatedStack, valid_positions
+from ttsfast.models.layers import GatedStack
+from ttsfast.terms.masks import valid_mask
 
 
 class PosteriorEncoder(nn.Module):
@@ -32,9 +33,9 @@ class PosteriorEncoder(nn.Module):
         batch, frames, bins = mel.shape
         patches = -(-frames // self.stride)
         steps = -(-mel_lengths // self.stride)
-        spoken = torch.where(valid_positions(mel_lengths, frames)[..., None], mel, 0.0)
+        spoken = torch.where(valid_mask(mel_lengths, frames)[..., None], mel, 0.0)
         padded = F.pad(spoken, (0, 0, 0, patches * self.stride - frames))
-        valid = valid_positions(steps, patches)[..., None]
+        valid = valid_mask(steps, patches)[..., None]
         h = self.patch(padded.view(batch, patches, self.stride * bins))
         h = self.norm(self.layers(h, valid)) * valid
         mean = h.sum(dim=1) / steps.clamp(min=1)[:, None]

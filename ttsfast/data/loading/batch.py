@@ -126,7 +126,7 @@ def collate(
         speaker=torch.tensor([u.speaker for u in utterances]),
         truncated=truncated,
         frames=sum(mel_lengths),
-        **(stop_targets(lengths, truncated, frames) if targets else {}),
+        **(frame_targets(lengths, truncated, frames) if targets else {}),
         **_tracks(utterances, frames),
     )
 
@@ -160,7 +160,7 @@ def _tracks(utterances: Sequence[Utterance], frames: int) -> dict[str, Tensor]:
     return found
 
 
-def stop_targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
+def frame_targets(lengths: Tensor, truncated: Tensor, frames: int) -> dict[str, Tensor]:
     """``Batch.frame_mask`` and ``Batch.stop_targets`` (B, frames) of clips (B,), on their device."""
     stop = ~valid_mask(lengths - 1, frames) & ~truncated[:, None]
     return {"frame_mask": valid_mask(lengths, frames), "stop_targets": stop.float()}

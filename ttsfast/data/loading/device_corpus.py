@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, padded_length, stop_targets
+from ttsfast.data.loading.batch import TEXT_MULTIPLE, Batch, frame_targets, padded_length
 from ttsfast.data.store.shard import REMEDY, offsets
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
@@ -234,4 +234,4 @@ def _gather_by_torch(
         "truncated": corpus.truncated[rows],
         **{name: torch.where(own, track[places], 0.0) for name, track in corpus.tracks.items()},
     }
-    return made | (stop_targets(mel_lengths, made["truncated"], frames) if targets else {})
+    return made | (frame_targets(mel_lengths, made["truncated"], frames) if targets else {})
