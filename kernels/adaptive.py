@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ttsfast.kernels.arithmetic import exp, expm1
+from ttsfast.kernels.report import COLUMNS
 from ttsfast.terms import state as constants
 from ttsfast.terms.state import StepState
 
@@ -50,7 +51,7 @@ def update_weights(state: StepState, active: tuple[bool, ...], values: Tensor, f
 @triton.jit(do_not_specialize=["values", "floors", "active_bits"])
 def update_adaptive_weights(values, floors, state, active_bits, METHOD: tl.constexpr):
     """One program; ``state`` as in :class:`ttsfast.kernels.arguments.Weighting`."""
-    i = tl.arange(0, 4)
+    i = tl.arange(0, COLUMNS)
     active = ((active_bits >> i) & 1) == 1
     observe(tl.load(values + i), tl.load(floors + i), active, state, METHOD)
 
@@ -59,7 +60,7 @@ def update_adaptive_weights(values, floors, state, active_bits, METHOD: tl.const
 def observe(values, floors, active, state, METHOD: tl.constexpr):
     """One step of ``ttsfast.losses.adaptive.AdaptiveWeights.observe`` on its buffers, in float32."""
     factors_at, fast_at, slow_at, variances_at, observations_at, skipped_at = state
-    i = tl.arange(0, 4)
+    i = tl.arange(0, COLUMNS)
     excess = values - floors
     seen = tl.where(excess < 0, 0.0, excess).to(tl.float32)
     finite = tl.abs(seen) < float("inf")

@@ -7,7 +7,7 @@ import triton.language as tl
 
 from ttsfast.kernels.adaptive import observe
 from ttsfast.kernels.counts import clamped, stop_lengths
-from ttsfast.kernels.report import APPLIED, FLOORS, NORMS, VALUES, WEIGHTS
+from ttsfast.kernels.report import APPLIED, COLUMNS, FLOORS, NORMS, VALUES, WEIGHTS
 from ttsfast.kernels.weighting import applied, norms, weight
 
 
@@ -46,7 +46,7 @@ def finish(lengths, weighting, results, axes, ranges, numbers, PRESENT: tl.const
     mel_floor = mel_floors * numbers.mel_floor * mel_norm * OPT.BINS
     values = pack(mel, kl, stop, attention)
     floors = pack(mel_floor, kl_floor, stop_floors * stop_norm, 0.0).to(OPT.ACC)
-    i = tl.arange(0, 4)
+    i = tl.arange(0, COLUMNS)
     used = weight(weighting, i, OPT)
     active = ((OPT.ACTIVE >> i) & 1) == 1
     # Inactive terms are left out, not multiplied by 0: they may be infinite.

@@ -25,7 +25,7 @@ from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
 from ttsfast.kernels.prepared import Placeholder, PreparedLaunch, stream_of
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 from ttsfast.terms.state import StepState
 
 LAYOUTS = 4096
@@ -143,7 +143,7 @@ def forward(
         laid = lay_out(spec, inputs, arrange(gradients), state, scalars[:-1], scalars[-1])
         plan = _plans[key] = _Plan(spec, laid)
 
-    table = torch.empty((report.ROWS, 4), dtype=plan.layout.dtype, device=device)
+    table = torch.empty((report.ROWS, len(TERMS)), dtype=plan.layout.dtype, device=device)
     total = table.new_empty(())
     integers = torch.empty(plan.scratch, dtype=torch.int64, device=device)
     prepared = plan.prepared.get("forward")

@@ -158,8 +158,8 @@ def _mel(
     """(tile, alignment, strides, programs)"""
     batch, _, bins = inputs.target.shape
     tensors = (*_padded(inputs.mel, 2), inputs.target, *gradients.mel)
-    whole_quads = spec.mel_smoothing != "noise" or bins % 4 == 0
-    if whole_quads and all(tensor is None or _is_one_run(tensor) for tensor in tensors):
+    full_quads = spec.mel_smoothing != "noise" or bins % 4 == 0
+    if full_quads and all(tensor is None or _is_one_run(tensor) for tensor in tensors):
         tile: tuple[int, ...] = (settings.mel_elements(frames * bins),)
         tiles = -(-frames * bins // tile[0])
         spread = [t.stride(0) for t in tensors if t is not None and batch > 1]

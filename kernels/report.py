@@ -2,11 +2,15 @@
 
 import triton.language as tl
 
-VALUES = tl.constexpr(0)
-FLOORS = tl.constexpr(4)
-WEIGHTS = tl.constexpr(8)
-NORMS = tl.constexpr(12)
+from ttsfast.terms.spec import TERMS
+
+COLUMNS = tl.constexpr(len(TERMS))
+"""One by term. A power of two, as ``tl.arange`` wants it; a fifth term would need a mask."""
+VALUES = tl.constexpr(0 * len(TERMS))
+FLOORS = tl.constexpr(1 * len(TERMS))
+WEIGHTS = tl.constexpr(2 * len(TERMS))
+NORMS = tl.constexpr(3 * len(TERMS))
 """What the terms' sums are multiplied by."""
-APPLIED = tl.constexpr(16)
+APPLIED = tl.constexpr(4 * len(TERMS))
 """The gradient scale that the gradients carry."""
 ROWS = 5

@@ -315,7 +315,7 @@ def in_range(name: str, value: float, low: float, high: float, open_low: bool = 
         raise ValueError(f"{name} must be {bound} {low:g}{limit}, got {value!r}")
 
 
-def whole(name: str, value: object) -> None:
+def check_integer(name: str, value: object) -> None:
     """Raise for what is no whole number that fits the kernels' counters."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, got {value!r}")

@@ -18,7 +18,7 @@ from ttsfast.losses import adaptive
 from ttsfast.losses.extension import LARGEST_HINT, hint_of
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import LossInputs, LossSpec, compute_dtype
+from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, compute_dtype
 from ttsfast.terms.state import FixedWeights, StepState, fixed_weights
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -34,7 +34,7 @@ and writes its gradients.
 
 _SCHEMA = (
     "(Tensor[] reals, Tensor[] vectors, Tensor[] normalizer, Tensor[] scalars, bool[] wanted, int[] layout,"
-    " str[] words, int[] whole, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor[])"
+    " str[] words, int[] integers, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor[])"
 )
 _HALF = (torch.bfloat16, torch.float16)
 _OPTIONAL = ("text_lengths", "truncated", "mel_mean", "mel_std")
@@ -55,13 +55,13 @@ def define(name: str, forward: Forward, *devices: str) -> None:
     ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         gradients = [_gradient(tensor) if want else None for tensor, want in zip(reals, wanted, strict=True)]
         weights, step, *scale = scalars
-        parts = tuple(normalizer)
+        divisors = tuple(normalizer)
         results = forward(
             decoded(*map(tuple, options)),
             _arranged(reals, vectors, layout),
             gradients,
             FixedWeights(weights, step),
-            Counts(*parts) if len(parts) == len(Counts._fields) else (*parts, None)[0],
+            Counts(*divisors) if len(divisors) == len(Counts._fields) else (*divisors, None)[0],
             scale[0] if scale else None,
         )
         return *results, [gradient for gradient in gradients if gradient is not None]
@@ -87,18 +87,18 @@ def call(
     optional = (inputs.text_lengths, inputs.truncated, inputs.mel_mean, inputs.mel_std)
     layout = [len(inputs.mel), inputs.posterior is not None, inputs.prior is not None]
     layout += [inputs.stop_logits is not None, len(inputs.attention), *(v is not None for v in optional)]
-    parts: Sequence[Any] = normalizer if isinstance(normalizer, tuple) else (normalizer,)
+    divisors: Sequence[Any] = normalizer if isinstance(normalizer, tuple) else (normalizer,)
     total, report, integers, _ = operator(
         reals,
         [inputs.mel_lengths, inputs.step_lengths, *(v for v in optional if v is not None)],
-        [] if normalizer is None else [_tensor(part) for part in parts],
+        [] if normalizer is None else [_tensor(divisor) for divisor in divisors],
         # Nothing from the host that can be left out: it would keep the graph out of a CUDA graph.
         [*fixed, *([] if grad_scale is None else [_hint(grad_scale)])],
         [
             torch.is_grad_enabled() and tensor.requires_grad and active
             for tensor, active in zip(reals, _active(spec, inputs), strict=True)
         ],
-        [int(part) for part in layout],
+        [int(count) for count in layout],
         *encoded(spec),
     )
     report = report.detach()
@@ -142,7 +142,7 @@ def encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
 
 
 @lru_cache(maxsize=64)
-def decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
+def decoded(words: tuple[str, ...], integers: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
     """The inverse of :func:`encoded`; the same object for the same options: launches are known by it."""
     mel, kl, stop, attention, delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
     return LossSpec(
@@ -157,9 +157,9 @@ def decoded(words: tuple[str, ...], whole: tuple[int, ...], numbers: tuple[float
         kl_free_bits=free_bits,
         stop_label_smoothing=smoothing,
         stop_pos_weight=pos_weight,
-        stop_tail_frames=whole[0],
+        stop_tail_frames=integers[0],
         attention_sigma=sigma,
-        seed=whole[1],
+        seed=integers[1],
     )
 
 
@@ -167,15 +167,15 @@ def _arranged(reals: Sequence[Tensor], vectors: Sequence[Tensor], layout: Sequen
     """The inputs that the operator's lists were made from."""
     mel, posterior, prior, stop, attention, *optional = layout
     real, vector = iter(reals), iter(vectors)
-    parts: dict[str, Any] = {"mel": tuple(next(real) for _ in range(mel)), "target": next(real)}
-    parts["posterior"] = (next(real), next(real)) if posterior else None
-    parts["prior"] = (next(real), next(real)) if prior else None
-    parts["stop_logits"] = next(real) if stop else None
-    parts["attention"] = tuple(next(real) for _ in range(attention))
-    parts["mel_lengths"], parts["step_lengths"] = next(vector), next(vector)
+    found: dict[str, Any] = {"mel": tuple(next(real) for _ in range(mel)), "target": next(real)}
+    found["posterior"] = (next(real), next(real)) if posterior else None
+    found["prior"] = (next(real), next(real)) if prior else None
+    found["stop_logits"] = next(real) if stop else None
+    found["attention"] = tuple(next(real) for _ in range(attention))
+    found["mel_lengths"], found["step_lengths"] = next(vector), next(vector)
     for name, present in zip(_OPTIONAL, optional, strict=True):
-        parts[name] = next(vector) if present else None
-    return LossInputs(**parts)
+        found[name] = next(vector) if present else None
+    return LossInputs(**found)
 
 
 def _gradient(tensor: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def _fake(
     dtype = compute_dtype(reals)
     return (
         like.new_empty((), dtype=dtype),
-        like.new_empty((5, 4), dtype=dtype),
+        like.new_empty((5, len(TERMS)), dtype=dtype),
         like.new_empty((3,), dtype=torch.int64),
         [_gradient(tensor) for tensor, want in zip(reals, wanted, strict=True) if want],
     )
@@ -200,7 +200,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     _, report, _, gradients = output
     ctx.wanted = list(inputs[4])
     ctx.dtypes = [tensor.dtype for tensor in inputs[0]]
-    ctx.lists = [len(part) for part in inputs[1:4]]
+    ctx.lists = [len(tensors) for tensors in inputs[1:4]]
     ctx.save_for_backward(report, *gradients)
 
 

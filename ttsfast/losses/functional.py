@@ -22,11 +22,11 @@ from ttsfast.losses import reference
 from ttsfast.losses.checks import (
     check_attention,
     check_flags,
+    check_integer,
     check_lengths,
     check_real,
     in_range,
     one_of,
-    whole,
 )
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.masks import stop_targets, valid_mask
@@ -179,7 +179,7 @@ def stop_bce_loss(
     _check_call(reduction, backend)
     in_range("pos_weight", pos_weight, 0, math.inf, open_low=True)
     in_range("label_smoothing", label_smoothing, 0, 1)
-    whole("tail_frames", tail_frames)
+    check_integer("tail_frames", tail_frames)
     spec = _spec(
         "stop",
         1.0,

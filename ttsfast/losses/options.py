@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import reference
-from ttsfast.losses.checks import in_range, one_of, whole
+from ttsfast.losses.checks import check_integer, in_range, one_of
 from ttsfast.terms.spec import TERMS, LossSpec
 
 
@@ -90,7 +90,7 @@ def _check(options: LossSpec) -> None:
     in_range("kl_free_bits", options.kl_free_bits, 0, math.inf)
     in_range("stop_label_smoothing", options.stop_label_smoothing, 0, 1)
     in_range("stop_pos_weight", options.stop_pos_weight, 0, math.inf, open_low=True)
-    whole("stop_tail_frames", options.stop_tail_frames)
+    check_integer("stop_tail_frames", options.stop_tail_frames)
     in_range("attention_sigma", options.attention_sigma, 0, math.inf, open_low=True)
     try:
         operator.index(options.seed)

@@ -227,8 +227,8 @@ def _tensors(value: object) -> list[Tensor]:
 def _require(name: str, value: object, shapes: list[tuple[int, ...]], meaning: str) -> None:
     if not isinstance(value, Tensor):
         raise InputError(f"the model's {name} is of type {type(value).__name__}; return a tensor {meaning}")
-    whole = name in ("step_lengths", "synthesize's mel_lengths", "synthesize's stopped")
-    if not (whole or value.is_floating_point()):
+    integers = name in ("step_lengths", "synthesize's mel_lengths", "synthesize's stopped")
+    if not (integers or value.is_floating_point()):
         raise InputError(f"the model's {name} holds {value.dtype}; return floats {meaning}")
     if tuple(value.shape) not in shapes:
         raise InputError(

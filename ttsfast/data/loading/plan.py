@@ -186,11 +186,11 @@ def _batch_sizes(most: int, world_size: int, utterances: int) -> np.ndarray:
     of ranks from ``world_size`` down by halves divides each of them that has an utterance for every rank.
     """
     odd = world_size // (world_size & -world_size)
-    whole = max(8 * odd, world_size)
-    small = [odd << k for k in range(whole.bit_length()) if odd << k < whole]
+    step = max(8 * odd, world_size)
+    small = [odd << k for k in range(step.bit_length()) if odd << k < step]
     # One beyond all utterances is looked at, where they do not fill it; larger ones never are.
-    largest = min(most, utterances + whole)
-    sizes = np.array([1, *small, *range(whole, largest + 1, whole), most], dtype=np.int64)
+    largest = min(most, utterances + step)
+    sizes = np.array([1, *small, *range(step, largest + 1, step), most], dtype=np.int64)
     return np.unique(sizes[sizes <= largest])
 
 

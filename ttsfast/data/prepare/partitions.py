@@ -71,7 +71,7 @@ def write_partition(
     common = _common(corpus, options)
     body = {
         "common": common,
-        "looks": [
+        "surveyed": [
             {
                 "place": one.place,
                 "item": {**asdict(one.item), "audio": one.audio},
@@ -124,7 +124,7 @@ def read_partitions(work: Path) -> JoinedPartitions:
     options = PrepareOptions.from_dict(common["options"], exclude_bad=common["exclude_bad"])
     try:
         surveyed = sorted(
-            (_surveyed(value, root) for b in bodies for value in b["looks"]), key=lambda x: x.place
+            (_surveyed(value, root) for b in bodies for value in b["surveyed"]), key=lambda x: x.place
         )
         listed = [Exclusion(**value) for value in common["listed"]]
     except (KeyError, TypeError) as error:

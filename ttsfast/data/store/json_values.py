@@ -82,8 +82,8 @@ def _counted(values: list[Any] | np.ndarray, where: str) -> np.ndarray:
     """(n,) int64."""
     try:
         array = np.array(values, dtype=np.int64)
-        whole = isinstance(values, np.ndarray) or all_are(int, values)
-        right = whole and not (array < 0).any() and not (array > LARGEST).any()
+        integers = isinstance(values, np.ndarray) or all_are(int, values)
+        right = integers and not (array < 0).any() and not (array > LARGEST).any()
     except (OverflowError, TypeError, ValueError):
         right = False
     if not right:
