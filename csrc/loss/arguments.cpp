@@ -10,7 +10,7 @@ namespace {
 
 enum Axis { kMel, kKl, kStop, kAttention };  // by term, as everywhere
 
-// Strides where the sweep looks for them: (B, Z) as (B, T, Z) with T = 1, (B, S, N) as (B, H, S, N) with H = 1.
+// Strides where the pass looks for them: (B, Z) as (B, T, Z) with T = 1, (B, S, N) as (B, H, S, N) with H = 1.
 View arranged(const Tensor& found, int term, const std::string& name) {
   if (found.code > static_cast<int>(Type::f16)) refuse(name + ": expected a floating-point tensor");
   View view;
@@ -46,7 +46,7 @@ double number_at(const View& from, std::int64_t index) {
 }
 
 // (C,) corpus statistics, copied in the type computed in: the loss that they belong to may change them, or be gone,
-// before a second sweep.
+// before a second pass.
 View statistic(PyObject* object, const Call& call, const char* name, std::vector<double>& wide,
                std::vector<float>& narrow) {
   const View found = view(object, {call.bins}, name);

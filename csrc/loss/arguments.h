@@ -1,4 +1,4 @@
-// The arguments of one call of the loss: from Python objects to the views that the sweep reads and writes.
+// The arguments of one call of the loss: from Python objects to the views that the pass reads and writes.
 #pragma once
 
 #include <pybind11/pybind11.h>

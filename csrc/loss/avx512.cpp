@@ -3,5 +3,5 @@
 #include "loss/call.h"
 
 #define TTSFAST_BYTES 64
-#define TTSFAST_KERNELS "loss/terms.h"
+#define TTSFAST_KERNELS "loss/dispatch.h"
 #include "common/isa.inc"

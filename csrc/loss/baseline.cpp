@@ -3,5 +3,5 @@
 #include "loss/call.h"
 
 #define TTSFAST_BYTES 16
-#define TTSFAST_KERNELS "loss/terms.h"
+#define TTSFAST_KERNELS "loss/dispatch.h"
 #include "common/isa.inc"

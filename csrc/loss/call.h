@@ -72,15 +72,15 @@ struct Call {
 std::size_t scratch_bytes(const Call& call);
 
 // Run one task: its part of the gradients (zeros in padding) and its sum. One version per instruction set.
-using Sweep = void(Call& call, std::int64_t task, void* scratch);
+using LossTask = void(Call& call, std::int64_t task, void* scratch);
 namespace baseline {
-Sweep sweep;
+LossTask loss_task;
 }
 namespace avx2 {
-Sweep sweep;
+LossTask loss_task;
 }
 namespace avx512 {
-Sweep sweep;
+LossTask loss_task;
 }
 
 }  // namespace ttsfast

@@ -14,8 +14,8 @@ namespace TTSFAST_ISA {
 // Elements summed in single precision before the sum moves on to double.
 constexpr std::int64_t kRun = 512;
 
-// Calls step(i, count, whole) over [0, n): `whole` says at compile time that count is a full vector. The
-// first `head` elements go apart, so that whole vectors begin where streaming stores may.
+// Calls step(i, count, full) over [0, n): `full` says at compile time that count is a full vector. The
+// first `head` elements go apart, so that full vectors begin where streaming stores may.
 template <typename T, bool kStream, typename Step>
 TTSFAST_INLINE void each_vector(std::int64_t n, std::int64_t head, Step step) {
   constexpr std::int64_t width = Lanes<T>::count;
@@ -37,20 +37,20 @@ TTSFAST_INLINE std::int64_t head_of(const S* to) {
 }
 
 // A vector to compute with, from what is stored: the same type, or Bfloat for float.
-template <typename T, bool kWhole, typename S>
+template <typename T, bool kFull, typename S>
 TTSFAST_INLINE typename Lanes<T>::Vector fetch(const S* from, std::int64_t count) {
   if constexpr (std::is_same<S, T>::value) {
-    if constexpr (kWhole) return load<typename Lanes<T>::Vector>(from);
+    if constexpr (kFull) return load<typename Lanes<T>::Vector>(from);
     return load<typename Lanes<T>::Vector>(from, count);
   } else {
-    if constexpr (kWhole) return widen_bfloat(load<HalfVector>(from));
+    if constexpr (kFull) return widen_bfloat(load<HalfVector>(from));
     return widen_bfloat(load<HalfVector>(from, count));
   }
 }
 
-template <bool kWhole, bool kStream, typename V, typename S>
+template <bool kFull, bool kStream, typename V, typename S>
 TTSFAST_INLINE void put_stored(S* to, V value, std::int64_t count) {
-  if constexpr (!kWhole) {
+  if constexpr (!kFull) {
     store(to, value, count);
   } else if constexpr (kStream) {
     store_streaming(to, value);
@@ -59,12 +59,12 @@ TTSFAST_INLINE void put_stored(S* to, V value, std::int64_t count) {
   }
 }
 
-template <typename T, bool kWhole, bool kStream, typename S>
+template <typename T, bool kFull, bool kStream, typename S>
 TTSFAST_INLINE void put(S* to, typename Lanes<T>::Vector value, std::int64_t count) {
   if constexpr (std::is_same<S, T>::value) {
-    put_stored<kWhole, kStream>(to, value, count);
+    put_stored<kFull, kStream>(to, value, count);
   } else {
-    put_stored<kWhole, kStream>(to, narrow_bfloat(value), count);
+    put_stored<kFull, kStream>(to, narrow_bfloat(value), count);
   }
 }
 
@@ -86,14 +86,14 @@ TTSFAST_INLINE void mel_run(const MelLine<T, P, G>& line, std::int64_t n, std::i
   using V = typename Lanes<T>::Vector;
   V total{};
   const V high = all<V>(line.delta), low = -high;
-  each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
-    constexpr bool kWhole = decltype(whole)::value;
-    V target = fetch<T, kWhole>(line.target + i, count) * line.keep;
-    if (line.shift != nullptr) target += fetch<T, kWhole>(line.shift + i, count);
+  each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto full) TTSFAST_INLINE_CALL {
+    constexpr bool kFull = decltype(full)::value;
+    V target = fetch<T, kFull>(line.target + i, count) * line.keep;
+    if (line.shift != nullptr) target += fetch<T, kFull>(line.shift + i, count);
     V slopes{};
     for (int p = 0; p < 2; ++p) {
       if (p == 1 && line.prediction[1] == nullptr) break;
-      const V difference = fetch<T, kWhole>(line.prediction[p] + i, count) - target;
+      const V difference = fetch<T, kFull>(line.prediction[p] + i, count) - target;
       V slope;
       if constexpr (kDistance == Distance::huber) {
         slope = clamp(difference, low, high);
@@ -106,11 +106,11 @@ TTSFAST_INLINE void mel_run(const MelLine<T, P, G>& line, std::int64_t n, std::i
         total += difference * difference;
       }
       slope *= line.scale;
-      if (line.gradient[p] != nullptr) put<T, kWhole, kStream>(line.gradient[p] + i, slope, count);
+      if (line.gradient[p] != nullptr) put<T, kFull, kStream>(line.gradient[p] + i, slope, count);
       slopes += slope;
     }
     if (line.target_gradient != nullptr)
-      put<T, kWhole, kStream>(line.target_gradient + i, -line.keep * slopes, count);
+      put<T, kFull, kStream>(line.target_gradient + i, -line.keep * slopes, count);
   });
   sum.add(total);
 }
@@ -130,13 +130,13 @@ template <bool kPrior, bool kStream, typename T, typename S>
 TTSFAST_INLINE void kl_run(const KlLine<T, S>& line, std::int64_t n, std::int64_t head, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
-  each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
-    constexpr bool kWhole = decltype(whole)::value;
-    V difference = fetch<T, kWhole>(line.mu + i, count), ratio = fetch<T, kWhole>(line.logvar + i, count);
+  each_vector<T, kStream>(n, head, [&](std::int64_t i, std::int64_t count, auto full) TTSFAST_INLINE_CALL {
+    constexpr bool kFull = decltype(full)::value;
+    V difference = fetch<T, kFull>(line.mu + i, count), ratio = fetch<T, kFull>(line.logvar + i, count);
     V root = all<V>(1);
     if constexpr (kPrior) {
-      const V logvar = fetch<T, kWhole>(line.prior_logvar + i, count);
-      difference -= fetch<T, kWhole>(line.prior_mu + i, count);
+      const V logvar = fetch<T, kFull>(line.prior_logvar + i, count);
+      difference -= fetch<T, kFull>(line.prior_mu + i, count);
       ratio -= logvar;
       // The root of the prior's precision; equal means are at distance 0 whatever it is, infinite included, and
       // infinitely distant ones at infinity, be it 0: only these are their own doubles.
@@ -148,12 +148,12 @@ TTSFAST_INLINE void kl_run(const KlLine<T, S>& line, std::int64_t n, std::int64_
     total += grown.minus_line + square;
     const V mu_slope = difference * root * line.scale;
     const V spread_slope = T(0.5) * line.scale * grown.minus_one;
-    if (line.gradient[0] != nullptr) put<T, kWhole, kStream>(line.gradient[0] + i, mu_slope, count);
-    if (line.gradient[1] != nullptr) put<T, kWhole, kStream>(line.gradient[1] + i, spread_slope, count);
+    if (line.gradient[0] != nullptr) put<T, kFull, kStream>(line.gradient[0] + i, mu_slope, count);
+    if (line.gradient[1] != nullptr) put<T, kFull, kStream>(line.gradient[1] + i, spread_slope, count);
     if constexpr (kPrior) {
-      if (line.gradient[2] != nullptr) put<T, kWhole, kStream>(line.gradient[2] + i, -mu_slope, count);
+      if (line.gradient[2] != nullptr) put<T, kFull, kStream>(line.gradient[2] + i, -mu_slope, count);
       if (line.gradient[3] != nullptr)
-        put<T, kWhole, kStream>(line.gradient[3] + i, -spread_slope - T(0.5) * line.scale * square, count);
+        put<T, kFull, kStream>(line.gradient[3] + i, -spread_slope - T(0.5) * line.scale * square, count);
     }
   });
   sum.add(total);
@@ -164,9 +164,9 @@ template <typename T>
 TTSFAST_INLINE void stop_run(const T* logits, T* gradient, std::int64_t n, T a, T b, T scale, Sum<T>& sum) {
   using V = typename Lanes<T>::Vector;
   V total{};
-  each_vector<T, false>(n, 0, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
-    constexpr bool kWhole = decltype(whole)::value;
-    const V x = fetch<T, kWhole>(logits + i, count);
+  each_vector<T, false>(n, 0, [&](std::int64_t i, std::int64_t count, auto full) TTSFAST_INLINE_CALL {
+    constexpr bool kFull = decltype(full)::value;
+    const V x = fetch<T, kFull>(logits + i, count);
     const V decay = power(-absolute(x));
     const V common = log_one_plus(decay);
     // A coefficient of 0 takes its half out: 0 times an infinite logit would be NaN.
@@ -174,13 +174,13 @@ TTSFAST_INLINE void stop_run(const T* logits, T* gradient, std::int64_t n, T a, 
     if (a > 0) value += a * (x < 0 ? -x : V{});
     if (b > 0) value += b * (x > 0 ? x : V{});
     // Lanes past the end hold x = 0, whose value is not 0.
-    if constexpr (!kWhole)
+    if constexpr (!kFull)
       for (std::int64_t lane = count; lane < Lanes<T>::count; ++lane) value[lane] = 0;
     total += value;
     if (gradient != nullptr) {
       const V near = T(1) / (T(1) + decay), far = decay / (T(1) + decay);
       const auto positive = x >= 0;
-      put<T, kWhole, false>(gradient + i,
+      put<T, kFull, false>(gradient + i,
                             scale * (b * (positive ? near : far) - a * (positive ? far : near)), count);
     }
   });
@@ -204,12 +204,12 @@ TTSFAST_INLINE void attention_run(const AttentionLine<T, S>& line, std::int64_t 
   using V = typename Lanes<T>::Vector;
   V total{}, lanes{};
   for (std::int64_t lane = 0; lane < Lanes<T>::count; ++lane) lanes[lane] = static_cast<T>(first + lane);
-  each_vector<T, false>(n, 0, [&](std::int64_t i, std::int64_t count, auto whole) TTSFAST_INLINE_CALL {
-    constexpr bool kWhole = decltype(whole)::value;
+  each_vector<T, false>(n, 0, [&](std::int64_t i, std::int64_t count, auto full) TTSFAST_INLINE_CALL {
+    constexpr bool kFull = decltype(full)::value;
     const V distance = ((lanes + static_cast<T>(i)) * line.step_length - line.step_offset) * line.inverse;
     const V penalty = -exponential(T(-0.5) * distance * distance).minus_one;
-    total += fetch<T, kWhole>(line.weights + i, count) * penalty;
-    if (line.gradient != nullptr) put<T, kWhole, false>(line.gradient + i, penalty * line.scale, count);
+    total += fetch<T, kFull>(line.weights + i, count) * penalty;
+    if (line.gradient != nullptr) put<T, kFull, false>(line.gradient + i, penalty * line.scale, count);
   });
   sum.add(total);
 }

@@ -73,7 +73,7 @@ struct TermPlan {
 
 struct Work {
   Call& call;
-  Sweep* sweep;
+  LossTask* run;
   unsigned char* scratch;
   std::size_t bytes;  // of each thread
 };
@@ -88,7 +88,7 @@ unsigned char* scratch_of(std::size_t bytes) {
 
 void run_task(void* context, int slot, std::int64_t task) {
   const auto& work = *static_cast<Work*>(context);
-  work.sweep(work.call, task, work.scratch + static_cast<std::size_t>(slot) * work.bytes);
+  work.run(work.call, task, work.scratch + static_cast<std::size_t>(slot) * work.bytes);
 }
 
 std::int64_t gradient_bytes(const Call& call) {
@@ -199,7 +199,7 @@ LossValues run_losses(const LossOptions& options, LossTensors& tensors, int thre
   const auto useful = static_cast<int>(std::clamp<std::int64_t>(call.tasks / kTasksPerThread, 1, std::max(threads, 1)));
   // In whole lines of the cache, so that no two threads write to one.
   const std::size_t bytes = (scratch_bytes(call) + 63) / 64 * 64;
-  Work work{call, TTSFAST_VERSION(isa, ttsfast, sweep), scratch_of(bytes * static_cast<std::size_t>(useful)), bytes};
+  Work work{call, TTSFAST_VERSION(isa, ttsfast, loss_task), scratch_of(bytes * static_cast<std::size_t>(useful)), bytes};
   parallel_for(call.tasks, useful, run_task, &work);
 
   LossValues result;

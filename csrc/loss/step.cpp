@@ -86,7 +86,7 @@ void LossStep::remember(const std::vector<Real>& reals, const LossObjects& objec
   for (const Real& real : reals) memory_.push_back(real.tensor.data);
 }
 
-// Memory for the gradients, where the next sweep writes them.
+// Memory for the gradients, where the next pass writes them.
 py::list LossStep::allocate() {
   py::list made(leaves_.size());
   for (std::size_t i = 0; i < leaves_.size(); ++i) {

@@ -27,7 +27,7 @@ class LossStep {
   LossStep(const LossOptions& options, const pybind11::tuple& inputs, const pybind11::object& state,
            const StepOptions& given);
 
-  // Sweeps, and moves the state on: (total, values, floors, weights, frames, present, leaves).
+  // Runs all tasks, and moves the state on: (total, values, floors, weights, frames, present, leaves).
   pybind11::tuple run();
 
   // The gradients times another scale.

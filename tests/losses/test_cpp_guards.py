@@ -55,7 +55,7 @@ def test_a_hint_changes_no_result(grad_scale: float) -> None:
 
 
 @pytest.mark.parametrize("change", ["lengths", "prediction"])
-def test_what_a_second_sweep_reads_must_not_have_changed(change: str) -> None:
+def test_what_a_second_pass_reads_must_not_have_changed(change: str) -> None:
     x, lengths = frames(1, torch.bfloat16).requires_grad_(), LENGTHS.clone()
     out = mel_loss("cpp")(x, frames(2, torch.bfloat16), lengths)
     with torch.no_grad():
@@ -65,8 +65,8 @@ def test_what_a_second_sweep_reads_must_not_have_changed(change: str) -> None:
 
 
 @pytest.mark.parametrize("smoothing", ["mean", "noise"])
-def test_a_loss_may_be_gone_before_its_second_sweep(smoothing: str) -> None:
-    """The statistics are its own, and a second sweep reads them."""
+def test_a_loss_may_be_gone_before_its_second_pass(smoothing: str) -> None:
+    """The statistics are its own, and a second pass reads them."""
     mean, std = torch.linspace(-3.0, 3.0, 8), torch.linspace(0.5, 2.0, 8)
     options = {"mel_loss": "mse", "mel_smoothing": smoothing, "mel_label_smoothing": 0.5}
     found = []
@@ -91,7 +91,7 @@ def _served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("_served")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-def test_a_second_sweep_reads_the_statistics_of_the_first(dtype: torch.dtype) -> None:
+def test_a_second_pass_reads_the_statistics_of_the_first(dtype: torch.dtype) -> None:
     found = []
     for changed in (False, True):
         x = frames(1, torch.bfloat16).requires_grad_()
@@ -110,7 +110,7 @@ def test_a_second_sweep_reads_the_statistics_of_the_first(dtype: torch.dtype) ->
 
 
 @pytest.mark.usefixtures("_served")
-def test_a_second_sweep_reads_no_memory_that_was_exchanged() -> None:
+def test_a_second_pass_reads_no_memory_that_was_exchanged() -> None:
     x = frames(1, torch.bfloat16).requires_grad_()
     out = mel_loss("cpp")(x, frames(2, torch.bfloat16), LENGTHS)
     x.data = frames(3, torch.bfloat16)

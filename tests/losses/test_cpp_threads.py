@@ -106,7 +106,7 @@ def test_a_forked_child_computes_too() -> None:
     expected = {name: value.clone() for name, value in run(batch, "cpp").items()}
     child = os.fork()
     if child == 0:
-        # Autograd's own threads do not survive a fork, so the sweep is asked directly.
+        # Autograd's own threads do not survive a fork, so the pass is asked directly.
         status = 1
         try:
             with torch.no_grad():

@@ -1,4 +1,4 @@
-// One task of the sweep: a block of rows of one term, from the tensors to its gradients and its sum.
+// One task of the pass: a block of rows of one term, from the tensors to its gradients and its sum.
 // Part of one instruction set's version of the fused losses; see vector.h.
 #pragma once
 
@@ -319,9 +319,9 @@ double any_task(const Call& call, std::int64_t task, T* scratch) {
   return attention_task<T>(call, found, index, scratch);
 }
 
-void sweep(Call& call, std::int64_t task, void* scratch) {
+void loss_task(Call& call, std::int64_t task, void* scratch) {
   call.sums[task] = call.wide ? any_task(call, task, static_cast<double*>(scratch))
-                                                         : any_task(call, task, static_cast<float*>(scratch));
+                              : any_task(call, task, static_cast<float*>(scratch));
   if (call.stream) finish_streaming();
 }
 
