@@ -111,6 +111,7 @@ void bind_gather(py::module_& module) {
              py::arg("truncated") = std::vector<bool>(),
              "Copy float16 or float32 arrays (T_b, C) into out (B, T, C) float32; frames after T_b become pad (C,). "
              "Also write the frame mask (B, T) bool and the stop targets (B, T) float32, where given.");
+  // For the tests: a batch takes the best one alone, and all must give the same bits.
   module.def("convert_half", &convert, py::arg("half"), py::arg("dtype"), py::arg("implementation"),
              py::arg("offset") = 0, py::arg("streaming") = false,
              "float16 (n,) to float32, or to the bits of bfloat16 or float16 as uint16, by one of "

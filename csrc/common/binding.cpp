@@ -22,5 +22,6 @@ void bind_common(py::module_& module) {
       py::arg("path"),
       "Compute on the threads of the OpenMP runtime that this loaded library uses, or for None on the pool's again; "
       "whether there is such a team now.");
+  // For the tests: that results came from several threads, which they do not show.
   module.def("pool_threads", &pool_threads, "Threads that the pool has started in this process.");
 }

@@ -27,6 +27,7 @@ std::uint32_t of_buffer(const py::buffer& data, std::uint32_t crc) {
 void bind_crc32c(py::module_& module) {
   module.def("crc32c", &of_buffer<ttsfast::crc32c>, py::arg("data"), py::arg("crc") = 0,
              "CRC32C of a contiguous bytes-like object, continuing from crc.");
+  // For the tests: where a processor has the instruction, nothing else comes this way.
   module.def("crc32c_table", &of_buffer<ttsfast::crc32c_table>, py::arg("data"), py::arg("crc") = 0,
              "The same without the processor's own instruction.");
   module.def("crc32c_implementation", &ttsfast::crc32c_implementation,
