@@ -58,7 +58,7 @@ def update_adaptive_weights(values, floors, state, active_bits, METHOD: tl.const
 
 @triton.jit
 def observe(values, floors, active, state, METHOD: tl.constexpr):
-    """One step of ``ttsfast.losses.adaptive.AdaptiveWeights.observe`` on its buffers, in float32."""
+    """One step of ``ttsfast.losses.adaptive.update``, in float32."""
     factors_at, fast_at, slow_at, variances_at, observations_at, skipped_at = state
     i = tl.arange(0, COLUMNS)
     excess = values - floors

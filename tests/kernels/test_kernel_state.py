@@ -9,18 +9,18 @@ import torch
 from kernel_cases import BACKEND, DEVICE, make_inputs, make_spec, only
 
 from ttsfast.losses import reference
-from ttsfast.losses.adaptive import AdaptiveWeights
+from ttsfast.losses.adaptive import AdaptiveWeights, update
 from ttsfast.losses.module import TTSLoss
 from ttsfast.terms.spec import LossSpec
 from ttsfast.terms.state import FixedWeights, StepState
 
 
 class Both:
-    """The same state twice: one moved on by the kernel, one by :class:`AdaptiveWeights`."""
+    """The same state twice: one moved on by the kernel, one in plain torch."""
 
     def __init__(self, method: str, spec: LossSpec) -> None:
         self.spec = spec
-        self.ours = AdaptiveWeights(method, spec.active).to(DEVICE)
+        self.ours = AdaptiveWeights(method).to(DEVICE)
         self.theirs = copy.deepcopy(self.ours)
         self.schedule = torch.tensor([1.0, 1.0, 1.0, 0.5], device=DEVICE)
         self.noise_step = torch.zeros((), dtype=torch.int64, device=DEVICE)
@@ -51,7 +51,7 @@ class Both:
         truth = reference.run(self.spec, inputs, FixedWeights(weights, step), None)
         ours = BACKEND.call(self.spec, inputs, self.state(advance), None, None)
         if advance:
-            self.theirs.observe(truth.values, truth.floor_values)
+            update(self.theirs, self.theirs.method, self.spec.active, truth.values, truth.floor_values)
             self.steps += 1
         torch.testing.assert_close(ours.weight_values, weights, rtol=1e-5, atol=0)
         torch.testing.assert_close(ours.total, truth.total, rtol=1e-5, atol=0, equal_nan=True)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from loss_checks import assert_close, make_batch
 
 from ttsfast import TTSLoss
-from ttsfast.losses.adaptive import AdaptiveWeights
+from ttsfast.losses.adaptive import AdaptiveWeights, update
 from ttsfast.terms.state import DWA_TEMPERATURE, FACTOR_BOUNDS, FAST_DECAY, METHODS, SLOW_DECAY
 
+ALL = (True, True, True, True)
 BASE = torch.tensor([22.0, 1.8, 1.5, 0.3], dtype=torch.float64)
 
 
@@ -72,11 +73,11 @@ def test_evaluation_freezes_everything(method: str) -> None:
 
 
 def test_dwa_equals_its_definition() -> None:
-    weights = AdaptiveWeights("dwa", (True, True, True, False))
+    weights = AdaptiveWeights("dwa")
     rows = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(2, 0.3, 40)[:, None]
     floors = torch.tensor([0.0, 0.1, 0.05, 0.0])
     for n, row in enumerate(rows, start=1):
-        weights.observe(row + floors, floors)
+        update(weights, weights.method, (True, True, True, False), row + floors, floors)
         averages = []
         for decay in (FAST_DECAY, SLOW_DECAY):
             shares = torch.tensor([(1 - decay) * decay ** (n - i) for i in range(1, n + 1)]) / (1 - decay**n)
@@ -89,26 +90,26 @@ def test_dwa_equals_its_definition() -> None:
 
 
 def test_dwa_is_exactly_neutral_at_equal_ratios() -> None:
-    weights = AdaptiveWeights("dwa", (True, True, True, True))
+    weights = AdaptiveWeights("dwa")
     values, floors = vectors([0.3, 7.0, 1e-5, 0.0], [0.0, 0.0, 0.0, 0.0])
     for _ in range(50):
-        weights.observe(values, floors)
+        update(weights, weights.method, ALL, values, floors)
         assert (weights.factors == 1).all()
 
 
 def test_dwa_favours_the_term_that_falls_least() -> None:
-    weights = AdaptiveWeights("dwa", (True, True, True, True))
+    weights = AdaptiveWeights("dwa")
     for n in range(200):
-        weights.observe(*vectors([0.97**n, 1.0, 0.97**n, 0.97**n], [0.0, 0.0, 0.0, 0.0]))
+        update(weights, weights.method, ALL, *vectors([0.97**n, 1.0, 0.97**n, 0.97**n], [0.0, 0.0, 0.0, 0.0]))
     assert weights.factors[1] == weights.factors.max() > 1
     assert_close(weights.factors.sum(), 4.0, rtol=1e-5)
 
 
 def test_uncertainty_descends_its_objective() -> None:
-    weights = AdaptiveWeights("uncertainty", (True, True, True, True))
+    weights = AdaptiveWeights("uncertainty")
     excess = torch.tensor([1.25, 0.8, 100.0, 1e-6])
     for _ in range(3000):
-        weights.observe(excess + 0.1, torch.full((4,), 0.1))
+        update(weights, weights.method, ALL, excess + 0.1, torch.full((4,), 0.1))
     low, high = FACTOR_BOUNDS
     expected = torch.tensor([1 / 1.25, 1 / 0.8, low, high])
     assert_close(weights.factors, expected, rtol=1e-3)
@@ -128,9 +129,9 @@ def test_uncertainty_descends_its_objective() -> None:
     ),
 )
 def test_factors_stay_within_bounds(method: str, rows: list[list[float]]) -> None:
-    weights = AdaptiveWeights(method, (True, True, False, True))
+    weights = AdaptiveWeights(method)
     for row in rows:
-        weights.observe(torch.tensor(row), torch.full((4,), 0.01))
+        update(weights, weights.method, (True, True, False, True), torch.tensor(row), torch.full((4,), 0.01))
         low, high = FACTOR_BOUNDS
         assert ((weights.factors >= low) & (weights.factors <= high)).all()
         assert weights.factors[2] == 1

@@ -159,7 +159,7 @@ def test_bad_calls_are_refused_before_memory_is_touched(
 
 def test_a_compiled_graph_has_its_lengths_clamped_and_chooses_its_gradients() -> None:
     good = arguments()
-    state = make_loss().current_weights(), torch.tensor(0)
+    state = torch.tensor(make_loss().spec.base_weights), torch.tensor(0)
     reals = ["mel", "target", "posterior", "posterior", "stop_logits", "attention"]
     wanted = [name == "stop_logits" for name in reals]
     results, written = call({**good, "state": state, "wanted": wanted, "mel_lengths": torch.tensor([5, 99])})

@@ -67,7 +67,7 @@ class AdaptiveWeights(nn.Module):
     observations: Tensor
     skipped: Tensor
 
-    def __init__(self, method: str, active: tuple[bool, ...]) -> None:
+    def __init__(self, method: str) -> None:
         super().__init__()
         self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.method = method
@@ -77,17 +77,12 @@ class AdaptiveWeights(nn.Module):
         self.register_buffer("log_variances", torch.zeros(len(TERMS), dtype=torch.float32))
         self.register_buffer("observations", torch.zeros((), dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.int64))
-        self.active = active
 
     def reset_parameters(self) -> None:
         """The state of a loss that has seen nothing, for modules that come from the meta device."""
         self.factors.fill_(1)
         for state in (self.fast, self.slow, self.log_variances, self.observations, self.skipped):
             state.zero_()
-
-    def observe(self, values: Tensor, floors: Tensor) -> None:
-        """Update the factors of the next step from this step's terms, each (4,)."""
-        update(self, self.method, self.active, values, floors)
 
 
 def move_on(spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:

@@ -16,7 +16,7 @@ from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts, count
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
-from ttsfast.terms.state import METHODS, StepState, fixed_weights
+from ttsfast.terms.state import METHODS, StepState
 
 __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
@@ -118,7 +118,7 @@ class TTSLoss(nn.Module):
         self._evaluation_spec = without_smoothing(self._training_spec)
         self.backend = backend
         self.update_in_forward = update_in_forward
-        self.adaptive = AdaptiveWeights(weighting, self._training_spec.active)
+        self.adaptive = AdaptiveWeights(weighting)
         self.register_load_state_dict_pre_hook(refuse_other_dtypes)
         self.register_buffer("noise_step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("schedule", torch.ones(len(TERMS), dtype=torch.float32), persistent=False)
@@ -242,10 +242,6 @@ class TTSLoss(nn.Module):
             noise_step=own["noise_step"],
             advance=self.training,
         )
-
-    def current_weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(4,) weight of each term: base times schedule times adaptive factor."""
-        return fixed_weights(self.spec, self._step_state(), dtype).weights
 
     def schedule_weight(self, term: str, factor: float) -> None:
         """Scale a term's base weight from now on, as a schedule that fades the attention term does.
