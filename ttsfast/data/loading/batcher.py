@@ -160,7 +160,7 @@ class PythonBatcher:
 
 
 class NativeBatcher:
-    """The threads of ``csrc/batcher.h``. They read as the store does, through its open files or from its
+    """The threads of ``csrc/batcher/batcher.h``. They read as the store does, through its open files or from its
     memory, never through a map: a file that is shortened meanwhile is an error, not the end of the process.
 
     ``largest`` are utterances, padded frames of all together and symbols of one text that batches do not
@@ -283,7 +283,7 @@ class NativeBatcher:
 
 
 def _bytes_of(largest: tuple[int, int, int], batch_format: BatchFormat, bins: int) -> int:
-    """What ``csrc/batcher_layout.cpp`` lays out for them, or a little more."""
+    """What ``csrc/batcher/layout.cpp`` lays out for them, or a little more."""
     rows, frames, symbols = largest
     a_frame = bins * batch_format.dtype.itemsize + (1 + 4 if batch_format.targets else 0)
     a_row = 8 * int(padded_length(symbols, 0, TEXT_MULTIPLE)) + 3 * 8 + 1
