@@ -33,6 +33,7 @@ def _name(specialization: Any) -> str:
 
 
 # Sizes change from batch to batch: specialising on them would compile anew in the middle of training.
+# One by one, and not as Axes and Ranges: Triton specialises on a tuple's members even so.
 @triton.jit(do_not_specialize=SIZES, repr=_name)
 def fused_loss(
     lengths,  # of type Lengths in arguments.py, where each of these is described; the next ones alike

@@ -160,8 +160,8 @@ class PythonBatcher:
 
 
 class NativeBatcher:
-    """The threads of ``csrc/batcher/batcher.h``. They read as the store does, through its open files or from its
-    memory, never through a map: a file that is shortened meanwhile is an error, not the end of the process.
+    """The threads of ``csrc/batcher/batcher.h``. They read as the store does, through its open files or from
+    its memory, never through a map: a file that is shortened meanwhile is an error, not the process's end.
 
     ``largest`` are utterances, padded frames of all together and symbols of one text that batches do not
     exceed. Slots have memory for them from the beginning, where they would otherwise grow one by one, for
