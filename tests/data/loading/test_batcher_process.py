@@ -1,13 +1,20 @@
 """The batcher and the process it is in: fork, exit at any moment, Ctrl-C, closing. Each in a process of its
 own and with a time limit, so that a hang is a failure.
+
+They are forked from one that has imported torch and has no threads, and end as an interpreter does, which a
+child of multiprocessing would not.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +24,8 @@ from ttsfast import native
 
 pytestmark = pytest.mark.skipif(native.core is None, reason=native.why_missing or "the extension is there")
 
-BEGIN = """
-import gc, os, sys, threading, time
+SERVER = """
+import gc, json, os, sys, threading, time
 import numpy
 import torch
 from ttsfast.data.loading.loader import MelLoader
@@ -46,6 +53,17 @@ def forked(child, seconds=200):
             os.waitpid(number, 0)
             return "hangs"
         time.sleep(0.002)
+
+for line in sys.stdin:
+    body, *paths = json.loads(line)
+    number = os.fork()
+    if number == 0:
+        for descriptor, path in enumerate(paths, start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        exec(body)
+        sys.exit()
+    print(number, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), flush=True)
 """
 
 
@@ -56,22 +74,58 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(body: str, store: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", BEGIN + body, str(store)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+class Server:
+    """Runs programs one after another, each in a child."""
+
+    def __init__(self, store: Path, folder: Path) -> None:
+        self.paths = folder / "stdout", folder / "stderr"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, str(store)],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._ask, self._answers = self._process.stdin, self._process.stdout
+
+    def start(self, body: str) -> int:
+        """The number of the process that runs it."""
+        for path in self.paths:
+            path.write_text("")
+        self._ask.write(json.dumps([body, *map(str, self.paths)]).encode() + b"\n")
+        self._number = int(self._answers.readline())
+        return self._number
+
+    def wait(self) -> tuple[int, str, str]:
+        """Its exit code, what it wrote to stdout and to stderr; what hangs is killed."""
+        if not select.select([self._answers], [], [], 250)[0]:
+            os.kill(self._number, signal.SIGKILL)
+        code = int(self._answers.readline())
+        output, errors = (path.read_text() for path in self.paths)
+        return code, output, errors
+
+    def run(self, body: str) -> str:
+        """The program's output; it must end by itself, without a word on stderr."""
+        self.start(body)
+        code, output, errors = self.wait()
+        assert (code, errors) == (0, "")
+        return output
+
+    def close(self) -> None:
+        """With the end of what it reads, it ends."""
+        self._process.communicate()
 
 
-def run(body: str, store: Path) -> bytes:
-    """The process's output; it must end by itself, without a word on stderr."""
-    output, errors = (process := start(body, store)).communicate(timeout=250)
-    assert errors == b""
-    assert process.returncode == 0
-    return output
+@pytest.fixture(scope="module")
+def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    serving = Server(store, tmp_path_factory.mktemp("outputs"))
+    yield serving
+    serving.close()
 
 
-def test_the_parent_goes_on_and_the_child_opens_its_own(store: Path) -> None:
-    run(
+def test_the_parent_goes_on_and_the_child_opens_its_own(server: Server) -> None:
+    server.run(
         """
 loader = opened()
 whole = content(opened(backend="python"))
@@ -96,13 +150,12 @@ def child():
 for _ in range(2):
     assert forked(child) == 7
 assert content(taken + list(stream)) == whole
-""",
-        store,
+"""
     )
 
 
-def test_forks_at_any_moment(store: Path) -> None:
-    run(
+def test_forks_at_any_moment(server: Server) -> None:
+    server.run(
         """
 def child():
     del globals()["loader"], globals()["batch"]
@@ -114,12 +167,11 @@ for turn in range(12):
     for batch in loader:
         pass
     assert forked(child) == 7
-""",
-        store,
+"""
     )
 
 
-def test_the_interpreter_ends_at_any_moment(store: Path) -> None:
+def test_the_interpreter_ends_at_any_moment(server: Server) -> None:
     endings = [
         "",
         "del loader",
@@ -131,7 +183,7 @@ def test_the_interpreter_ends_at_any_moment(store: Path) -> None:
         "threading.Thread(target=endless, daemon=True).start(); time.sleep(0.02)",
         "threading.Thread(target=loader.close).start()",
     ]
-    run(
+    server.run(
         f"""
 def forever(loader):
     while True:
@@ -155,14 +207,13 @@ for ending in {endings!r}:
     turn = 1 + len(ending) % 4
     code = forked(child)
     assert code == 7, (ending, turn, code)
-""",
-        store,
+"""
     )
 
 
 @pytest.mark.parametrize("consumer", ["time.sleep(0.01)", "kept.append(batch)"])
-def test_ctrl_c_ends_the_process(store: Path, consumer: str) -> None:
-    process = start(
+def test_ctrl_c_ends_the_process(server: Server, consumer: str) -> None:
+    number = server.start(
         f"""
 kept = []
 with opened() as loader:
@@ -171,20 +222,19 @@ with opened() as loader:
         for batch in loader:
             {consumer}
 time.sleep(100)
-""",
-        store,
+"""
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
+    while server.paths[0].read_text() != "ready\n":
+        time.sleep(0.01)
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=250)
-    assert process.returncode in (1, -signal.SIGINT)
-    assert errors.rstrip().endswith(b"KeyboardInterrupt")
+    os.kill(number, signal.SIGINT)
+    code, _, errors = server.wait()
+    assert code in (1, -signal.SIGINT)
+    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
-def test_an_interrupted_loader_goes_on_where_it_stood(store: Path) -> None:
-    output = run(
+def test_an_interrupted_loader_goes_on_where_it_stood(server: Server) -> None:
+    output = server.run(
         """
 import itertools, signal
 loader, plain = opened(), opened(backend="python")
@@ -205,7 +255,7 @@ def interrupt(number, frame):
 
 signal.signal(signal.SIGALRM, interrupt)
 # Some come before a batch and some after it, however fast this machine is today.
-delays = itertools.cycle([0.0001 * 1.25**k for k in range(30)])
+delays = itertools.cycle([0.0001 * 1.25**k for k in range(50)])
 deadline = time.monotonic() + 1.5
 while time.monotonic() < deadline or interrupts <= 20 or seen <= 20:
     place = loader.state_dict()
@@ -224,14 +274,13 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 place = loader.state_dict()
 assert content(loader) == true_content(place["epoch"])[place["position"] :]
 print("done")
-""",
-        store,
+"""
     )
-    assert output == b"done\n"
+    assert output == "done\n"
 
 
-def test_closing_at_any_moment_from_another_thread(store: Path) -> None:
-    run(
+def test_closing_at_any_moment_from_another_thread(server: Server) -> None:
+    server.run(
         """
 for turn in range(60):
     batch, loader = None, opened()
@@ -245,6 +294,5 @@ for turn in range(60):
         assert "closed" in str(error), error
     closer.join()
     assert batch is None or batch.mel.isfinite().all()
-""",
-        store,
+"""
     )
