@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,15 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-@pytest.fixture
-def make_config(store_path: Path, tmp_path: Path) -> Callable[..., Config]:
-    """A configuration for a few steps on the tiny store; keyword arguments are ``section__key=value``."""
+@pytest.fixture(scope="session")
+def make_config_of(store_path: Path) -> Callable[..., Config]:
+    """What :func:`make_config` is, for fixtures that live longer than a test: of the run folder they name."""
 
-    def make(**changes: Any) -> Config:
+    def make(run_folder: Path, **changes: Any) -> Config:
         values: dict[str, dict[str, Any]] = {
             "model": {"size": "nano"},
             "training": {
-                "run_folder": str(tmp_path / "run"),
+                "run_folder": str(run_folder),
                 "max_steps": 6,
                 "warmup_steps": 2,
                 "learning_rate": 1e-2,
@@ -79,6 +80,12 @@ def make_config(store_path: Path, tmp_path: Path) -> Callable[..., Config]:
 
 
 @pytest.fixture
+def make_config(make_config_of: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """A configuration for a few steps on the tiny store; keyword arguments are ``section__key=value``."""
+    return partial(make_config_of, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
 def make_model(store_path: Path) -> Callable[[], TinyModel]:
     """A freshly seeded tiny model for the store's symbols."""
 

@@ -47,15 +47,28 @@ def assert_same(found: Any, expected: Any) -> None:
     assert found[1:] == expected[1:]
 
 
-def configured(make_config: MakeConfig, folder: Path) -> Config:
-    return make_config(
-        training__run_folder=str(folder),
+def configured(make_config_of: MakeConfig, folder: Path) -> Config:
+    return make_config_of(
+        folder,
         training__early_stopping_restore_best_weights=False,
         training__log_step=4,
         training__save_step=5,
         training__max_steps=7,
         training__ema_decay=0.9,
     )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    make_config_of: MakeConfig, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """What a run leaves behind that nothing happens to."""
+    config = configured(make_config_of, tmp_path_factory.mktemp("run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ttsfast.training.validation._show", lambda *_: None)
+        with Trainer(config, model=make_model()) as trainer:
+            trainer.fit()
+    return left_behind(trainer)
 
 
 HAPPENS = {"step": range(1, 8), "validation": (3, 6, 7), "save": (3, 5, 6, 7)}
@@ -65,15 +78,13 @@ HAPPENS = {"step": range(1, 8), "validation": (3, 6, 7), "save": (3, 5, 6, 7)}
 def test_sigterm_saves_at_once_and_the_resumed_run_is_exact(
     step: int,
     moment: str,
-    make_config: MakeConfig,
+    undisturbed: Any,
+    make_config_of: MakeConfig,
     make_model: MakeModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Trainer(configured(make_config, tmp_path / "whole"), model=make_model()) as whole:
-        whole.fit()
-    expected = left_behind(whole)
-    config = configured(make_config, tmp_path / "part")
+    config = configured(make_config_of, tmp_path / "part")
 
     with monkeypatch.context() as patch, Trainer(config, model=make_model()) as first:
         owner, name = {
@@ -101,7 +112,7 @@ def test_sigterm_saves_at_once_and_the_resumed_run_is_exact(
     torch.manual_seed(123)
     with Trainer(config, model=make_model(), resume=True) as second:
         second.fit()
-    assert_same(left_behind(second), expected)
+    assert_same(left_behind(second), undisturbed)
 
 
 def test_the_handler_of_before_is_put_back() -> None:
@@ -116,7 +127,7 @@ def test_the_handler_of_before_is_put_back() -> None:
 
 
 def test_a_second_sigterm_while_the_run_closes_is_no_other_end(
-    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config_of: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
     closing = RunTelemetry.__exit__
@@ -128,7 +139,7 @@ def test_a_second_sigterm_while_the_run_closes_is_no_other_end(
     monkeypatch.setattr(RunTelemetry, "__exit__", close)
     before = signal.signal(signal.SIGTERM, lambda *_: killed.append(1))
     try:
-        with Trainer(configured(make_config, tmp_path / "run"), model=make_model()) as trainer:
+        with Trainer(configured(make_config_of, tmp_path / "run"), model=make_model()) as trainer:
             trainer.preemption.requested = True
             with pytest.raises(Preempted):
                 trainer.fit()
@@ -157,10 +168,10 @@ def test_the_command_line_exits_with_its_documented_code(
 
 
 def test_a_pointer_that_a_kill_left_behind_is_mended(
-    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config_of: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the best checkpoint and the pointer to it."""
-    config = configured(make_config, tmp_path / "run")
+    config = configured(make_config_of, tmp_path / "run")
     calls: list[int] = []
 
     def record(run: Path, step: int, *rest: Any) -> None:
@@ -181,11 +192,13 @@ def test_a_pointer_that_a_kill_left_behind_is_mended(
 
 
 def test_a_full_disk_ends_the_run_and_the_resumed_one_is_exact(
-    make_config: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Any,
+    make_config_of: MakeConfig,
+    make_model: MakeModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with Trainer(configured(make_config, tmp_path / "whole"), model=make_model()) as whole:
-        whole.fit()
-    config = configured(make_config, tmp_path / "part")
+    config = configured(make_config_of, tmp_path / "part")
 
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -204,7 +217,7 @@ def test_a_full_disk_ends_the_run_and_the_resumed_one_is_exact(
     assert [p.name for p in (tmp_path / "part" / "checkpoints").glob("*step*")] == ["step-00000003"]
     with Trainer(config, model=make_model(), resume=True) as second:
         second.fit()
-    assert_same(left_behind(second), left_behind(whole))
+    assert_same(left_behind(second), undisturbed)
 
 
 @pytest.fixture(scope="module")
