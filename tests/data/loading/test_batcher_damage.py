@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -115,10 +114,9 @@ def test_a_file_that_shrinks_and_grows_all_the_time_kills_nobody(copied: Path) -
     thread = threading.Thread(target=disturb)
     thread.start()
     failures = good = 0
-    deadline = time.monotonic() + 1.0
     try:
         with MelLoader(store, plan_of(store), num_workers=2) as loader:
-            while time.monotonic() < deadline:
+            for _ in range(200):
                 loader.load_state_dict({"epoch": 0, "position": 0})
                 try:
                     for batch in loader:

@@ -46,7 +46,6 @@ def elsewhere(chunks: list[Chunk], folder: Path) -> list[Chunk]:
 
 
 @pytest.mark.parametrize("engine", ["joblib", "dask"])
-@pytest.mark.timeout(120)
 def test_engines_find_the_same_and_write_the_same_bytes(
     engine: str, chunks: list[Chunk], tmp_path: Path
 ) -> None:
