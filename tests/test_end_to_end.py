@@ -63,7 +63,7 @@ def the_whole_job(corpus: Path, folder: Path, text: str, *options: str) -> dict[
 @needs_espeak
 def test_the_whole_job_on_espeak(tmp_path: Path) -> None:
     """In Persian; the others are English."""
-    corpus = write_demo_corpus(tmp_path / "corpus", "fa", utterances=30, held_out=2)
+    corpus = write_demo_corpus(tmp_path / "corpus", "fa", utterances=12, held_out=2)
     the_whole_job(corpus.folder, tmp_path, "یک دو سه چهار.", "--language", "fa")
 
 
@@ -77,7 +77,7 @@ def test_the_whole_job_on_real_speech(tmp_path: Path) -> None:
 
 @needs_espeak
 def test_a_killed_run_resumes_from_its_last_checkpoint_and_says_so(tmp_path: Path) -> None:
-    corpus = write_demo_corpus(tmp_path / "corpus", utterances=30, held_out=2)
+    corpus = write_demo_corpus(tmp_path / "corpus", utterances=12, held_out=2)
     run("prepare", corpus.folder, tmp_path / "store", "--jobs", "1")
     voice = tmp_path / "run"
     command = [
