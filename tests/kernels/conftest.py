@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_files import INTERPRETED, KERNEL_FILES
+from interpreter import INTERPRETED
+from kernel_files import KERNEL_FILES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from kernel_files import INTERPRETED
+from interpreter import INTERPRETED
 
 if INTERPRETED:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from interpreter import INTERPRETED
 from kernel_cases import DEVICE
-from kernel_files import INTERPRETED
 from sparse_memory import sparse
 from torch import Tensor
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 from kernel_cases import make_inputs, make_spec, rebuilt
-from kernel_files import INTERPRETED
 from torch import Tensor
 
 from ttsfast.losses import reference

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from interpreter import INTERPRETED
 from kernel_cases import make_inputs
-from kernel_files import INTERPRETED
 from torch import Tensor
 
 from ttsfast.kernels import counter as counters

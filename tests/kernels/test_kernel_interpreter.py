@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from interpreter_runs import run_interpreted
-from kernel_files import INTERPRETED, KERNEL_FILES
+from interpreter import INTERPRETED, run_interpreted
+from kernel_files import KERNEL_FILES
 
 
 @pytest.mark.skipif(INTERPRETED, reason="already under the interpreter")
 @pytest.mark.timeout(960)
-@pytest.mark.parametrize("name", KERNEL_FILES)
-def test_under_the_interpreter(name: str) -> None:
-    run_interpreted([Path(__file__).parent / name])
+def test_under_the_interpreter() -> None:
+    run_interpreted([Path(__file__).parent / name for name in KERNEL_FILES])

@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from kernel_files import INTERPRETED
+from interpreter import INTERPRETED
 
 if INTERPRETED:
     pytest.skip("the interpreter launches nothing", allow_module_level=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cpp_checks import MISSING, WHY_MISSING
-from functional_cases import INTERPRETED
+from interpreter import INTERPRETED
 from loss_checks import make_batch
 from torch import Tensor
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from cpp_checks import MISSING
-from functional_cases import INTERPRETED
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from torch import Tensor
 from torch.nn import functional as F

@@ -9,7 +9,6 @@ import torch
 from functional_cases import (
     BACKEND,
     DTYPES,
-    INTERPRETED,
     REDUCTIONS,
     SHAPE,
     TERMS,
@@ -23,6 +22,7 @@ from functional_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from strided import sliced, spread, transposed
 from torch import Tensor

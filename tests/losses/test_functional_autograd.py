@@ -6,7 +6,6 @@ import pytest
 import torch
 from functional_cases import (
     BACKEND,
-    INTERPRETED,
     REDUCTIONS,
     SHAPE,
     arriving_at,
@@ -17,6 +16,7 @@ from functional_cases import (
     reductions,
     terms,
 )
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 
 from ttsfast.functional import mel_huber_loss

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from interpreter_runs import run_interpreted
-from kernel_files import INTERPRETED
+from interpreter import INTERPRETED, run_interpreted
 
 
 @pytest.mark.skipif(INTERPRETED, reason="already under the interpreter")

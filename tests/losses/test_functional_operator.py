@@ -8,7 +8,6 @@ import pytest
 import torch
 from functional_cases import (
     BACKEND,
-    INTERPRETED,
     TERMS,
     arriving_at,
     evaluate,
@@ -17,6 +16,7 @@ from functional_cases import (
     reductions,
     terms,
 )
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter

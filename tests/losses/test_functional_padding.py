@@ -9,7 +9,6 @@ import pytest
 import torch
 from functional_cases import (
     BACKEND,
-    INTERPRETED,
     arriving_at,
     assert_accurate,
     both,
@@ -19,6 +18,7 @@ from functional_cases import (
     reductions,
     terms,
 )
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from torch import Tensor
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from cpp_checks import MISSING, WHY_MISSING
-from functional_cases import BACKEND, INTERPRETED
+from functional_cases import BACKEND
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel

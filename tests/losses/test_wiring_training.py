@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from cpp_checks import MISSING, WHY_MISSING
-from functional_cases import BACKEND, INTERPRETED
+from functional_cases import BACKEND
+from interpreter import INTERPRETED
 from loss_checks import assert_close
 from torch import Tensor, nn
 from wired_loss import FRAMES, LENGTHS, Model, call, data, make

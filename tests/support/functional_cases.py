@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from cpp_checks import MISSING, WHY_MISSING
+from interpreter import INTERPRETED
 from torch import Tensor
 
 from ttsfast.functional import gaussian_kl_loss, guided_attention_loss, mel_huber_loss, stop_bce_loss
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BACKEND = "triton" if INTERPRETED else "cpp"
 """The fused backend that this process tests."""
 TERMS = ("mel", "kl", "prior", "kl-utterance", "stop", "attention")

@@ -1,10 +1,7 @@
-"""Which tests run the kernels themselves, and whether this process interprets them."""
+"""Which tests run the kernels themselves."""
 
 from __future__ import annotations
 
-import os
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 KERNEL_FILES = (
     "test_kernel_forward.py",
     "test_kernel_backward.py",

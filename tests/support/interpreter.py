@@ -1,10 +1,12 @@
-"""Test files in a process of their own, where Triton's interpreter runs the kernels.
+"""Triton's interpreter, which runs the kernels in Python: whether it does in this process, and test files in
+another where it does.
 
 ``TRITON_INTERPRET=1`` must be set before Triton is first imported.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def run_interpreted(files: Sequence[Path]) -> None:
@@ -37,3 +40,33 @@ def run_interpreted(files: Sequence[Path]) -> None:
 
 def _version(module: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in module.__version__.split(".")[:2])
+
+
+class _NothingToRestore:
+    def restore(self) -> None:
+        pass
+
+
+def _patch_each_function_once() -> None:
+    """Spare the interpreter most of its work: at each call of a device function it looks through all of
+    ``triton.language`` for builtins to replace, and after each launch it puts them back.
+
+    A process that interprets compiles nothing, so they may stay. A Triton that does this otherwise is left
+    alone, and takes twice as long.
+    """
+    from triton.runtime import interpreter
+
+    patch = getattr(interpreter, "_patch_lang", None)
+    if patch is None:
+        return
+
+    @functools.cache
+    def patch_once(function: Any) -> _NothingToRestore:
+        patch(function)
+        return _NothingToRestore()
+
+    interpreter._patch_lang = patch_once
+
+
+if INTERPRETED:
+    _patch_each_function_once()
