@@ -2,23 +2,25 @@
 
     python bench/versions.py [newest] [oldest] --output bench/results/versions.json    (make test-versions)
 
-``newest`` is torch 2.14.1 with Triton 3.8.0, which get the tests of the kernels too; ``oldest`` is the lowest
-version of everything that ``pyproject.toml`` names, on the oldest Python. An environment that is there is
-taken as it is; making one downloads some gigabytes. Each part of the suite is a process, and what it found is
-written when it ends, so that an interrupted run leaves a record of what it did.
+``newest`` is torch 2.14.1 with Triton 3.8.0, which get the whole suite; ``oldest`` is the lowest version of
+everything that ``pyproject.toml`` names, on the oldest Python, which get what trains. Environments are kept
+for the next time; making both downloads some gigabytes. Each set is recorded when it ends, so that an
+interrupted run leaves a record of what it did.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,69 +29,57 @@ import torch
 from ttsfast.benchmarks.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "fsspec[http]")
-PACKAGES = ("torch", "triton", "numpy", "scipy", "librosa", "safetensors", "pytest", "hypothesis")
+PACKAGES = ("torch", "triton", "numpy", "scipy", "librosa", "safetensors", "ray", "pytest", "hypothesis")
+
+
+def pins() -> list[str]:
+    """The versions of ``constraints.txt``, but for torch and Triton."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith(("#", "torch==", "triton=="))]
+
+
+def lowest() -> list[str]:
+    """The lower bounds of ``pyproject.toml``, but for the tools of development, whose are no promise."""
+    named = [line.split(";") for line in metadata.requires("ttsfast") or ()]
+    bounds = [requirement.strip() for requirement, *marker in named if '"dev"' not in "".join(marker)]
+    # A constraint names no extra.
+    return [bound.replace(">=", "==").replace("[http]", "") for bound in bounds if ">=" in bound]
 
 
 class Versions(NamedTuple):
     """One set of versions, and what is held to it."""
 
     python: str
-    """Looked for on the PATH."""
-    oldest: bool
-    """The lowest versions of pyproject.toml; the pins, but for torch and Triton, otherwise."""
-    torch: tuple[str, ...]
-    parts: tuple[str, ...]
-    """Folders and files of tests/."""
+    """A path, or a name to be looked for on the PATH."""
+    constraints: list[str]
+    wanted: tuple[str, ...]
+    """Beside the package itself: its extras in brackets, or other packages."""
+    tests: tuple[str, ...]
 
 
 SETS = {
-    "newest": Versions(
-        f"python{sys.version_info.major}.{sys.version_info.minor}",
-        False,
-        ("torch==2.14.1", "triton==3.8.0"),
-        ("kernels", "losses", "data", "training"),
+    "newest": Versions(sys.executable, ["torch==2.14.1", "triton==3.8.0", *pins()], ("[dev]",), ("tests",)),
+    "oldest": Versions(
+        "python3.10",
+        lowest(),
+        ("[remote,ray,dask]", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis"),
+        ("tests/losses", "tests/data", "tests/training"),
     ),
-    "oldest": Versions("python3.10", True, ("torch==2.6.0",), ("losses", "data", "training")),
 }
 
 
-def requirements(oldest: bool) -> list[str]:
-    """What the package and its tests need beside torch."""
-    # Not by a parser of TOML, which Python 3.10 lacks.
-    text = (ROOT / "pyproject.toml").read_text()
-    found = re.findall(r'^    "([a-zA-Z][^"]*)",$', text, re.MULTILINE)
-    named = {re.split("[ ;<>=]", line, maxsplit=1)[0]: line for line in reversed(found)}
-    own = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    assert own is not None
-    wanted = [name for name in named if f'"{named[name]}"' in own.group(1)] + list(TEST_TOOLS)
-    # A lower bound of two numbers is met by any patch of it, not all of which were released.
-    return [
-        re.sub(r">=(\d+\.\d+)$", r"~=\1.0", re.sub(r">=(\d+(?:\.\d+){2,})$", r"==\1", named[name]))
-        if oldest
-        else name
-        for name in wanted
-        if name not in ("torch", "triton")
-    ]
-
-
 def environment(name: str, folder: Path) -> Path:
-    """The Python of the environment ``name``, made where it is not there."""
+    """The Python of the environment ``name``, which holds this tree and the versions of the set."""
     versions, place = SETS[name], folder / name
     python = place / "bin" / "python"
-    if python.exists():
-        return python
-    subprocess.run([versions.python, "-m", "venv", str(place)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet"]
-    pins = ROOT / "constraints.txt"
+    if not python.exists():
+        subprocess.run([versions.python, "-m", "venv", str(place)], check=True)
+    extras, *others = versions.wanted
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        others = [line for line in pins.read_text().splitlines() if not line.startswith(("torch", "triton"))]
-        file.write("\n".join([*versions.torch, *([] if versions.oldest else others)]))
+        file.write("\n".join(versions.constraints))
         file.flush()
-        constrained = [*pip, "-c", file.name]
-        subprocess.run([*constrained, *versions.torch], check=True)
-        subprocess.run([*constrained, *requirements(versions.oldest)], check=True)
-        subprocess.run([*pip, "--no-deps", "-e", str(ROOT)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", file.name]
+        subprocess.run([*pip, "-e", f"{ROOT}{extras}", *others], check=True)
     return python
 
 
@@ -107,65 +97,67 @@ def installed(python: Path) -> dict[str, str]:
     return found
 
 
-def run_part(python: Path, part: str, log: Path) -> dict[str, Any]:
-    """Run tests/``part``; how many tests passed, failed and were skipped, and which failed."""
+def run(python: Path, tests: tuple[str, ...]) -> dict[str, Any]:
+    """Run ``tests`` as ``make test`` does: how many passed, which failed, and why others were skipped."""
     began = time.monotonic()
+    found: dict[str, Any] = {"passed": 0, "failed": []}
+    skipped: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report}"]
-        with log.open("w") as output:
-            done = subprocess.run(
-                [*command, f"tests/{part}"],
-                cwd=ROOT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        found: dict[str, Any] = {"passed": 0, "skipped": 0, "failed": []}
-        if report.exists():
-            for case in ElementTree.parse(report).iter("testcase"):
-                outcomes = {child.tag for child in case}
-                if outcomes & {"failure", "error"}:
-                    found["failed"].append(f"{case.get('classname')}::{case.get('name')}")
-                else:
-                    found["skipped" if "skipped" in outcomes else "passed"] += 1
-    found |= {"exit_code": done.returncode, "seconds": round(time.monotonic() - began)}
-    return found
+        command = [str(python), "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        done = subprocess.run(
+            [*command, "-p", "no:cacheprovider", f"--junit-xml={report}", *tests],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for case in ElementTree.parse(report).iter("testcase") if report.exists() else ():
+            if case.find("failure") is not None or case.find("error") is not None:
+                found["failed"].append(f"{case.get('classname')}::{case.get('name')}")
+            elif (skip := case.find("skipped")) is not None:
+                skipped[reason(skip)] += 1
+            else:
+                found["passed"] += 1
+    found["skipped"] = dict(skipped.most_common())
+    return found | {"exit_code": done.returncode, "seconds": round(time.monotonic() - began)}
+
+
+def reason(skip: ElementTree.Element) -> str:
+    """Why a test, or a whole file of them, was skipped."""
+    message = skip.get("message", "")
+    if message == "collection skipped":
+        # The text is (file, line, "Skipped: reason").
+        message = str(ast.literal_eval(skip.text or "")[-1]).removeprefix("Skipped: ")
+    return message
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", default=list(SETS), help=f"of {', '.join(SETS)}; default: all")
-    parser.add_argument("--parts", nargs="+", help="of tests/, in place of those of the set")
-    parser.add_argument("--environments", type=Path, default=ROOT / "build" / "versions")
-    parser.add_argument("--output", type=Path, help="JSON, added to part by part")
+    parser.add_argument("--environments", type=Path, default=ROOT / "build" / "versions", help="kept here")
+    parser.add_argument("--output", type=Path, help="JSON, added to set by set")
     arguments = parser.parse_args()
     if unknown := set(arguments.sets) - set(SETS):
         parser.error(f"no such set: {', '.join(sorted(unknown))}; there are {', '.join(SETS)}")
-    failed = False
+    worst = 0
     for name in arguments.sets:
-        python = environment(name, arguments.environments)
-        for part in arguments.parts or SETS[name].parts:
-            log = arguments.environments / f"{name}-{part.replace('/', '-')}.log"
-            found = run_part(python, part, log)
-            # The versions are those of the environment, not of what runs this.
-            machine = describe(torch.device("cpu"))
-            found |= {key: machine[key] for key in ("date", "processor", "cores", "load", "commit")}
-            failed |= found["exit_code"] != 0
-            print(
-                f"{name} {part}: {found['passed']} passed, {found['skipped']} skipped, "
-                f"{len(found['failed'])} failed in {found['seconds']} s",
-                *found["failed"],
-                sep="\n    ",
-                flush=True,
-            )
-            if arguments.output is not None:
-                record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-                entry = record.setdefault(name, {"parts": {}})
-                entry["versions"] = installed(python)
-                entry["parts"][part] = found
-                arguments.output.write_text(json.dumps(record, indent=1) + "\n")
-    return int(failed)
+        python = environment(name, arguments.environments.resolve())
+        # The versions are those of the environment, not of what runs this.
+        machine = describe(torch.device("cpu"))
+        entry = {key: machine[key] for key in ("date", "processor", "cores", "load", "commit")}
+        entry["versions"] = installed(python)
+        entry |= {"tests": list(SETS[name].tests), **run(python, SETS[name].tests)}
+        worst = max(worst, entry["exit_code"])
+        print(
+            f"{name}: {entry['passed']} passed, {sum(entry['skipped'].values())} skipped, "
+            f"{len(entry['failed'])} failed in {entry['seconds']} s",
+            *entry["failed"],
+            sep="\n    ",
+            flush=True,
+        )
+        if arguments.output is not None:
+            record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+            arguments.output.write_text(json.dumps(record | {name: entry}, indent=1) + "\n")
+    return worst
 
 
 if __name__ == "__main__":
