@@ -1,7 +1,9 @@
 """Compiles the kernels for GPUs that are not here, through the very launcher that a GPU would be given.
 
-A stand-in driver names the target; ``warmup`` binds and specialises the arguments and compiles, and the
-machine code is read with the tools that the Triton wheel carries.
+A stand-in driver names the target; ``warmup`` binds and specialises the arguments and compiles. Registers and
+stack are what the assembler reports, read with a tool that the Triton wheel carries. Accesses are counted in
+PTX: the assembler unrolls what adds up partial sums, five to seven times, so that its machine code says how
+far it went and not what a kernel asks for; accesses of 16 bytes and atomics are the same in both.
 
 ``python tests/support/kernel_compile.py`` measures every variant and rewrites this Triton's part of
 ``budgets.json``.
