@@ -33,6 +33,7 @@ def the_whole_job(corpus: Path, folder: Path, text: str, *options: str) -> dict[
     store, voice = folder / "store", folder / "run"
     report = json.loads(run("prepare", corpus, store, "--jobs", "1", "--json", *options).stdout)
     assert report["train"] > report["validation"] > 0
+    tested = report["test"] > 0
     assert json.loads(run("verify", store, "--json").stdout)["ok"]
     keys = (
         f"data.store={store}",
@@ -42,7 +43,10 @@ def the_whole_job(corpus: Path, folder: Path, text: str, *options: str) -> dict[
     )
     trained = json.loads(run("train", *keys, "training.log_step=1", *SMALL, "--json").stdout)
     assert trained["step"] == 3
-    metrics = json.loads(run("evaluate", voice, "--corpus", corpus, "--json").stdout)
+    evaluated = run("evaluate", voice, "--corpus", corpus, "--json")
+    metrics = json.loads(evaluated.stdout)
+    assert metrics["split"] == ("test" if tested else "validation")
+    assert ("has no test split" in evaluated.stderr) is not tested
     assert metrics == json.loads((voice / "metrics.json").read_text(encoding="utf-8"))
     for name in ("mel_l1", "mel_l1_log", "diagonal_mass", "coverage", "monotonicity", "stop_f1"):
         assert metrics[name] >= 0
@@ -72,7 +76,8 @@ def test_the_whole_job_on_espeak(tmp_path: Path) -> None:
 )
 def test_the_whole_job_on_real_speech(tmp_path: Path) -> None:
     """With the mel contract that is not the default."""
-    the_whole_job(SPEECH, tmp_path, "printing, in the only sense", "--contract", "hifigan-22k")
+    options = ("--contract", "hifigan-22k", "--test-fraction", "0.1")
+    the_whole_job(SPEECH, tmp_path, "printing, in the only sense", *options)
 
 
 @needs_espeak

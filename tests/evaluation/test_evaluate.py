@@ -123,6 +123,17 @@ def test_refuses_a_store_of_other_features(
         evaluate(replace(voice, **change), corpus)
 
 
+def test_reports_on_the_test_split_where_there_is_one(
+    corpus: Any, voice: Voice, evaluation: Evaluation
+) -> None:
+    assert evaluation.split == "validation"
+    tested = replace(corpus, splits=["validation", "test"] + ["train"] * (len(corpus.splits) - 2))
+    found = evaluate(voice, tested, samples=1, copy_synthesis_utterances=0)
+    assert (found.split, found.samples[0].id, found.utterances) == ("test", "utt001", 1)
+    asked = evaluate(voice, tested, "validation", samples=1, copy_synthesis_utterances=0)
+    assert (asked.split, asked.samples[0].id) == ("validation", "utt000")
+
+
 def test_refuses_an_empty_split(corpus: Any, voice: Voice) -> None:
     only_train = replace(corpus, splits=["train"] * len(corpus.splits))
     with pytest.raises(InputError, match="'validation' holds no utterance"):

@@ -30,7 +30,17 @@ def prepare(
     keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
     layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
     contract: Annotated[str, typer.Option(help="Mel contract: librosa-22k or hifigan-22k.")] = "librosa-22k",
-    validation_fraction: Annotated[float, typer.Option(help="Share of the texts held out.")] = 0.05,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share of the texts that checkpoints are chosen by.")
+    ] = 0.05,
+    test_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the texts that nothing sees before `ttsfast evaluate`; 0.1 of corpora over 200 "
+            "utterances, else 0.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
     mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
@@ -51,7 +61,7 @@ def prepare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the features of a corpus once, with statistics, checksums and a fixed validation split.
+    """Compute the features of a corpus once, with statistics, checksums and fixed splits.
 
     Example: ttsfast prepare LJSpeech-1.1 data/store --language en
     """
@@ -66,6 +76,7 @@ def prepare(
         frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
         layout=layout,
         validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
         seed=seed,
         resample=resample,
         mixdown=mixdown,

@@ -25,7 +25,9 @@ def evaluate(
         str | None, typer.Option(help="Feature store, a folder or an address; the run's own.")
     ] = None,
     corpus: Annotated[Path | None, typer.Option(help="Recordings, to play in the report.")] = None,
-    split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
+    split: Annotated[
+        str | None, typer.Option(help="test, validation or train; test where the store has it.")
+    ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:

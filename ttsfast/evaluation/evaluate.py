@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.corpus.split import TEST, VALIDATION
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
@@ -123,7 +124,7 @@ class Evaluation:
 def evaluate(
     voice: Voice,
     store: Store,
-    split: str = "validation",
+    split: str | None = None,
     *,
     batch_size: int = 16,
     samples: int = 6,
@@ -135,7 +136,7 @@ def evaluate(
     Args:
         voice: the model with its statistics, symbols and calibrated stop threshold.
         store: features of the same contract, statistics and symbols.
-        split: ``"validation"`` or ``"train"``.
+        split: ``"test"``, ``"validation"`` or ``"train"``; :func:`reported_split` when None.
         batch_size: utterances at a time.
         samples: utterances to keep with pictures and sound, spread evenly over the lengths.
         copy_synthesis_utterances: at most so many go through Griffin-Lim for that baseline, likewise spread.
@@ -146,9 +147,13 @@ def evaluate(
             ``corpus``, or the model's output is not finite.
     """
     _check_same_features(voice, store)
+    split = split or reported_split(store)
     indices = store.indices(split)
     if len(indices) == 0:
-        raise InputError(f"{store.path}: the split {split!r} holds no utterance; prepare a larger corpus")
+        raise InputError(
+            f"{store.path}: the split {split!r} holds no utterance; take another with --split, or prepare a "
+            "larger corpus"
+        )
     order = indices[np.argsort(store.frames[indices], kind="stable")]
     shown = _spread(order, samples)
     kept: dict[str, list[ValidationSample]] = {store.entries[i].id: [] for i in shown}
@@ -206,6 +211,11 @@ def evaluate(
             for index in _tracked(shown, "samples")
         ],
     )
+
+
+def reported_split(store: Store) -> str:
+    """The test split, which nothing that chooses has seen; the validation split where the store has none."""
+    return TEST if len(store.indices(TEST)) else VALIDATION
 
 
 def _check_same_features(voice: Voice, store: Store) -> None:

@@ -72,14 +72,15 @@ def write_report(
         shutil.rmtree(run_folder / FILES)
     contract = evaluation.contract
     seconds = evaluation.frames * contract.hop_length / contract.sample_rate
+    chose = ", by which the checkpoint was chosen" if evaluation.split == "validation" else ""
     html = page(
         title=title,
         subtitle=(
-            f"{evaluation.utterances} utterances of the {evaluation.split} split, {seconds / 60:.1f} minutes "
-            f"of speech; stop threshold {evaluation.stop_threshold:.3f}"
+            f"{evaluation.utterances} utterances of the {evaluation.split} split{chose}, "
+            f"{seconds / 60:.1f} minutes of speech; stop threshold {evaluation.stop_threshold:.3f}"
         ),
         language=evaluation.language,
-        held_out=evaluation.split == "validation",
+        held_out=evaluation.split != "train",
         verdicts=evaluation.verdicts,
         samples=[
             _sample(run_folder, f"{FILES}/sample-{place:02d}", sample, contract)

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ttsfast.config import config_from_dict
+from ttsfast.data.corpus.split import VALIDATION
 from ttsfast.data.store.store import Store
 from ttsfast.devices import find_device
 from ttsfast.evaluation.environment import environment
-from ttsfast.evaluation.evaluate import Evaluation, evaluate
+from ttsfast.evaluation.evaluate import Evaluation, evaluate, reported_split
 from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.report import write_report
 from ttsfast.files import output_folder
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.voice import Voice
+from ttsfast.progress import console
 
 
 def evaluate_run(
@@ -23,7 +25,7 @@ def evaluate_run(
     output: Path | None = None,
     store: Path | str | None = None,
     corpus: Path | None = None,
-    split: str = "validation",
+    split: str | None = None,
     device: str = "cpu",
     title: str | None = None,
 ) -> Evaluation:
@@ -34,7 +36,8 @@ def evaluate_run(
         output: where to write; the run folder when None.
         store: features to measure on, in a folder or at an address; the run's own when None.
         corpus: the recordings, to play them in the report.
-        split: ``"validation"`` or ``"train"``.
+        split: ``"test"``, ``"validation"`` or ``"train"``. When None, the test split; a store that has none
+            is measured on validation, and that is said.
         device: where to compute.
         title: of the report.
 
@@ -48,7 +51,14 @@ def evaluate_run(
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device))
-    evaluation = evaluate(voice, Store.open(store or config.data.store), split, corpus=corpus)
+    opened = Store.open(store or config.data.store)
+    if split is None and reported_split(opened) == VALIDATION:
+        console.print(
+            f"{opened.path}: has no test split (see `ttsfast prepare --help`), so the figures are of the "
+            "validation utterances, by which the checkpoint was chosen",
+            markup=False,
+        )
+    evaluation = evaluate(voice, opened, split, corpus=corpus)
     evaluation.save(output / "metrics.json")
     write_report(
         output,

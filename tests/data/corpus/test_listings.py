@@ -191,6 +191,11 @@ def test_the_corpus_may_hold_out_its_own(tmp_path: Path) -> None:
     assert [item.split for item in corpus.items] == ["train", "validation", "train", "validation"]
     assert faults(corpus) == [("x/e.wav", "missing audio"), ("nobody", "unknown held-out id")]
     assert corpus.exclusions[1].detail.startswith("validation.txt:5: ")
+    # What is in both reports and does not choose.
+    make(tmp_path, "test.txt", "x_a\nx_b\nnone\n")
+    corpus = read_corpus(tmp_path)
+    assert [item.split for item in corpus.items] == ["test", "test", "train", "validation"]
+    assert corpus.exclusions[2].detail.startswith("test.txt:3: ")
 
 
 def test_listings_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     corpus = write_corpus(tmp_path_factory.mktemp("corpus"), 20)
     edit(corpus, lambda entries: entries[0].update(speaker="<b>$x$[bold]"))
     folder = tmp_path_factory.mktemp("store")
-    prepare_small(corpus, folder, max_duration=0.5)
+    prepare_small(corpus, folder, max_duration=0.5, test_fraction=0.3)
     edit(write_corpus(corpus, 24), lambda entries: entries[0].update(speaker="<b>$x$[bold]"))
     append(corpus, folder, jobs=1)
     return Store.open(folder)
@@ -38,6 +38,7 @@ def test_the_figures_are_the_stores(store: Store) -> None:
     assert found.seconds.most == pytest.approx(seconds.max())
     assert found.seconds.median == pytest.approx(np.median(seconds))
     assert sum(s["hours"] for s in found.splits.values()) == pytest.approx(seconds.sum() / 3600)
+    assert found.splits["test"]["utterances"] == len(store.indices("test")) > 0
     assert sum(s["utterances"] for s in found.speakers.values()) == len(store)
     assert sum(s["hours"] for s in found.speakers.values()) == pytest.approx(seconds.sum() / 3600)
     ann = seconds[store.entries.speaker == store.speakers.index("ann")].sum()

@@ -280,6 +280,15 @@ def test_open_applies_the_limits_and_reports(store: Store) -> None:
     assert loader.exclusions == []
 
 
+def test_the_test_split_is_read_like_the_others(tmp_path: Path) -> None:
+    prepare_small(write_corpus(tmp_path / "corpus", 20), tmp_path / "store", test_fraction=0.3)
+    with MelLoader.open(tmp_path / "store", "test", batch_size=4) as loader:
+        held = [name for batch in loader for name in batch.ids]
+    opened = Store.open(tmp_path / "store")
+    assert sorted(held) == [opened.entries.id[i] for i in opened.indices("test")]
+    assert held
+
+
 def test_select_gives_each_exclusion_one_reason(store: Store) -> None:
     frames, symbols = int(np.median(store.frames)), int(np.median(store.text_lengths))
     indices, exclusions = select(store, "train", frames, symbols)

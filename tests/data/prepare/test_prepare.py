@@ -25,6 +25,8 @@ from ttsfast.data.features.statistics import STD_FLOOR, Moments, combine_moments
 from ttsfast.data.prepare import extraction, prepare
 from ttsfast.data.prepare.append import append
 from ttsfast.data.prepare.prepare import PrepareOptions
+from ttsfast.data.prepare.rebuild import rebuild
+from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
@@ -90,6 +92,7 @@ def test_worker_processes_give_the_same_bytes(
         ({"frontend": TextFrontend("fa")}, "frontend.language was 'en', is 'fa'"),
         ({"max_duration": 9.0}, "max_duration was None, is 9.0"),
         ({"validation_fraction": 0.3}, "validation_fraction was 0.2, is 0.3"),
+        ({"test_fraction": 0.3}, "test_fraction was None, is 0.3"),
     ],
 )
 def test_other_options_are_refused_and_named(corpus: Path, tmp_path: Path, change: dict, named: str) -> None:
@@ -111,6 +114,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "layout": "jsonl",
         "symbols": Symbols.of(["abc"]),
         "validation_fraction": 0.1,
+        "test_fraction": 0.1,
         "seed": 1,
         "resample": True,
         "mixdown": True,
@@ -128,6 +132,47 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
     }
     for name, value in changed.items():
         assert options(**{name: value}).to_dict() != plain, name
+
+
+def test_only_large_corpora_have_a_test_split_unless_asked_for() -> None:
+    assert [options().for_corpus("jsonl", count).test_fraction for count in (200, 201)] == [0.0, 0.1]
+    assert options(test_fraction=0.3).for_corpus("jsonl", 8).test_fraction == 0.3
+    assert options(test_fraction=0.0).for_corpus("jsonl", 9000).test_fraction == 0.0
+
+
+def test_the_test_split_goes_the_whole_way(corpus: Path, tmp_path: Path) -> None:
+    """Through preparation, statistics, verification, a rebuild and an append."""
+    mine = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    folder = tmp_path / "store"
+    report = prepare_small(mine, folder, test_fraction=0.3)
+    assert report.test == report.to_dict()["test"] > 1
+    assert report.train + report.validation + report.test == 20
+    assert prepare_small(mine, folder, test_fraction=0.3).unchanged
+    # The deviations of what is learned from are those the store is normalised by.
+    assert verify(folder).ok
+    store = Store.open(folder)
+    held = {store.entries.id[i] for i in store.indices("test")}
+    assert len(held) == report.test
+    trained = np.concatenate([store[int(i)].mel for i in store.indices("train")]).astype(np.float64)
+    np.testing.assert_allclose(trained.mean(axis=0), 0, atol=2e-3)
+    whole = (folder / NAME).read_bytes()
+    (folder / NAME).unlink()
+    assert rebuild(folder).test == report.test
+    assert (folder / NAME).read_bytes() == whole
+    again = append(write_corpus(mine, 40), folder, jobs=1)
+    grown = Store.open(folder)
+    tested = {grown.entries.id[i] for i in grown.indices("test")}
+    assert held < tested
+    assert again.test == len(tested)
+    assert verify(folder).ok
+
+
+def test_a_store_of_before_there_was_a_test_split_stays_without(corpus: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(corpus, tmp_path / "corpus"))
+    folder = tmp_path / "store"
+    prepare_small(mine, folder)
+    assert "test_fraction" not in read_manifest(folder).options
+    assert append(write_corpus(mine, 40), folder, jobs=1).test == 0
 
 
 def test_a_changed_corpus_is_refused_and_described(corpus: Path, tmp_path: Path) -> None:

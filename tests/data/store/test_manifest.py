@@ -123,7 +123,7 @@ MUTATIONS = {
     "duplicate id": set_entry("id", "u001"),
     "id type": set_entry("id", 7),
     "half a surrogate": set_entry("id", "\ud800"),
-    "split": set_entry("split", "test"),
+    "split": set_entry("split", "dev"),
     "negative offset": set_entry("offset", -1),
     "offset beyond": set_entry("offset", 10**9),
     "overlap": set_entry("offset", 0),

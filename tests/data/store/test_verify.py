@@ -159,11 +159,13 @@ def test_other_statistics_are_found(folder: Path, shift: float, scale: float) ->
     assert "bin 7" in the_problem(folder)
 
 
-def test_a_text_in_both_splits_is_found(folder: Path) -> None:
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_a_text_in_both_splits_is_found(folder: Path, other: str) -> None:
     body = manifest_body(folder)
     entries = body["entries"]
     train, held = entries["split"].index("train"), entries["split"].index("validation")
     entries["text"][train] = entries["text"][held].replace(" ", ", ", 1)
+    entries["split"][train] = other
     reseal(folder, body)
     assert any("in both splits" in problem for problem in verify(folder).problems)
 

@@ -11,8 +11,8 @@ jsonl         metadata.jsonl, or the         ``{"audio": path, "text": ...}`` wi
 ============  =============================  =======================================================
 
 Paths are relative to the corpus folder and stay inside it, links included. Any layout may have a
-``validation.txt``, one id (or the path that stands for it) a line: those utterances are held out, all others
-are for training.
+``validation.txt``, a ``test.txt`` or both, one id (or the path that stands for it) a line: those utterances
+are held out, all others are for training.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from ttsfast.data.corpus.split import TEST, TRAIN, VALIDATION
 from ttsfast.errors import InputError
 from ttsfast.files import inside, is_folder
 
 LAYOUTS = ("ljspeech", "multispeaker", "jsonl")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-_HELD_OUT = "validation.txt"
+_HELD_OUT = (VALIDATION, TEST)
+"""Of each, its listing is this name with ``.txt``; an utterance in both is for the test."""
 _LONGEST_ID = 120
 
 
@@ -49,7 +51,7 @@ class CorpusItem:
     truncated: bool = False
     """The recording was cut before the speaker finished."""
     split: str | None = None
-    """"train" or "validation" where the corpus says so itself."""
+    """Where the corpus says so itself."""
     line: int = 0
     """Line in the listing, from 1."""
 
@@ -311,18 +313,19 @@ def _hold_out(
     root: Path, items: dict[str, CorpusItem], names: dict[str, str], excluded: set[str]
 ) -> Iterator[Exclusion]:
     """Mark the items that the corpus itself holds out, in place; yield the listed ids that nothing has."""
-    path = root / _HELD_OUT
-    if not path.is_file():
+    listings = [(split, path) for split in _HELD_OUT if (path := root / f"{split}.txt").is_file()]
+    if not listings:
         return
-    held = set()
-    lines, undecodable = _read_lines(path)
-    yield from undecodable
-    for number, name in lines:
-        identity = names.get(name, name)
-        if identity in items:
-            held.add(identity)
-        elif _printable(name) not in excluded:
-            detail = f"{_HELD_OUT}:{number}: no utterance has the id {name!r}; correct or remove the line"
-            yield Exclusion(_printable(name), "unknown held-out id", detail)
+    held: dict[str, str] = {}
+    for split, path in listings:
+        lines, undecodable = _read_lines(path)
+        yield from undecodable
+        for number, name in lines:
+            identity = names.get(name, name)
+            if identity in items:
+                held[identity] = split
+            elif _printable(name) not in excluded:
+                detail = f"{path.name}:{number}: no utterance has the id {name!r}; correct or remove the line"
+                yield Exclusion(_printable(name), "unknown held-out id", detail)
     for identity, item in items.items():
-        items[identity] = replace(item, split="validation" if identity in held else "train")
+        items[identity] = replace(item, split=held.get(identity, TRAIN))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttsfast.data.corpus.split import SPLITS
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.inspection.summary import Inspection, Table
 from ttsfast.data.store.store import Store
@@ -147,7 +148,7 @@ def _axes(height: float = 2.6) -> tuple[Figure, Any]:
 
 def _histogram(values: np.ndarray, split: np.ndarray, name: str) -> Figure:
     figure, axes = _axes()
-    names = [name for name in ("train", "validation") if (split == name).any()]
+    names = [name for name in SPLITS if (split == name).any()]
     groups = [values[split == name] for name in names]
     counts, _, _ = axes.hist(
         groups, bins=min(50, max(8, len(values) // 8)), stacked=True, color=PALETTE[: len(names)], label=names

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttsfast.data.corpus.listings import Exclusion, count_exclusions
+from ttsfast.data.corpus.split import SPLITS
 from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.features.tracks import UNITS
 from ttsfast.data.store.store import Store
@@ -71,7 +72,7 @@ class Inspection:
     bytes: int
     shards: int
     splits: Mapping[str, Mapping[str, float]]
-    """"train" and "validation": utterances and hours."""
+    """Each of :data:`~ttsfast.data.corpus.split.SPLITS`: utterances and hours."""
     truncated: int
     """Clips that were cut before the speaker finished."""
     seconds: Spread
@@ -216,7 +217,7 @@ def inspect(store: Store) -> Inspection:
                 "utterances": int((split == name).sum()),
                 "hours": float(seconds[split == name].sum() / 3600),
             }
-            for name in ("train", "validation")
+            for name in SPLITS
         },
         truncated=int(entries.truncated.sum()),
         seconds=Spread.of(seconds),

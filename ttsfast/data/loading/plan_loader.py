@@ -29,7 +29,8 @@ def select(
     if not len(indices):
         raise InputError(
             f"{store.path}: its {split} split has no utterance; prepare it again from more distinct texts, "
-            "with another --validation-fraction, or with other ids in the corpus's validation.txt"
+            "with another --validation-fraction or --test-fraction, or with other ids in the corpus's "
+            "validation.txt and test.txt"
         )
     keep = np.ones(len(indices), dtype=bool)
     exclusions = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ttsfast.data.corpus.split import check_fractions
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
@@ -19,6 +20,9 @@ from ttsfast.errors import InputError
 
 # More than machines have cores; far beyond it the system gives no threads, and engines fail each in its way.
 _MOST_JOBS = 1024
+TEST_FRACTION = 0.1
+TESTED_FROM = 200
+"""With fewer, a tenth is too few to tell anything by and too many to do without."""
 _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim", "max_duration")
 
 
@@ -34,6 +38,8 @@ class PrepareOptions:
     symbols: Symbols | None = None
     """A character set to hold to, another store's say; None: the characters of the corpus."""
     validation_fraction: float = 0.05
+    test_fraction: float | None = None
+    """None: :data:`TEST_FRACTION` of a corpus that lists more than :data:`TESTED_FROM` utterances, else 0."""
     seed: int = 0
     resample: bool = False
     mixdown: bool = False
@@ -56,8 +62,7 @@ class PrepareOptions:
     """Replace a store that was made otherwise, or that is damaged."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction is {self.validation_fraction}, must be from 0 to below 1")
+        check_fractions(self.validation_fraction, self.test_fraction or 0.0)
         # JSON has no infinity, so no manifest could say it.
         if self.max_duration is not None and not 0 < self.max_duration < math.inf:
             raise InputError(
@@ -65,6 +70,15 @@ class PrepareOptions:
                 "no limit"
             )
         check_resources(self.engine, self.device, self.jobs)
+
+    def for_corpus(self, layout: str, listed: int) -> PrepareOptions:
+        """What is left open, decided for a corpus of that layout and number of listed utterances: naming it
+        the next time changes nothing.
+        """
+        test_fraction = self.test_fraction
+        if test_fraction is None:
+            test_fraction = TEST_FRACTION if listed > TESTED_FROM else 0.0
+        return replace(self, layout=layout, test_fraction=test_fraction)
 
     @property
     def workers(self) -> int:
@@ -87,6 +101,7 @@ class PrepareOptions:
             **{f"contract.{name}": value for name, value in self.contract.to_dict().items()},
             **{f"frontend.{name}": value for name, value in self.frontend.to_dict().items()},
             # Only where there are any: a store without them is what it was before they could be had.
+            **({"test_fraction": self.test_fraction} if self.test_fraction else {}),
             **{name: tracks.METHODS[name] for name in self.features.tracks},
         }
 
@@ -104,6 +119,7 @@ class PrepareOptions:
                 contract=MelContract.from_dict(_under(values, "contract.")),
                 symbols=None if symbols is None else Symbols.from_list(symbols),
                 **{name: values[name] for name in _PLAIN},
+                test_fraction=values.get("test_fraction", 0.0),
                 **wanted,
                 **changes,
             )

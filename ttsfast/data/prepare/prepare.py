@@ -162,8 +162,7 @@ def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> t
     root = Path(corpus_folder).absolute()
     check_folder(folder)
     corpus = read_corpus(root, options.layout)
-    # What "auto" found, so that naming it the next time changes nothing.
-    return corpus, replace(options, layout=corpus.layout)
+    return corpus, options.for_corpus(corpus.layout, len(corpus.items))
 
 
 def _choose(

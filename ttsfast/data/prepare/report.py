@@ -23,6 +23,7 @@ class PrepareReport:
     utterances: int
     train: int
     validation: int
+    test: int
     frames: int
     seconds: float
     """Of audio, by its frames."""
@@ -50,8 +51,8 @@ class PrepareReport:
         did = "nothing to do, it is complete" if self.unchanged else f"{self.computed} computed in this run"
         lines = [
             f"{self.store}: {self.utterances} utterances, {self.seconds / 3600:.2f} h ({did})",
-            f"  {self.train} to train on, {self.validation} held out; {self.speakers} speakers, "
-            f"{self.symbols} symbols; fingerprint {self.fingerprint[:12]}",
+            f"  {self.train} to train on, {self.validation} to validate, {self.test} to test; "
+            f"{self.speakers} speakers, {self.symbols} symbols; fingerprint {self.fingerprint[:12]}",
         ]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  left out: {count} x {reason}" for reason, count in self.exclusion_counts.items()]
@@ -81,6 +82,7 @@ def report(folder: Path, manifest: Manifest, *, unchanged: bool = False, compute
         utterances=len(entries),
         train=entries.split.count("train"),
         validation=entries.split.count("validation"),
+        test=entries.split.count("test"),
         frames=frames,
         seconds=frames * manifest.contract.hop_length / manifest.contract.sample_rate,
         speakers=len(manifest.speakers),

@@ -32,7 +32,7 @@ class SurveyedUtterance:
     problems: tuple[Exclusion, ...]
     """Why it cannot be used; empty for a good one."""
     split: str = ""
-    """"train" or "validation", once that is decided."""
+    """"train", "validation" or "test", once that is decided."""
 
 
 class CorpusFaults(InputError):
@@ -110,6 +110,7 @@ def with_splits(
         [letters(one.item, options) for one in usable],
         [one.item.split for one in usable],
         fraction=options.validation_fraction,
+        test_fraction=options.test_fraction or 0.0,
         seed=options.seed,
         known=known,
     )

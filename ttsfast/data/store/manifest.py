@@ -26,7 +26,6 @@ from ttsfast.files import atomic_write
 NAME = "manifest.json"
 FORMAT = "ttsfast-store"
 VERSION = 2
-SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)

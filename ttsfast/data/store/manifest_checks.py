@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.corpus.listings import Exclusion
+from ttsfast.data.corpus.split import SPLITS
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.store.json_values import LARGEST, Fields, all_are
-from ttsfast.data.store.manifest import FORMAT, SPLITS, VERSION, Manifest
+from ttsfast.data.store.manifest import FORMAT, VERSION, Manifest
 from ttsfast.data.store.shard import SHARD_NAME, Shard
 from ttsfast.data.store.utterance_table import NUMBER_COLUMNS, TEXT_COLUMNS, UtteranceTable
 from ttsfast.errors import InputError

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data.corpus.split import SPLITS
 from ttsfast.data.features.contract import silence_level
 from ttsfast.data.features.statistics import normalise
-from ttsfast.data.store.manifest import NAME, SPLITS, Manifest
+from ttsfast.data.store.manifest import NAME, Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.recordings import Recordings
 from ttsfast.data.store.shard import REMEDY, tracks_crc, utterance_crc
@@ -201,7 +202,7 @@ class Store:
             raise InputError(f"{what}: a symbol id is not from 1 to {len(self.symbols) - 1}; {REMEDY}")
 
     def indices(self, split: str) -> np.ndarray:
-        """The utterances of "train" or "validation", ascending, (m,) int64."""
+        """The utterances of "train", "validation" or "test", ascending, (m,) int64."""
         if split not in SPLITS:
             raise InputError(f"split is {split!r}, must be one of {', '.join(SPLITS)}")
         return np.flatnonzero([name == split for name in self.entries.split])

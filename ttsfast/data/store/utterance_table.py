@@ -22,7 +22,7 @@ class Entry:
     """As the frontend left it: what ``symbols`` encodes."""
     speaker: int
     split: str
-    """"train" or "validation"."""
+    """"train", "validation" or "test"."""
     frames: int
     symbols: int
     """Length of the encoded text."""

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ttsfast.data.corpus.split import text_key
+from ttsfast.data.corpus.split import SPLITS, text_key
 from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.features.tracks import statistics_values
 from ttsfast.data.store.manifest import Manifest
@@ -67,7 +68,7 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
     Quick: the manifest (its own hash, every field), the shards' sizes, their headers' checksums and their
     index against the manifest's. Full, besides: every shard's SHA-256, every utterance's CRC32C, that all
     features are finite, that those which the statistics were taken of have mean 0 and deviation 1, that every
-    text gives the stored symbols, that no text is in both splits, and that every shard's metadata would
+    text gives the stored symbols, that no text is in two splits, and that every shard's metadata would
     restore the manifest.
 
     Shards are read whole and not mapped, as many at a time as there are cores; those at an address are
@@ -173,12 +174,15 @@ def _check_splits(folder: Path | str, manifest: Manifest) -> Iterator[str]:
     if manifest.frontend.phonemes:
         # Splits go by letters, and different words may sound alike.
         return
-    texts: dict[str, set[str]] = {"train": set(), "validation": set()}
+    texts: dict[str, set[str]] = {split: set() for split in SPLITS}
     for text, split in zip(manifest.entries.text, manifest.entries.split, strict=True):
         texts[split].add(text_key(text))
-    both = sorted(texts["train"] & texts["validation"])
-    if both:
-        yield f"{folder}: {len(both)} texts are in both splits, such as {both[0]!r}; {REMEDY}"
+    for one, other in combinations(SPLITS, 2):
+        if both := sorted(texts[one] & texts[other]):
+            yield (
+                f"{folder}: {len(both)} texts are in both splits {one} and {other}, such as {both[0]!r}; "
+                f"{REMEDY}"
+            )
 
 
 @dataclass
