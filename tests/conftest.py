@@ -4,9 +4,14 @@ worker without work while it runs. ``make test`` keeps pytest-xdist from putting
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a shell's background; the children of tests inherit it, and would not be ended by Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 LONGEST = (

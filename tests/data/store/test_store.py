@@ -87,8 +87,8 @@ def test_indexing(pristine: Path) -> None:
     for outside in (len(store), -len(store) - 1):
         with pytest.raises(IndexError):
             store[outside]
-    with pytest.raises(InputError, match="'test'"):
-        store.indices("test")
+    with pytest.raises(InputError, match="'held out'"):
+        store.indices("held out")
 
 
 def test_entries_survive_the_round_trip(pristine: Path) -> None:
