@@ -144,7 +144,8 @@ def test_a_tensor_with_a_lazy_sign_or_no_numbers_is_left_to_the_reference() -> N
 def test_a_tensor_whose_memory_was_taken_away_is_refused() -> None:
     x = frames()
     x.untyped_storage().resize_(0)
-    with pytest.raises(ValueError, match="no memory"):
+    # Torch before 2.10 exports no such tensor, and says so itself.
+    with pytest.raises((ValueError, RuntimeError), match=r"no memory|out of bounds for storage of size 0"):
         mel_loss("cpp")(x, frames(), LENGTHS)
 
 

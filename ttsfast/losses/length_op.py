@@ -11,7 +11,11 @@ _library.define("checked_lengths(Tensor lengths, SymInt limit, str name, str axi
 
 def check_values(lengths: Tensor, limit: int, name: str, axis: str) -> None:
     """Raise ValueError for a length on the host outside 0..``limit``."""
-    values = lengths.tolist()
+    try:
+        values = lengths.tolist()
+    except RuntimeError:
+        # Within a transform of torch.func, torch 2.6 lists no tensor, but gives numbers one by one.
+        values = [int(length) for length in lengths]
     if values and not (min(values) >= 0 and max(values) <= limit):
         row = next(i for i, length in enumerate(values) if not 0 <= length <= limit)
         raise ValueError(f"{name}[{row}] is {values[row]}, outside 0..{limit}, the size of {axis}")
