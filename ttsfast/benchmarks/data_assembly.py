@@ -22,8 +22,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ttsfast import native
-from ttsfast.benchmarks import machine
 from ttsfast.data.loading.batch import padded_length
+from ttsfast.devices import torch_threads
 from ttsfast.errors import InputError
 
 BATCH, BINS, SYMBOLS = 48, 80, 100
@@ -62,7 +62,7 @@ def run(*, rounds: int = 15) -> dict[str, Any]:
     """
     if native.core is None:
         raise InputError(f"nothing to measure: {native.why_missing}")
-    with machine.threads(1):
+    with torch_threads(1):
         return {"batch": BATCH, "mixes": {name: _measured(mix, rounds) for name, mix in MIXES.items()}}
 
 

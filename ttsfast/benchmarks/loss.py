@@ -34,6 +34,7 @@ from ttsfast.benchmarks.loss_cases import (
     make_inputs,
     variants,
 )
+from ttsfast.devices import torch_threads
 
 TOLERANCE = 1e-4
 """Of a gradient, relative to its largest element: far above rounding, far below any mistake."""
@@ -67,7 +68,7 @@ def run_loss_bench(
         A dictionary that ``json`` can write; :func:`table` shows it.
     """
     device = torch.device(device)
-    with machine.threads(threads):
+    with torch_threads(threads):
         results = []
         for case in cases:
             progress(f"{case.name}: {case.batch} x {case.frames} x {case.bins}")

@@ -6,8 +6,6 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,17 +50,6 @@ def summary(machine: dict[str, Any]) -> str:
         f"cores, load {machine['load'][0]}, torch {machine['torch']}, "
         f"commit {(machine['commit'] or 'none')[:12]}, {machine['date']}"
     )
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Within the block torch has ``count`` threads; as many as before when None."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Copy:

@@ -21,6 +21,7 @@ from ttsfast.benchmarks.data_corpus import like_speech, make_store
 from ttsfast.benchmarks.npy_files import NpyFiles, usual_collate
 from ttsfast.benchmarks.plain_loop import PlainLoop, composite, forward
 from ttsfast.config import Config, load_config
+from ttsfast.devices import torch_threads
 from ttsfast.training.setup import tail_steps
 from ttsfast.training.trainer import Trainer
 
@@ -44,7 +45,7 @@ def run(
     Returns:
         A dictionary that ``json`` can write; :func:`table` shows it.
     """
-    with machine.threads(threads), tempfile.TemporaryDirectory() as folder:
+    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         return _run(Path(folder), utterances, batch_size, steps, rounds, progress)
 
 

@@ -23,6 +23,7 @@ from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import about_the_middle, make_store
 from ttsfast.config import TrainingConfig, load_config
 from ttsfast.data.loading.loader import MelLoader
+from ttsfast.devices import torch_threads
 from ttsfast.errors import InputError
 from ttsfast.training import trainer as trainers
 from ttsfast.training.optimizers import Optimizers
@@ -155,7 +156,7 @@ def run(
             raise InputError(f"--features {name}: there are {', '.join(NAMES)}, or all")
     began = time.perf_counter()
     rows: dict[str, Any] = {}
-    with machine.threads(threads), tempfile.TemporaryDirectory() as folder:
+    with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         progress(f"{utterances} utterances")
         store = make_store(Path(folder), about_the_middle(utterances, (1.0, 8.0)))
         for feature in FEATURES:
