@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from ttsfast.data.features.contract import PRESETS, MelContract, silence_level
 from ttsfast.data.features.filterbank import mel_filters
-from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.features.mel import log_mel
 from ttsfast.errors import InputError
 
@@ -282,45 +281,3 @@ def test_missing_and_unknown_keys_and_presets_are_named() -> None:
 def test_a_filter_without_a_frequency_bin_is_an_error() -> None:
     with pytest.raises(InputError, match="n_mels = 400 covers no frequency bin"):
         log_mel(waves()["noise"], replace(LIBROSA, n_mels=400))
-
-
-@pytest.mark.parametrize("contract", PRESETS.values(), ids=PRESETS)
-def test_griffin_lim_gives_a_wave_with_the_same_features(contract: MelContract) -> None:
-    wave = waves()["chirp"][:20_000] + 0.03 * waves()["noise"][:20_000]
-    features = log_mel(wave, contract)
-    back = griffin_lim(features, contract)
-    assert back.dtype == np.float32
-    assert 0 <= len(wave) - len(back) < contract.hop_length
-    again = log_mel(back, contract)
-    assert again.shape == features.shape
-    inner = slice(2, -2)
-    assert np.abs(again[inner] - features[inner]).mean() < 0.15
-    # Not shifted in time: one frame off would be worse by far.
-    shifted = np.abs(again[3:-1] - features[inner]).mean()
-    assert np.abs(again[inner] - features[inner]).mean() < shifted
-    assert np.abs(back).max() == pytest.approx(np.abs(wave).max(), rel=0.5)
-
-
-def test_griffin_lim_on_speech_is_close_deterministic_and_follows_its_seed() -> None:
-    wave = speech()[:44_100]
-    for contract in (LIBROSA, HIFIGAN, replace(LIBROSA, power=2.0, log_base="10")):
-        features = log_mel(wave, contract)
-        back = griffin_lim(features, contract)
-        assert np.array_equal(back, griffin_lim(features, contract))
-        assert not np.array_equal(back, griffin_lim(features, contract, seed=1))
-        error = np.abs(log_mel(back, contract) - features)
-        assert error.mean() < 0.15 * contract.power / (1.0 if contract.log_base == "e" else np.log(10))
-
-
-@pytest.mark.parametrize("contract", PRESETS.values(), ids=PRESETS)
-@pytest.mark.parametrize("frames", [1, 2, 3])
-def test_griffin_lim_of_a_few_frames(contract: MelContract, frames: int) -> None:
-    back = griffin_lim(np.full((frames, 80), -3.0, dtype=np.float32), contract)
-    assert len(back) > 0
-    assert np.isfinite(back).all()
-
-
-@pytest.mark.parametrize("shape", [(0, 80), (5, 79), (80,)])
-def test_griffin_lim_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="log-mels"):
-        griffin_lim(np.zeros(shape, dtype=np.float32), LIBROSA)
