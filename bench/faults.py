@@ -90,7 +90,7 @@ def kills(
     """Kill ``run`` at ``count`` moments, spread evenly at random over its duration."""
     # What is asked for last must be imported already in the server, or most moments are spent on imports.
     context = multiprocessing.get_context("forkserver")
-    imports = ("joblib", "librosa.filters", "safetensors.numpy", "soundfile")
+    imports = ("joblib", "safetensors.numpy", "soundfile", "soxr")
     context.set_forkserver_preload(["ttsfast.data.prepare.append", *imports])
     chance = random.Random(seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,13 @@ from ttsfast.models.checkpoint import checkpoints
 SPEECH = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "ljspeech-mini"
 needs_espeak = pytest.mark.skipif(not available(), reason="espeakng-loader is not installed (extra 'demo')")
 SMALL = ("--preset", "demo", "data.batch_size=4", "training.val_utterances=2", "training.warmup_steps=1")
+
+
+@pytest.fixture(autouse=True)
+def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds to import, and more to compile, before a first word: importing it fails here."""
+    for name in ("numba", "librosa"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 def run(*arguments: str) -> Result:

@@ -13,7 +13,7 @@ from typing import Any
 _IMPORTED = (
     *("ttsfast.cli", "ttsfast.data.prepare.append", "ttsfast.evaluation.run", "ttsfast.training.trainer"),
     # Imported by the package when they are needed: once in the server is faster than in every child.
-    *("joblib", "librosa.filters", "safetensors.numpy", "soundfile", "torch._dynamo"),
+    *("joblib", "safetensors.numpy", "soundfile", "soxr", "torch._dynamo"),
     # By the modules of the tests that a child's function is in.
     *("hypothesis", "pytest"),
 )

@@ -192,6 +192,18 @@ def test_resampling_keeps_pitch_and_level(tmp_path: Path) -> None:
     assert np.array_equal(resample_audio(expected, RATE, RATE), expected)
 
 
+@pytest.mark.parametrize("samples", [1, 1001, 20_000])
+@pytest.mark.parametrize(("source", "target"), [(48_000, RATE), (16_000, RATE), (RATE, 16_000)])
+def test_resampled_bits_are_librosas(samples: int, source: int, target: int) -> None:
+    import librosa
+
+    wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    expected = librosa.resample(wave, orig_sr=source, target_sr=target, res_type="soxr_hq")
+    found = resample_audio(wave, source, target)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected)
+
+
 def test_stereo_is_an_error_unless_mixed_down(tmp_path: Path) -> None:
     left, right = tone(), tone(frequency=700)
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), RATE, subtype="FLOAT")
