@@ -32,7 +32,7 @@ def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "bench data", "bench loss", "bench roofline"])
+@pytest.mark.parametrize("command", [*COMMANDS, "bench data", "bench loss", "bench roofline", "bench synth"])
 def test_help_has_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0

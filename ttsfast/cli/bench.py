@@ -122,6 +122,32 @@ def data(
 
 
 @bench.command()
+def synth(
+    recordings: Annotated[
+        Path | None, typer.Option(help="Folder of wav or flac files to copy; noise without it.")
+    ] = None,
+    utterances: Annotated[int, typer.Option(min=1, help="Of the folder.")] = 12,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 3,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time Griffin-Lim beside librosa's, and the wait before a first word; compare what is heard.
+
+    Example: ttsfast bench synth --recordings corpus/wavs
+    """
+    from ttsfast.benchmarks import synthesis as measured
+    from ttsfast.progress import console
+
+    result = measured.run(
+        recordings,
+        utterances=utterances,
+        rounds=rounds,
+        progress=lambda line: console.print(line, markup=False),
+    )
+    _report(result, measured.table(result), output, as_json)
+
+
+@bench.command()
 def train(
     threads: Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each loop.")] = 8,
