@@ -106,7 +106,7 @@ def configuration(store: Path, run: Path) -> Config:
                 "val_utterances": 2,
                 "keep_checkpoints": 2,
                 "log_step": 3,
-                "convergence_window": 8,
+                "convergence_window": 32,
                 "device": "cpu",
             },
             "data": {"store": str(store), "batch_size": 4, "num_workers": 1},

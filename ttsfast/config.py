@@ -168,9 +168,14 @@ class TrainingConfig:
     monitor: str = option(
         "mel_l1", "held-out metric to watch; never a weighted total", choices=("mel_l1", "duration_error")
     )
-    convergence_window: int = option(200, "steps over which convergence is judged", low=4, high=1_000_000)
+    convergence_window: int = option(
+        200, "steps over which the log's convergence is judged", low=32, high=1_000_000
+    )
     convergence_threshold: float = option(
-        0.95, "second half of the window over first half below this: improving", above=0.0, high=1.0
+        0.95,
+        "what is called diverging or oscillating: a rise to 1 / this, swings of 1 - this of the loss",
+        above=0.0,
+        high=1.0,
     )
     val_step: int = option(1000, "steps between validations", low=1)
     val_utterances: int = option(16, "utterances spoken free-running at each validation", low=1)

@@ -67,7 +67,7 @@ def make_config_of(store_path: Path) -> Callable[..., Config]:
                 "val_utterances": 2,
                 "save_step": 2,
                 "log_step": 2,
-                "convergence_window": 4,
+                "convergence_window": 32,
             },
             "data": {"store": str(store_path), "batch_size": 4, "num_workers": 1},
         }

@@ -109,8 +109,16 @@ RUN: dict[str, Change] = {
     ),
     "training.early_stopping_restore_best_weights": Change(False, {"training.early_stopping_min_delta": 9.0}),
     "training.monitor": Change("duration_error"),
-    "training.convergence_window": Change(100),
-    "training.convergence_threshold": Change(0.01, {"training.max_steps": 8}),
+    "training.convergence_window": Change(100, {"training.max_steps": 34, "training.val_step": 34}),
+    "training.convergence_threshold": Change(
+        0.01,
+        {
+            "training.max_steps": 42,
+            "training.val_step": 42,
+            "training.warmup_steps": 60,
+            "training.learning_rate": 1.0,
+        },
+    ),
     "training.val_step": Change(2),
     "training.val_utterances": Change(1),
     "training.save_step": Change(1),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ttsfast.config import config_from_dict
-from ttsfast.training.monitor import ConvergenceWindow, Monitor
+from ttsfast.training.monitor import Content, Monitor
 from ttsfast.training.non_finite import StepInputs
 from ttsfast.training.plateau import EarlyStopping
 from ttsfast.training.spike_guard import SpikeGuard
@@ -70,23 +70,6 @@ def test_the_guard_continues_from_its_state() -> None:
     assert int(other.spikes) == int(guard.spikes) > 0
 
 
-@pytest.mark.parametrize(
-    ("losses", "verdict"),
-    [
-        ([1.0] * 9, "warming"),
-        ([1.0] * 5 + [0.9] * 5, "improving"),
-        ([1.0] * 10, "plateau"),
-        ([1.0, 1.4, 1.0, 1.4, 1.2] * 2, "oscillating"),
-        ([1.0] * 5 + [1.2] * 5, "diverging"),
-        ([1.0] * 9 + [math.inf], "diverging"),
-    ],
-)
-def test_the_window_judges(losses: list[float], verdict: str) -> None:
-    window = ConvergenceWindow(10, 0.95)
-    window.losses.extend(losses)
-    assert window.verdict() == verdict
-
-
 def test_early_stopping_counts_validations_without_improvement() -> None:
     early = EarlyStopping("mel_l1", patience=2, min_delta=0.01)
     assert early.update(1.0, 10)
@@ -101,7 +84,8 @@ def recorded(monitor: Monitor, step: int, mel: float, norm: float = 1.0, clamped
     """A step of which the second term is absent, on a device that clamps lengths."""
     sums = torch.tensor([9.0, mel, 0.0, 2.0, 3.0, 0.1, 0.0, 0.1, 0.0, clamped])
     stats = StepStats(sums, torch.tensor([22.0, 1.8, 1.5, 0.3]), (True, False, True, True))
-    monitor.record(StepInputs(step, [("a", "b"), ("c",)], {}), stats, torch.tensor(norm))
+    inputs = StepInputs(step, [("a", "b"), ("c",)], {})
+    monitor.record(inputs, Content(600, 3, 1e-3), stats, torch.tensor(norm))
 
 
 def test_steps_are_read_together_and_forgotten() -> None:
@@ -112,15 +96,29 @@ def test_steps_are_read_together_and_forgotten() -> None:
     assert monitor.take() == []
     assert monitor.read() is None
     rows = monitor.take()
-    assert [row["mel"] for row in rows] == list(monitor.window.losses) == [0.5, 0.25, 0.125]
+    assert [row["mel"] for row in rows] == [0.5, 0.25, 0.125]
     assert set(rows[0]) == {
         *("total", "mel", "stop", "attention", "gradient_norm"),
+        *("excess_mel", "excess_stop", "excess_attention"),
         *("weight_mel", "weight_stop", "weight_attention"),
     }
     assert (monitor.steep_steps, monitor.first_steep) == (2, 4.0)
     assert monitor.read() is None
     assert monitor.first_steep == 0.0
     assert monitor.take() == []
+
+
+def test_an_excess_is_what_is_above_the_floor() -> None:
+    """And what is judged is the mel term's, beside the mean length of the batch and the rate."""
+    monitor = Monitor(config_from_dict({}).training)
+    recorded(monitor, 1, 0.5)
+    assert monitor.read() is None
+    (row,) = monitor.take()
+    found = {name: row[f"excess_{name}"] for name in ("mel", "stop", "attention")}
+    assert found == pytest.approx({"mel": 0.4, "stop": 1.9, "attention": 3.0})
+    judged = monitor.state_dict()["convergence"]
+    assert judged["steps"] == [[row["excess_mel"], 200.0]]
+    assert judged["rate"] == 1e-3
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -154,10 +152,11 @@ def test_a_state_replaces_what_was_seen_and_is_no_view_of_it() -> None:
     state = monitor.state_dict()
     recorded(monitor, 2, 0.25)
     monitor.read()
-    assert [row["mel"] for row in state["rows"]] == state["losses"] == [0.5]
+    assert [row["mel"] for row in state["rows"]] == [0.5]
+    assert len(state["convergence"]["steps"]) == 1
     monitor.load_state_dict(state)
-    assert list(monitor.window.losses) == [0.5]
     recorded(monitor, 2, 0.125)
     monitor.read()
-    assert [row["mel"] for row in monitor.take()] == list(monitor.window.losses) == [0.5, 0.125]
-    assert len(state["rows"]) == 1
+    assert len(monitor.state_dict()["convergence"]["steps"]) == 2
+    assert [row["mel"] for row in monitor.take()] == [0.5, 0.125]
+    assert len(state["rows"]) == len(state["convergence"]["steps"]) == 1

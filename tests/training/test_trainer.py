@@ -44,7 +44,10 @@ def test_a_run_logs_validates_saves_and_restores_the_best(
         result = trainer.fit()
     assert (result.step, result.reason) == (6, "max_steps")
     rows = read_log(result.run_folder)
-    assert [row["step"] for row in rows if row["kind"] == "validation"] == [3, 6]
+    validations = [row for row in rows if row["kind"] == "validation"]
+    assert [row["step"] for row in validations] == [3, 6]
+    judged = trainer.monitor.convergence.state_dict()["held_out"]
+    assert judged == [row["mel_l1"] for row in validations]
     train = [row for row in rows if row["kind"] == "train"]
     assert [row["step"] for row in train] == [2, 4, 6]
     for row in train:

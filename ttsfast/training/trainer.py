@@ -29,7 +29,7 @@ from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
 from ttsfast.training.distributed.sharding import data_parallel
-from ttsfast.training.monitor import Monitor
+from ttsfast.training.monitor import Content, Monitor
 from ttsfast.training.non_finite import Fault, StepInputs, training_error
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
@@ -207,16 +207,19 @@ class Trainer:
         """
         training, objective = self.config.training, self.parallel.objective
         scheduled = learning_rate(self.step, training, self.plateau.multiplier)
-        self.optimizers.set_rate(scheduled if rate is None else rate)
+        rate = scheduled if rate is None else rate
+        self.optimizers.set_rate(rate)
         if training.attention_fade_steps:
             faded = max(0.0, 1.0 - self.step / training.attention_fade_steps)
             self.loss.schedule_weight("attention", faded)
         objective.train()
         inputs = StepInputs.of(self.step + 1, batches, self.device)
         batches = [batch.to(self.device) for batch in batches]
-        frames = sum(batch.frames for batch in batches) if normalizer is None else int(normalizer.frames)
         if normalizer is None:
+            content = Content(sum(b.frames for b in batches), sum(len(b.ids) for b in batches), rate)
             normalizer = objective.counts(batches)
+        else:
+            content = Content(int(normalizer.frames), int(normalizer.utterances), rate)
         self.clock.lap("trainer")
 
         stats = self.forward_backward(batches, normalizer)
@@ -230,8 +233,8 @@ class Trainer:
             self.telemetry.say(messages.overflow(inputs.step, self.scaler.scale))
             return False
         self.step += 1
-        self.monitor.record(inputs, stats, norm)
-        self.clock.frames += frames
+        self.monitor.record(inputs, content, stats, norm)
+        self.clock.frames += content.frames
         self.clock.lap("trainer")
         return True
 
@@ -281,6 +284,7 @@ class Trainer:
             self._leave()
         metrics, threshold = measured
         self.voice = replace(self.voice, stop_threshold=threshold)
+        self.monitor.convergence.add_held_out(metrics["mel_l1"])
         watched = metrics[training.monitor]
         if training.auto_lr_reduction and self.plateau.update(watched):
             multiplier = self.plateau.multiplier
