@@ -166,6 +166,7 @@ class Trainer:
             self.telemetry.say(line)
         if self.step and self._validation_due:
             self.validate()  # SIGTERM came before it, or in its midst
+        self.telemetry.await_step(self.step + 1)
         self.clock.start()
         while self.step < training.max_steps and not self.early_stopping.exhausted:
             self.clock.lap("trainer")

@@ -21,6 +21,7 @@ from ttsfast.training import trainer as trainer_module
 from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.ratios import ModuleRatios
 from ttsfast.training.setup import forever
+from ttsfast.training.telemetry import log, messages
 from ttsfast.training.telemetry.log import RunTelemetry
 from ttsfast.training.telemetry.timing import PHASES, StepClock, device_load
 from ttsfast.training.trainer import Trainer
@@ -306,6 +307,99 @@ def test_a_step_between_log_points_never_asks_the_device(
             {"__name__": "ttsfast.training.probe", "value": float_like},
         )
         assert asked == [8]
+
+
+class Said:
+    """Keeps what a run says, and tells a thread that waits for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lines: list[str] = []
+        self.spoke = threading.Event()
+        monkeypatch.setattr(RunTelemetry, "status", lambda _, text: self(text))
+
+    def __call__(self, text: str) -> None:
+        self.lines.append(text)
+        self.spoke.set()
+
+
+def timers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_a_slow_first_step_is_said_by_a_thread_that_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "PATIENCE", 0.0)
+    said = Said(monkeypatch)
+    with RunTelemetry(tmp_path, 4, TrainingConfig()) as telemetry:
+        telemetry.await_step(5)
+        assert said.spoke.wait(60)
+        telemetry.advance(5)
+        assert timers() == []
+        telemetry.advance(6)
+    assert said.lines[0] == messages.awaiting(5)
+    assert [line.split(" took")[0] for line in said.lines[1:]] == ["step 5"]
+
+
+def test_nothing_is_awaited_where_no_step_is_left(tmp_path: Path) -> None:
+    with RunTelemetry(tmp_path, 4, TrainingConfig(max_steps=4)) as telemetry:
+        telemetry.await_step(5)
+        assert timers() == []
+
+
+def test_no_thread_outlives_a_first_step_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said(monkeypatch)
+
+    def fail() -> None:
+        with RunTelemetry(tmp_path, 0, TrainingConfig()) as telemetry:
+            telemetry.await_step(1)
+            assert len(timers()) == 1
+            raise InputError("no room")
+
+    with pytest.raises(InputError):
+        fail()
+    assert timers() == []
+    assert said.lines == []
+
+
+def test_the_time_left_is_that_of_the_pace_since_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    Said(monkeypatch)
+    with RunTelemetry(tmp_path, 10, TrainingConfig(max_steps=111)) as telemetry:
+        telemetry.await_step(11)
+        assert telemetry.seconds_left(10) is None
+        now += 50.0
+        telemetry.advance(11)
+        assert telemetry.seconds_left(11) is None
+        now += 30.0
+        telemetry.advance(21)
+        assert telemetry.seconds_left(21) == pytest.approx(90 * 3.0)
+
+
+def test_a_run_says_its_first_step_and_what_is_above_the_floors(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Said(monkeypatch)
+    with Trainer(make_config(training__max_steps=4), model=make_model()) as trainer:
+        trainer.fit()
+    (first,) = [line for line in said.lines if line.startswith("step 1 ")]
+    assert first.endswith("s; figures come every 2 steps")
+    (row,) = [r for r in read_log(trainer.run_folder) if r["kind"] == "train" and r["step"] == 2]
+    assert 0 < row["excess_stop"] < row["stop"] - 0.1
+    (line,) = [line for line in said.lines if line.startswith("step 2: ")]
+    assert f" stop {row['excess_stop']:.4f}" in line
+    assert " s left, warming" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(7.4, "7 s"), (61, "1 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min"), (3 * 86400, "3 days")],
+)
+def test_a_duration_has_the_units_that_matter(seconds: float, text: str) -> None:
+    assert messages.duration(seconds) == text
 
 
 def test_a_rank_that_does_not_report_keeps_no_times(make_config: MakeConfig, make_model: MakeModel) -> None:

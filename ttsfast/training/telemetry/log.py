@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -19,7 +20,7 @@ from ttsfast.config import TrainingConfig
 from ttsfast.evaluation.log import LOG_NAME, read_log
 from ttsfast.files import atomic_write, naming, output_folder
 from ttsfast.progress import console, progress_bar
-from ttsfast.terms.spec import TERMS
+from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.tensorboard import RESUME, Board
 from ttsfast.training.telemetry.wandb import WandbBoard
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REFRESHES_PER_SECOND = 4
 """Of the progress bar."""
+PATIENCE = 5.0
+"""Seconds without a first step after which that is said."""
 
 
 class Telemetry:
@@ -45,8 +48,14 @@ class Telemetry:
     ) -> None:
         """Close what is open."""
 
+    def await_step(self, step: int) -> None:
+        """The first step of this process is about to be taken; say so if it takes long."""
+
     def advance(self, step: int) -> None:
         """``step`` steps are taken."""
+
+    def seconds_left(self, step: int) -> float | None:
+        """How long the rest of the run takes after ``step``, at the pace so far; None before there is one."""
 
     def say(self, message: str) -> None:
         """Print a line, above the bar where there is one."""
@@ -75,11 +84,7 @@ class Telemetry:
         values: dict[str, Any] = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
         values |= {**figures, "loader_wait_percent": figures["percent_data"]}
         self.scalars("train", step, values)
-        terms = " ".join(f"{name} {values[name]:.4f}" for name in TERMS if name in values)
-        self.status(
-            f"step {step}: {terms}, {values['frames_per_second']:,.0f} frames/s, "
-            f"loader wait {values['loader_wait_percent']:.1f}%, {values['convergence']}"
-        )
+        self.status(messages.progress(step, values, self.seconds_left(step)))
 
 
 class RunTelemetry(Telemetry):
@@ -99,6 +104,11 @@ class RunTelemetry(Telemetry):
         self._task = self._bar.add_task("training", total=config.max_steps, completed=step)
         self._status = Text()
         self._step, self._moved = step, 0.0
+        self._last_step, self._log_step = config.max_steps, config.log_step
+        self._awaiting: threading.Timer | None = None
+        self._began = 0.0
+        self._first = 0
+        """The step from whose end on the pace is taken: the first of this process, 0 before it."""
         shown = Group(self._bar, self._status)
         self._live = Live(shown, console=console, refresh_per_second=REFRESHES_PER_SECOND)
 
@@ -109,6 +119,7 @@ class RunTelemetry(Telemetry):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_waiting()
         self._bar.update(self._task, completed=self._step)
         self._live.stop()
         if self._wandb is not None:
@@ -120,10 +131,36 @@ class RunTelemetry(Telemetry):
             finally:
                 self._log.close()
 
+    def await_step(self, step: int) -> None:
+        """Say that ``step`` is being made when it takes longer than :data:`PATIENCE`."""
+        if step > self._last_step:
+            return
+        self._began = time.monotonic()
+        self._awaiting = threading.Timer(PATIENCE, self.status, [messages.awaiting(step)])
+        self._awaiting.start()
+
+    def _stop_waiting(self) -> None:
+        if self._awaiting is not None:
+            self._awaiting.cancel()
+            self._awaiting.join()
+            self._awaiting = None
+
+    def seconds_left(self, step: int) -> float | None:
+        """As the steps since the first of this process took, what came between them included; that one may
+        have waited for a compiler."""
+        if step <= self._first or not self._first:
+            return None
+        pace = (time.monotonic() - self._began) / (step - self._first)
+        return pace * (self._last_step - step)
+
     def advance(self, step: int) -> None:
         """Move the bar, where that can be seen: it is not drawn at every step."""
         self._step = step
         now = time.monotonic()
+        if self._awaiting is not None:
+            self._stop_waiting()
+            self.status(messages.first_step(step, now - self._began, self._log_step))
+            self._began, self._first = now, step
         if now - self._moved >= 1 / REFRESHES_PER_SECOND:
             self._moved = now
             self._bar.update(self._task, completed=step)

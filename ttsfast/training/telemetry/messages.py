@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
 from ttsfast.config import TrainingConfig
 from ttsfast.devices import Precision
+from ttsfast.terms.spec import TERMS
 from ttsfast.training.result import TrainingResult
 
 
@@ -37,6 +39,43 @@ def opening(
         yield f"resuming at step {step}{again}"
     elif resumed is not None:
         yield f"{config.run_folder}: no checkpoint to resume, starting at step 0{again}"
+
+
+def awaiting(step: int) -> str:
+    """The first step of a process takes long."""
+    return f"step {step} is being made; the first may take longer than all others"
+
+
+def first_step(step: int, seconds: float, log_step: int) -> str:
+    """It was taken."""
+    return f"step {step} took {seconds:.1f} s; figures come every {log_step} steps"
+
+
+def progress(step: int, values: Mapping[str, Any], seconds_left: float | None) -> str:
+    """How a run stands.
+
+    Args:
+        step: the last one.
+        values: of the log line. What is told of a term is what is above its least value.
+        seconds_left: of the run; None where nobody knows.
+    """
+    terms = " ".join(f"{name} {values[key]:.4f}" for name in TERMS if (key := f"excess_{name}") in values)
+    left = "" if seconds_left is None else f"{duration(seconds_left)} left, "
+    return (
+        f"step {step}: excess {terms}, {values['frames_per_second']:,.0f} frames/s, "
+        f"loader wait {values['loader_wait_percent']:.1f}%, {left}{values['convergence']}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """In the two units that matter."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if days >= 2:
+        return f"{days} days"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def overflow(step: int, scale: float) -> str:
