@@ -113,8 +113,8 @@ RUN: dict[str, Change] = {
     "training.convergence_threshold": Change(
         0.01,
         {
-            "training.max_steps": 42,
-            "training.val_step": 42,
+            "training.max_steps": 60,
+            "training.val_step": 60,
             "training.warmup_steps": 60,
             "training.learning_rate": 1.0,
         },
