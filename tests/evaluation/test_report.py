@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,8 +12,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from ttsfast.evaluation.evaluate import Evaluation
+from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.report import without_folders, write_report
+from ttsfast.evaluation.result import Evaluation
 
 HOSTILE = "<script>alert(1)</script>\"'&<b>"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -51,7 +53,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open and data.strip():
+        if not {"style", "script"} & set(self.open) and data.strip():
             self.texts.append(data.strip())
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -76,12 +78,12 @@ def full(evaluation: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 @pytest.fixture
 def bare(evaluation: Evaluation) -> Evaluation:
-    return replace(evaluation, samples=[])
+    return replace(evaluation, samples=[], worst=[])
 
 
 @pytest.fixture
 def single(evaluation: Evaluation) -> Evaluation:
-    return replace(evaluation, samples=evaluation.samples[:1])
+    return replace(evaluation, samples=evaluation.samples[:1], worst=[])
 
 
 def test_everything_it_refers_to_is_beside_it(full: tuple[Path, Page, str]) -> None:
@@ -93,7 +95,7 @@ def test_everything_it_refers_to_is_beside_it(full: tuple[Path, Page, str]) -> N
         assert not Path(file).is_absolute()
         assert ".." not in file
         assert (folder / file).stat().st_size > 100
-    for outside in ("http:", "https:", "//", "<script", "@import", "url("):
+    for outside in ("http:", "https:", "//", "@import", "url("):
         assert outside not in text, outside
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert written == {*files, "report.html", "metrics.json"}
@@ -101,23 +103,90 @@ def test_everything_it_refers_to_is_beside_it(full: tuple[Path, Page, str]) -> N
 
 def test_what_it_shows(full: tuple[Path, Page, str], evaluation: Evaluation) -> None:
     _, page, _ = full
-    for wanted in ("A voice", "All 5 targets met", "nano", "use_huber_loss", "true", "torch", "2.13.0"):
+    for wanted in (
+        "A voice",
+        "The worst 1 of the others",
+        "nano",
+        "use_huber_loss",
+        "true",
+        "torch",
+        "2.13.0",
+    ):
         assert wanted in page.texts, wanted
-    for sample in evaluation.samples:
+    shown = evaluation.samples + evaluation.worst
+    for sample in shown:
         assert sample.id in page.texts
         assert sample.text in page.texts
-    assert len(page.all("audio")) == 3 * len(evaluation.samples)
+    assert len(page.all("audio")) == 3 * len(shown)
     # Held-out figures, losses, weights, speed, learning rate; three pictures for each sample.
-    assert len(page.all("img")) == 5 + 3 * len(evaluation.samples)
+    assert len(page.all("img")) == 5 + 3 * len(shown)
+
+
+def judged(evaluation: Evaluation, **changes: float) -> Evaluation:
+    """With as many utterances, all alike, as it takes to judge."""
+    good = {"mel_l1": 0.3, "coverage": 1.0, "heard": 0.9, "duration_error": 0.02, "right_length": 1.0}
+    figures, mean, untrained = Figures(), Figures(), Figures()
+    rows = [replace(evaluation.measured[0], id=f"utt{number}") for number in range(40)]
+    for row in rows:
+        mean.add("mel_l1", row.id, 0.8)
+        untrained.add("diagonal_mass", row.id, 0.95)
+        for name, value in ({"diagonal_mass": 0.97} | good | changes).items():
+            figures.add(name, row.id, value)
+    beside = {"untrained": untrained, "predict_mean": mean}
+    return replace(evaluation, figures=figures, baselines=beside, measured=rows)
+
+
+def test_a_pass_says_what_did_not_count(bare: Evaluation, tmp_path: Path) -> None:
+    page, _ = write(tmp_path, judged(bare))
+    assert "All 5 targets that count are met" in page.texts
+    reason = "diagonal mass counts for nothing: the same model untrained reaches 0.950"
+    assert reason in page.texts
+    assert page.texts.count("pass") == 2 * 5
+    assert page.texts.count("counts for nothing") == 2
 
 
 def test_missed_targets_come_first(bare: Evaluation, tmp_path: Path) -> None:
-    figures = {k: v for k, v in bare.figures.items() if k != "stop_rate"} | {"coverage": 0.5}
-    page, _ = write(tmp_path, replace(bare, figures=figures))
-    verdict = page.texts.index("2 of 5 targets missed")
+    page, _ = write(tmp_path, judged(bare, coverage=0.5, right_length=0.0))
+    verdict = page.texts.index("2 of 6 targets missed")
     assert verdict < 6
-    assert page.texts[verdict + 1] == "coverage is 0.500, wanted ≥ 0.98; stop rate is –, wanted ≥ 0.95"
-    assert page.texts.count("missed") == 2
+    assert page.texts[verdict + 2 : verdict + 4] == [
+        "text read is 0.500, wanted ≥ 0.98",
+        "right length is 0.000, wanted ≥ 0.90",
+    ]
+    # On its tile and in its row.
+    assert page.texts.count("missed") == 2 * 2
+
+
+def test_too_few_utterances_are_no_verdict(bare: Evaluation, tmp_path: Path) -> None:
+    page, _ = write(tmp_path, bare)
+    assert "Too few utterances to tell" in page.texts
+    assert "text read too few to tell: 4 utterances, wanted ≥ 0.98" in page.texts
+    assert "pass" not in page.texts
+
+
+def test_every_utterance_is_in_the_table_the_worst_first(bare: Evaluation, tmp_path: Path) -> None:
+    _, text = write(tmp_path, bare)
+    distortions = {row.id: bare.figures.of(row.id)["mcd_dtw"] for row in bare.measured}
+    rows = re.findall(r'<tr><th scope="row"><bdi>(utt\d+)</bdi></th>', text)
+    assert rows == sorted(distortions, key=lambda name: -distortions[name])
+    assert text.count("<script>") == 1
+    row = bare.measured[0]
+    seconds = row.recorded_frames * bare.contract.hop_length / bare.contract.sample_rate
+    assert f'<td class="number" data-value="{seconds:g}">{seconds:.2f}</td>' in text
+    assert f'data-value="{distortions[row.id]:g}">{distortions[row.id]:.3f}</td>' in text
+    # No speakers to tell apart: no column and no table of them.
+    assert "speakers" not in text
+
+
+def test_speakers_have_a_table(bare: Evaluation, tmp_path: Path) -> None:
+    names = ["anna", HOSTILE]
+    rows = [replace(row, speaker=names[place % 2]) for place, row in enumerate(bare.measured)]
+    page, text = write(tmp_path, replace(bare, measured=rows))
+    table = text.split('<table class="sortable speakers">')[1].split("</table>")[0]
+    assert table.count("<tr>") == 1 + 2
+    assert page.texts.count(HOSTILE) == 1 + 2
+    own = bare.figures.part({row.id for row in rows if row.speaker == "anna"})
+    assert f"{own['mcd_dtw']:.3f}" in table
 
 
 def test_texts_from_outside_are_escaped(single: Evaluation, tmp_path: Path) -> None:
@@ -126,18 +195,19 @@ def test_texts_from_outside_are_escaped(single: Evaluation, tmp_path: Path) -> N
     plain, _ = write(tmp_path / "plain", tame, config={"a": {"b": 1}}, environment={"c": 1})
     symbols = [HOSTILE] * len(sample.symbols)
     sample = replace(sample, id=HOSTILE, text=HOSTILE, speaker=HOSTILE, symbols=symbols)
+    row = replace(single.measured[0], text=HOSTILE)
     hostile, text = write(
         tmp_path / "hostile",
-        replace(single, language=HOSTILE, samples=[sample]),
+        replace(single, language=HOSTILE, samples=[sample], measured=[row, *single.measured[1:]]),
         title=HOSTILE,
         config={HOSTILE: {HOSTILE: HOSTILE}},
         environment={HOSTILE: HOSTILE},
     )
-    assert "<script" not in text
+    assert text.count("<script") == 1
     # The same page, element by element and attribute by attribute.
     shapes = [[(tag, sorted(attributes)) for tag, attributes in p.elements] for p in (plain, hostile)]
     assert shapes[0] == shapes[1]
-    assert hostile.texts.count(HOSTILE) == 9
+    assert hostile.texts.count(HOSTILE) == 10
 
 
 def test_file_names_do_not_come_from_ids(single: Evaluation, tmp_path: Path) -> None:

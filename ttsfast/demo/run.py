@@ -10,7 +10,7 @@ from ttsfast.config import load_config
 from ttsfast.data.corpus.text import TextFrontend
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.demo.corpus import write_demo_corpus
-from ttsfast.evaluation.evaluate import Evaluation
+from ttsfast.evaluation.result import Evaluation
 from ttsfast.evaluation.run import evaluate_run
 from ttsfast.progress import console
 from ttsfast.training.trainer import Trainer

@@ -1,13 +1,14 @@
 """What the figures are worth: the same ones for readers that learned nothing, and for a perfect one.
 
-``predict_mean`` says the corpus mean in every frame, for as long as the text's length suggests;
-``uniform_attention`` attends to everything at once; ``copy_synthesis`` is the recording itself, sent
-through its log-mel and Griffin-Lim and back: what is lost to the features, not to the model.
+``untrained`` is the same model with fresh weights; ``predict_mean`` says the corpus mean in every frame, for
+as long as the text's length suggests; ``uniform_attention`` attends to everything at once;
+``copy_synthesis`` is the recording itself, sent through its log-mel and Griffin-Lim and back: what is lost to
+the features, not to the model; ``natural`` is the recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.features.mel import log_mel
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.evaluation import metrics
-from ttsfast.evaluation.metrics import WeightedMeans
+from ttsfast.evaluation.distortion import warped
+from ttsfast.evaluation.figures import Figures
 
 
 def predict_mean(
@@ -24,66 +26,90 @@ def predict_mean(
     mel_std: np.ndarray,
     contract: MelContract,
     frames_per_symbol: float | None,
-) -> dict[str, float]:
+) -> Figures:
     """The figures of predicting every bin's corpus mean, which is 0 in normalised units.
 
     Args:
         utterances: at least one.
         mel_std: (C,) standard deviations of the features.
         contract: of the features.
-        frames_per_symbol: of the training split, for ``duration_error``; None leaves that out.
+        frames_per_symbol: of the training split, for the length; None leaves out what needs it.
 
     Returns:
-        ``mel_l1`` and ``mel_l1_log`` (mean over frames); ``mcd_dtw`` and ``duration_error`` (mean over the
-        utterances that are not truncated, absent without one).
+        ``mel_l1`` and ``mel_l1_log`` (mean over frames); ``mcd_dtw``, ``heard`` and what the length decides
+        (over the utterances that are not truncated, absent without one).
     """
-    means = WeightedMeans()
+    figures = Figures()
     for utterance in utterances:
-        mel, length = utterance.mel.astype(np.float32), len(utterance.mel)
+        mel, length, name = utterance.mel.astype(np.float32), len(utterance.mel), utterance.id
         silent = np.zeros_like(mel)
-        means.add("mel_l1", metrics.mel_l1(silent, mel), length)
-        means.add("mel_l1_log", metrics.mel_l1(silent, mel, mel_std), length)
+        figures.add("mel_l1", name, metrics.mel_l1(silent, mel), length)
+        figures.add("mel_l1_log", name, metrics.mel_l1(silent, mel, mel_std), length)
         if not utterance.truncated:
-            means.add("mcd_dtw", metrics.mcd_dtw(silent, mel * mel_std, contract))
+            pairs = warped(silent, mel * mel_std, contract)
+            figures.add("mcd_dtw", name, pairs.mcd)
+            figures.add("heard", name, pairs.heard, length)
             if frames_per_symbol is not None:
                 guess = max(1, round(frames_per_symbol * len(utterance.text)))
-                means.add("duration_error", metrics.duration_error(guess, length))
-    return means.result()
+                figures.add("duration_error", name, metrics.duration_error(guess, length))
+                on, short = metrics.ran_on(guess, length), metrics.cut_short(guess, length)
+                figures.add("right_length", name, float(not on and not short))
+                figures.add("ran_on", name, float(on))
+                figures.add("cut_short", name, float(short))
+    return figures
 
 
-def uniform_attention(shapes: Iterable[tuple[int, int]]) -> dict[str, float]:
-    """``diagonal_mass`` (mean over decoder steps) of attending to all symbols alike.
+def uniform_attention(shapes: Mapping[str, tuple[int, int]]) -> Figures:
+    """``diagonal_mass`` (mean over decoder steps) and ``coverage`` (over symbols) of attending to all alike.
 
     Args:
         shapes: (S, N), decoder steps and symbols, of each utterance; at least one.
     """
-    means = WeightedMeans()
-    for steps, symbols in shapes:
-        mass = metrics.diagonal_mass(np.full((steps, symbols), 1.0 / symbols))
-        means.add("diagonal_mass", mass, steps)
-    return means.result()
+    figures = Figures()
+    for name, (steps, symbols) in shapes.items():
+        uniform = np.full((steps, symbols), 1.0 / symbols)
+        figures.add("diagonal_mass", name, metrics.diagonal_mass(uniform), steps)
+        figures.add("coverage", name, metrics.coverage(uniform), symbols)
+    return figures
 
 
 def copy_synthesis(
-    log_mels: Iterable[np.ndarray], mel_std: np.ndarray, contract: MelContract
-) -> dict[str, float]:
+    log_mels: Iterable[tuple[str, np.ndarray]],
+    mel_mean: np.ndarray,
+    mel_std: np.ndarray,
+    contract: MelContract,
+) -> Figures:
     """The figures of recordings that went from log-mel to sound (Griffin-Lim) and back to log-mel.
 
     Args:
-        log_mels: (T, C) each, in the contract's log units; at least one.
-        mel_std: (C,) standard deviations of the features, for ``mel_l1`` in normalised units.
+        log_mels: each utterance with its (T, C) in the contract's log units; at least one.
+        mel_mean, mel_std: (C,) statistics of the features.
         contract: of the features.
 
     Returns:
-        ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (mean over utterances).
+        ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (over utterances), ``heard`` (over
+        frames).
     """
-    means = WeightedMeans()
-    for original in log_mels:
+    figures = Figures()
+    for name, original in log_mels:
         copied = log_mel(griffin_lim(original, contract), contract)
         # The round trip may lose or gain a last, partial frame.
         common = min(len(original), len(copied))
         a, b = copied[:common] / mel_std, original[:common] / mel_std
-        means.add("mel_l1", metrics.mel_l1(a, b), common)
-        means.add("mel_l1_log", metrics.mel_l1(a, b, mel_std), common)
-        means.add("mcd_dtw", metrics.mcd_dtw(copied, original, contract))
-    return means.result()
+        figures.add("mel_l1", name, metrics.mel_l1(a, b), common)
+        figures.add("mel_l1_log", name, metrics.mel_l1(a, b, mel_std), common)
+        pairs = warped(copied - mel_mean, original - mel_mean, contract)
+        figures.add("mcd_dtw", name, pairs.mcd)
+        figures.add("heard", name, pairs.heard, len(original))
+    return figures
+
+
+def natural(utterances: Iterable[str]) -> Figures:
+    """The figures of the recordings themselves, from which the others are measured."""
+    figures = Figures()
+    for utterance in utterances:
+        for name in ("mel_l1", "mel_l1_log", "mcd_dtw", "duration_error", "ran_on", "cut_short"):
+            figures.add(name, utterance, 0.0)
+        for name in ("heard", "right_length"):
+            figures.add(name, utterance, 1.0)
+    return figures

@@ -2,123 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from torch import nn
 
-from ttsfast.data.corpus.audio import read_audio
 from ttsfast.data.corpus.split import TEST, VALIDATION
-from ttsfast.data.features.contract import MelContract
-from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines
+from ttsfast.evaluation.figures import Figures
+from ttsfast.evaluation.result import Evaluation, Measured
 from ttsfast.evaluation.samples import ValidationSample
-from ttsfast.evaluation.targets import DEFINITIONS, Verdict, judge, table
-from ttsfast.evaluation.validate import free_running, teacher_forced
-from ttsfast.files import atomic_write, inside
+from ttsfast.evaluation.spoken import Keeper, log_mel, speaker, spoken
+from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
+from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.progress import track
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ttsfast.data.store.store import Store
-    from ttsfast.data.store.utterance_table import Entry
     from ttsfast.models.voice import Voice
 
 T = TypeVar("T")
 
-FROM_FREE_RUNNING = ("coverage", "duration_error", "stop_rate", "mcd_dtw")
-
-
-@dataclass
-class SpokenSample:
-    """One utterance to look at and listen to. Mels are (T, C) in the contract's log units."""
-
-    id: str
-    text: str
-    speaker: str
-    symbols: list[str]
-    target: np.ndarray
-    teacher_forced: np.ndarray
-    free_running: np.ndarray
-    attention_teacher_forced: np.ndarray | None
-    """(S, N)"""
-    attention_free_running: np.ndarray | None
-    """(S', N)"""
-    stopped: bool
-    figures: dict[str, float]
-    """Of this utterance alone, under the names of :data:`DEFINITIONS`."""
-    synthesised: np.ndarray
-    """(samples,) the free-running mel through Griffin-Lim"""
-    copy_synthesis: np.ndarray
-    """(samples,) the recording's mel through Griffin-Lim"""
-    original: np.ndarray | None
-    """(samples,) the recording; None when the corpus is not at hand"""
-
-
-@dataclass
-class Evaluation:
-    """What :func:`evaluate` found."""
-
-    split: str
-    figures: dict[str, float]
-    """By the names of :data:`DEFINITIONS`; what could not be measured is absent."""
-    baselines: dict[str, dict[str, float]]
-    teacher_forced: dict[str, float]
-    """All that the teacher-forced pass measured."""
-    free_running: dict[str, float]
-    """All that the free-running pass measured."""
-    utterances: int
-    frames: int
-    copy_synthesis_utterances: int
-    stop_threshold: float
-    contract: MelContract
-    language: str
-    """Of the samples' texts, as in BCP 47."""
-    samples: list[SpokenSample] = field(default_factory=list)
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """Every figure against its target and baselines."""
-        return judge(self.figures, self.baselines)
-
-    @property
-    def passed(self) -> bool:
-        """Whether every target is met."""
-        return all(verdict.passed is not False for verdict in self.verdicts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of ``metrics.json``; a figure that could not be measured is null."""
-        return {
-            **{name: self.figures.get(name) for name in DEFINITIONS},
-            "passed": self.passed,
-            "baselines": self.baselines,
-            "teacher_forced": self.teacher_forced,
-            "free_running": self.free_running,
-            "targets": {v.name: v.wanted for v in self.verdicts if v.passed is not None},
-            "split": self.split,
-            "utterances": self.utterances,
-            "frames": self.frames,
-            "copy_synthesis_utterances": self.copy_synthesis_utterances,
-            "stop_threshold": self.stop_threshold,
-            "mel_contract": self.contract.to_dict(),
-            "definitions": DEFINITIONS,
-        }
-
-    def save(self, path: Path) -> None:
-        """Write :meth:`to_dict` as JSON, atomically."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        with atomic_write(path) as handle:
-            handle.write((text + "\n").encode())
-
-    def table(self) -> Table:
-        """For a terminal: each figure, its target, and the baselines beside it."""
-        return table(self.verdicts, f"{self.utterances} utterances of the split {self.split!r}")
+UNTRAINED_UTTERANCES = 24
+"""A model that never stops speaks for longer than one that does, so it is not made to speak everything."""
 
 
 def evaluate(
@@ -126,19 +36,24 @@ def evaluate(
     store: Store,
     split: str | None = None,
     *,
+    untrained: nn.Module,
     batch_size: int = 16,
     samples: int = 6,
+    worst: int = 10,
     copy_synthesis_utterances: int = 24,
     corpus: Path | None = None,
 ) -> Evaluation:
-    """Measure ``voice`` on one split of ``store``, teacher-forced and free-running.
+    """Measure ``voice`` on one split of ``store``, free-running and teacher-forced.
 
     Args:
         voice: the model with its statistics, symbols and calibrated stop threshold.
         store: features of the same contract, statistics and symbols.
         split: ``"test"``, ``"validation"`` or ``"train"``; :func:`reported_split` when None.
+        untrained: the same model with fresh weights, on any device, whose figures stand beside: what it
+            reaches says nothing of the training. It is measured on :data:`UNTRAINED_UTTERANCES` at most.
         batch_size: utterances at a time.
         samples: utterances to keep with pictures and sound, spread evenly over the lengths.
+        worst: how many of the others to keep likewise, by :data:`ttsfast.evaluation.spoken.WORST_BY`.
         copy_synthesis_utterances: at most so many go through Griffin-Lim for that baseline, likewise spread.
         corpus: the folder that the store was prepared from; with it, samples hold the original recordings.
 
@@ -155,28 +70,23 @@ def evaluate(
             "larger corpus"
         )
     order = indices[np.argsort(store.frames[indices], kind="stable")]
-    shown = _spread(order, samples)
-    kept: dict[str, list[ValidationSample]] = {store.entries[i].id: [] for i in shown}
-    shapes: list[tuple[int, int]] = []
+    shown = [store.entries[i].id for i in _spread(order, samples)]
+    keeper = Keeper(shown, worst)
+    lengths: dict[str, tuple[int, bool]] = {}
+    shapes: dict[str, tuple[int, int]] = {}
+    has_stop = False
 
-    def keep(sample: ValidationSample) -> None:
-        if sample.id in kept:
-            kept[sample.id].append(sample)
+    def keep_free(sample: ValidationSample) -> None:
+        lengths[sample.id] = len(sample.predicted), sample.stopped
+        keeper.free_running(sample)
 
-    def keep_and_measure(sample: ValidationSample) -> None:
+    def keep_forced(sample: ValidationSample) -> None:
+        nonlocal has_stop
+        has_stop = has_stop or sample.stop_logits is not None
         if sample.attention is not None and not sample.truncated:
-            steps, symbols = sample.attention.shape
-            shapes.append((steps, symbols))
-        keep(sample)
+            shapes[sample.id] = sample.attention.shape
+        keeper.teacher_forced(sample)
 
-    forced = teacher_forced(
-        voice.model,
-        _batches(store, order, batch_size, "teacher-forced"),
-        voice.device,
-        mel_std=voice.mel_std,
-        stop_threshold=voice.stop_threshold,
-        on_sample=keep_and_measure,
-    )
     free = free_running(
         voice.model,
         _batches(store, order, batch_size, "free-running"),
@@ -185,31 +95,51 @@ def evaluate(
         max_frames=voice.max_frames,
         mel_std=voice.mel_std,
         contract=voice.contract,
-        on_sample=keep,
+        on_sample=keep_free,
+    )
+    forced = teacher_forced(
+        voice.model,
+        _batches(store, order, batch_size, "teacher-forced"),
+        voice.device,
+        mel_std=voice.mel_std,
+        stop_threshold=voice.stop_threshold,
+        on_sample=keep_forced,
     )
     copied = _spread(order, copy_synthesis_utterances)
-    beside = {"predict_mean": _predict_mean(store, order)}
+    beside = {
+        "untrained": _untrained(voice, store, untrained, order, batch_size, has_stop=has_stop),
+        "predict_mean": _predict_mean(store, order),
+    }
     if shapes:
         beside["uniform_attention"] = baselines.uniform_attention(shapes)
     if copied:
-        log_mels = (_log_mel(voice, store[i].mel) for i in _tracked(copied, "copy synthesis"))
-        beside["copy_synthesis"] = baselines.copy_synthesis(log_mels, voice.mel_std, voice.contract)
+        log_mels = (
+            (store.entries[i].id, log_mel(voice, store[i].mel)) for i in _tracked(copied, "copy synthesis")
+        )
+        beside["copy_synthesis"] = baselines.copy_synthesis(
+            log_mels, voice.mel_mean, voice.mel_std, voice.contract
+        )
+    beside["natural"] = baselines.natural(store.entries[i].id for i in order)
+    places = {store.entries[i].id: int(i) for i in order}
+    views = {
+        name: spoken(voice, store, places[name], *keeper.of(name), corpus)
+        for name in _tracked([*shown, *keeper.worst], "samples")
+    }
     return Evaluation(
         split=split,
-        figures=_headline(forced, free),
+        figures=_headline(forced, free, has_stop=has_stop),
         baselines=beside,
         teacher_forced=forced,
         free_running=free,
-        utterances=len(order),
-        frames=int(store.frames[order].sum()),
-        copy_synthesis_utterances=len(copied),
+        measured=[
+            Measured(entry.id, entry.text, speaker(store, entry), int(store.frames[i]), *lengths[entry.id])
+            for i, entry in ((i, store.entries[i]) for i in order)
+        ],
         stop_threshold=voice.stop_threshold,
         contract=voice.contract,
         language=voice.frontend.language + ("-fonipa" if voice.frontend.phonemes else ""),
-        samples=[
-            _spoken(voice, store, index, kept[store.entries[index].id], corpus)
-            for index in _tracked(shown, "samples")
-        ],
+        samples=[views[name] for name in shown],
+        worst=[views[name] for name in keeper.worst],
     )
 
 
@@ -259,7 +189,38 @@ def _tracked(items: Sequence[T], title: str) -> Iterator[T]:
     return track(items, f"evaluate: {title}", len(items))
 
 
-def _predict_mean(store: Store, order: np.ndarray) -> dict[str, float]:
+def _untrained(
+    voice: Voice, store: Store, model: nn.Module, order: np.ndarray, batch_size: int, *, has_stop: bool
+) -> Figures:
+    """The figures of the untrained model, whose stop threshold is calibrated like the voice's."""
+    model = model.to(voice.device)
+    threshold = voice.stop_threshold
+    known = store.indices(VALIDATION)
+    ended = [i for i in _spread(known, UNTRAINED_UTTERANCES) if not store[i].truncated]
+    if has_stop and ended:
+        calibration = _batches(store, np.array(ended), batch_size, "untrained, stop threshold")
+        threshold = calibrate_stop(model, calibration, voice.device)
+    some = np.array(_spread(order, UNTRAINED_UTTERANCES))
+    free = free_running(
+        model,
+        _batches(store, some, batch_size, "untrained, free-running"),
+        voice.device,
+        stop_threshold=threshold,
+        max_frames=voice.max_frames,
+        mel_std=voice.mel_std,
+        contract=voice.contract,
+    )
+    forced = teacher_forced(
+        model,
+        _batches(store, some, batch_size, "untrained, teacher-forced"),
+        voice.device,
+        mel_std=voice.mel_std,
+        stop_threshold=threshold,
+    )
+    return _headline(forced, free, has_stop=has_stop)
+
+
+def _predict_mean(store: Store, order: np.ndarray) -> Figures:
     train = store.indices("train")
     symbols = int(store.text_lengths[train].sum())
     return baselines.predict_mean(
@@ -270,50 +231,7 @@ def _predict_mean(store: Store, order: np.ndarray) -> dict[str, float]:
     )
 
 
-def _headline(forced: dict[str, float], free: dict[str, float]) -> dict[str, float]:
+def _headline(forced: Figures, free: Figures, *, has_stop: bool) -> Figures:
     """Each figure from the pass that its definition names."""
-    return {
-        name: source[name]
-        for name in DEFINITIONS
-        for source in (free if name in FROM_FREE_RUNNING else forced,)
-        if name in source
-    }
-
-
-def _log_mel(voice: Voice, normalised: np.ndarray) -> np.ndarray:
-    return normalised.astype(np.float32) * voice.mel_std + voice.mel_mean
-
-
-def _spoken(
-    voice: Voice,
-    store: Store,
-    index: int,
-    passes: Sequence[ValidationSample],
-    corpus: Path | None,
-) -> SpokenSample:
-    entry = store.entries[index]
-    forced, free = passes
-    spoken, target = _log_mel(voice, free.predicted), _log_mel(voice, forced.target)
-    return SpokenSample(
-        id=entry.id,
-        text=entry.text,
-        speaker=store.speakers[entry.speaker] if len(store.speakers) > 1 else "",
-        symbols=[voice.symbols.decode(np.array([symbol])) for symbol in forced.text],
-        target=target,
-        teacher_forced=_log_mel(voice, forced.predicted),
-        free_running=spoken,
-        attention_teacher_forced=forced.attention,
-        attention_free_running=free.attention,
-        stopped=free.stopped,
-        figures=_headline(forced.figures, free.figures),
-        synthesised=griffin_lim(spoken, voice.contract),
-        copy_synthesis=griffin_lim(target, voice.contract),
-        original=_original(corpus, entry, voice.contract),
-    )
-
-
-def _original(corpus: Path | None, entry: Entry, contract: MelContract) -> np.ndarray | None:
-    if corpus is None:
-        return None
-    path = inside(corpus, entry.audio, f"utterance {entry.id!r}")
-    return read_audio(path, contract.sample_rate, resample=True, mixdown=True)
+    from_free = [name for name in FROM_FREE_RUNNING if has_stop or name != "stop_rate"]
+    return forced.named(DEFINITIONS.keys() - set(FROM_FREE_RUNNING)).joined(free.named(from_free))

@@ -8,17 +8,10 @@ absent.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ttsfast.evaluation.dtw import warp
-
-if TYPE_CHECKING:
-    from ttsfast.data.features.contract import MelContract
 
 DIAGONAL_BAND = 0.15
 """Half width of the diagonal band, as a share of the utterance."""
@@ -36,10 +29,10 @@ MISSED_AT_EDGE = 1
 STOP_TOLERANCE_FRAMES = 8
 """How far from the true end a stop may fire, in mel frames; every batch is padded by at least as many."""
 
-CEPSTRA = 13
-"""Cepstral coefficients 1 to 13 are compared; coefficient 0, the level, is not."""
-
-DECIBELS = 10.0 / math.log(10.0) * math.sqrt(2.0)
+RAN_ON = 1.5
+CUT_SHORT = 1 / RAN_ON
+"""Of a recording's length. One speaker reads a sentence at much the same pace twice; half as long again is
+a word that never ends, or babble after the last one, and a third less is a part left out."""
 
 
 def finite(values: np.ndarray | Tensor, name: str, dimensions: int) -> np.ndarray:
@@ -169,30 +162,25 @@ def logit(probability: float) -> float:
     return math.log(probability / (1.0 - probability))
 
 
-def stop_f1(fires: Sequence[int | None], last_steps: Sequence[int], tolerance: int) -> float:
-    """F1 of finding the end of speech, one event per utterance.
+def stop_f1(fire: int | None, last_step: int, tolerance: int) -> tuple[float, int]:
+    """What one utterance brings to the F1 of finding the end of speech.
 
     The predicted event is the first fire; it is a true positive within ``tolerance`` steps of the true
     last step. An earlier fire is a false positive and leaves the true end unfound (a false negative). A
     later one counts as no fire at all, a false negative alone: how far a batch lets one look past the end
-    depends on who else is in it. ``F1 = 2 TP / (2 TP + FP + FN)``.
+    depends on who else is in it. ``F1 = 2 TP / (2 TP + FP + FN)`` is the mean of the values so weighted.
 
     Args:
-        fires: each utterance's :func:`first_fire`.
-        last_steps: each utterance's last valid step, counted from 0.
+        fire: the utterance's :func:`first_fire`.
+        last_step: its last valid step, counted from 0.
         tolerance: steps.
 
-    Raises:
-        ValueError: no utterance, or lists of different lengths.
+    Returns:
+        1.0 for a true positive, else 0.0; and its part of the denominator.
     """
-    if len(fires) != len(last_steps) or not fires:
-        raise ValueError(f"stop_f1 needs one fire for each true end, got {len(fires)} and {len(last_steps)}")
-    hits = early = 0
-    for fire, last in zip(fires, last_steps, strict=True):
-        if fire is not None and fire <= last + tolerance:
-            hits += fire >= last - tolerance
-            early += fire < last - tolerance
-    return 2.0 * hits / (2.0 * hits + early + (len(fires) - hits))
+    if fire is None or fire > last_step + tolerance:
+        return 0.0, 1
+    return float(fire >= last_step - tolerance), 2
 
 
 def duration_error(predicted_frames: int, target_frames: int) -> float:
@@ -202,62 +190,11 @@ def duration_error(predicted_frames: int, target_frames: int) -> float:
     return abs(predicted_frames - target_frames) / target_frames
 
 
-def mel_cepstra(log_mel: np.ndarray | Tensor, contract: MelContract) -> np.ndarray:
-    """(T, 13) coefficients 1 to 13 of the cosine transform of a natural-log amplitude mel spectrum.
-
-    ``c_m = 2/C * sum_k L_k cos(pi m (k + 1/2) / C)``, so that ``L_k = c_0/2 + sum_m c_m cos(...)``: the
-    scaling for which :data:`DECIBELS` turns a distance into decibels. ``L`` is the contract's log-mel
-    brought to base e and divided by its power (a log power is twice a log amplitude).
-
-    Args:
-        log_mel: (T, C) in the contract's log units, C > 13.
-        contract: says the log's base and the spectrum's power.
-    """
-    values = finite(log_mel, "the log-mel", 2)
-    bins = values.shape[1]
-    if bins <= CEPSTRA:
-        raise ValueError(f"cepstra 1 to {CEPSTRA} need more than {CEPSTRA} mel bins, got {bins}")
-    to_natural = math.log(10.0) if contract.log_base == "10" else 1.0
-    m = np.arange(1, CEPSTRA + 1)[None, :]
-    k = np.arange(bins)[:, None]
-    basis = 2.0 / bins * np.cos(np.pi * m * (k + 0.5) / bins)
-    return (values * (to_natural / contract.power)) @ basis
+def ran_on(predicted_frames: int, target_frames: int) -> bool:
+    """Whether one utterance lasts longer than :data:`RAN_ON` times its recording."""
+    return predicted_frames > RAN_ON * target_frames
 
 
-def mcd_dtw(predicted: np.ndarray | Tensor, target: np.ndarray | Tensor, contract: MelContract) -> float:
-    """Mel-cepstral distortion along the best time warping, in dB.
-
-    ``10 / ln 10 * sqrt(2 * sum_{m=1}^{13} (c_m - c'_m)^2)`` for a pair of frames (Kubichek, 1993), the
-    frames paired by :func:`ttsfast.evaluation.dtw.warp` to the least sum of it, divided by the number of
-    pairs on the path. The cepstra come from the log-mel itself (:func:`mel_cepstra`), not from a vocoder's
-    analysis: compare figures made here with each other, not with published ones.
-
-    Args:
-        predicted: (T, C) in the contract's log units.
-        target: (U, C) in the contract's log units.
-        contract: of both.
-    """
-    a, b = mel_cepstra(predicted, contract), mel_cepstra(target, contract)
-    squared = np.zeros((len(a), len(b)))
-    for m in range(CEPSTRA):
-        squared += np.subtract.outer(a[:, m], b[:, m]) ** 2
-    total, pairs = warp(DECIBELS * np.sqrt(squared))
-    return total / pairs
-
-
-class WeightedMeans:
-    """Weighted means by name; exact sums, so that no order of utterances rounds differently."""
-
-    def __init__(self) -> None:
-        self._terms: dict[str, list[tuple[float, int]]] = {}
-
-    def add(self, name: str, value: float, weight: int = 1) -> None:
-        """Count ``value`` ``weight`` times."""
-        self._terms.setdefault(name, []).append((value, weight))
-
-    def result(self) -> dict[str, float]:
-        """The means, in the order in which their names came."""
-        return {
-            name: math.fsum(value * weight for value, weight in terms) / sum(weight for _, weight in terms)
-            for name, terms in self._terms.items()
-        }
+def cut_short(predicted_frames: int, target_frames: int) -> bool:
+    """Whether one utterance lasts less than :data:`CUT_SHORT` times its recording."""
+    return predicted_frames < CUT_SHORT * target_frames

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.corpus.audio import write_wav
+from ttsfast.data.corpus.split import VALIDATION
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_axes
-from ttsfast.evaluation.evaluate import Evaluation, SpokenSample
 from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
+from ttsfast.evaluation.report_tables import speaker_table, utterance_table
+from ttsfast.evaluation.result import Evaluation
+from ttsfast.evaluation.spoken import SpokenSample
 from ttsfast.evaluation.targets import label, number
 from ttsfast.files import atomic_write
 from ttsfast.pages import plots
@@ -36,6 +39,8 @@ HELD_OUT = (
     "stop_f1",
     "coverage",
     "duration_error",
+    "ran_on",
+    "cut_short",
     "stop_rate",
 )
 MACHINE = ("frames_per_second", "loader_wait_percent")
@@ -71,13 +76,15 @@ def write_report(
     if (run_folder / FILES).exists():
         shutil.rmtree(run_folder / FILES)
     contract = evaluation.contract
-    seconds = evaluation.frames * contract.hop_length / contract.sample_rate
-    chose = ", by which the checkpoint was chosen" if evaluation.split == "validation" else ""
+    frame_seconds = contract.hop_length / contract.sample_rate
+    chosen = evaluation.split == VALIDATION
     html = page(
         title=title,
         subtitle=(
-            f"{evaluation.utterances} utterances of the {evaluation.split} split{chose}, "
-            f"{seconds / 60:.1f} minutes of speech; stop threshold {evaluation.stop_threshold:.3f}"
+            f"{evaluation.utterances} utterances of the {evaluation.split} split"
+            f"{', by which the checkpoint was chosen' if chosen else ''}, "
+            f"{evaluation.frames * frame_seconds / 60:.1f} minutes of speech; stop threshold "
+            f"{evaluation.stop_threshold:.3f}, calibrated on {'them' if chosen else 'the validation split'}"
         ),
         language=evaluation.language,
         held_out=evaluation.split != "train",
@@ -86,6 +93,14 @@ def write_report(
             _sample(run_folder, f"{FILES}/sample-{place:02d}", sample, contract)
             for place, sample in enumerate(evaluation.samples, start=1)
         ],
+        worst=[
+            _sample(run_folder, f"{FILES}/worst-{place:02d}", sample, contract)
+            for place, sample in enumerate(evaluation.worst, start=1)
+        ],
+        speakers=speaker_table(evaluation.by_speaker, evaluation.measured) if evaluation.by_speaker else "",
+        utterances=utterance_table(
+            evaluation.measured, evaluation.figures, frame_seconds, evaluation.language
+        ),
         curves=_curves(run_folder, log),
         settings={
             section: {key: without_folders(value) for key, value in values.items()}
@@ -172,7 +187,7 @@ def _facts(sample: SpokenSample, frame: float) -> list[str]:
         f"{len(sample.free_running) * frame:.2f} s spoken, {len(sample.target) * frame:.2f} s recorded"
     )
     facts.append("ended by itself" if sample.stopped else "never stopped: cut at the frame limit")
-    shown = ("mel_l1", "diagonal_mass", "coverage", "mcd_dtw")
+    shown = ("mel_l1", "coverage", "heard", "mcd_dtw")
     return facts + [f"{label(n)}: {number(sample.figures[n])}" for n in shown if n in sample.figures]
 
 

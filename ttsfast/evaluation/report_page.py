@@ -1,8 +1,8 @@
 """The report's HTML: from plain values to one page. Every text from outside is escaped here.
 
-The page asks nothing of the network and runs no script. Its own words are English, left to right; texts of
-the corpus carry their language and find their own direction. Colours follow the reader's light or dark
-setting, and no fact is told by colour alone.
+The page asks nothing of the network; its one script sorts tables. Its own words are English, left to right;
+texts of the corpus carry their language and find their own direction. Colours follow the reader's light or
+dark setting, and no fact is told by colour alone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import quote
 
-from ttsfast.evaluation.targets import DEFINITIONS, Verdict, number
+from ttsfast.evaluation.report_tables import SCRIPT
+from ttsfast.evaluation.targets import DEFINITIONS, number
+from ttsfast.evaluation.verdict import State, Verdict, overall
 from ttsfast.pages.style import STYLE
+
+LOOKS = {
+    State.PASS: ("good", "✓"),
+    State.MISSED: ("bad", "✗"),
+    State.TOO_FEW: ("open", "?"),
+    State.WORTHLESS: ("open", "○"),
+    State.CANNOT_FAIL: ("open", "–"),
+}
+"""The class and the mark of each state."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,9 @@ def page(
     held_out: bool,
     verdicts: Sequence[Verdict],
     samples: Sequence[SampleView],
+    worst: Sequence[SampleView],
+    speakers: str,
+    utterances: str,
     curves: Sequence[Picture],
     settings: Mapping[str, Mapping[str, str]],
     environment: Mapping[str, str],
@@ -70,13 +84,22 @@ def page(
         held_out: whether the utterances are ones that training never saw.
         verdicts: every figure, judged.
         samples: utterances to see and hear.
+        worst: the worst of the others.
+        speakers: the figures of each speaker, as HTML; empty where there is only one.
+        utterances: the table of all utterances, as HTML.
         curves: pictures of the training.
         settings: the configuration, section by section.
         environment: versions and machine.
     """
     parts = [_verdict(verdicts, held_out), _figures(verdicts)]
+    if speakers:
+        parts.append(_section("speakers", "Speakers", speakers))
     if samples:
         parts.append(_section("samples", "Samples", "".join(_sample(s, language) for s in samples)))
+    if worst:
+        drawn = "".join(_sample(s, language) for s in worst)
+        parts.append(_section("worst", f"The worst {len(worst)} of the others", drawn))
+    parts.append(_section("utterances", "Every utterance", utterances))
     if curves:
         drawn = "".join(f'<div class="card">{_picture(p)}</div>' for p in curves)
         parts.append(_section("training", "Training", f'<div class="curves">{drawn}</div>'))
@@ -104,6 +127,7 @@ def page(
 </header>
 <main>
 {"".join(parts)}</main>
+<script>{SCRIPT}</script>
 <footer>Written by ttsfast. The figures are in <a href="metrics.json">metrics.json</a>.</footer>
 </body>
 </html>
@@ -115,39 +139,52 @@ def _section(name: str, heading: str, content: str) -> str:
 
 
 def _verdict(verdicts: Sequence[Verdict], held_out: bool) -> str:
-    judged = [v for v in verdicts if v.passed is not None]
-    missed = [v for v in judged if not v.passed]
-    if missed:
-        what = f"{len(missed)} of {len(judged)} targets missed"
-        rest = "; ".join(f"{escape(v.label)} is {number(v.value)}, wanted {escape(v.wanted)}" for v in missed)
+    judged = [v for v in verdicts if v.state is not None]
+    state = overall(verdicts)
+    by_state = {state: [v for v in judged if v.state is state] for state in State}
+    if state is State.MISSED:
+        what = f"{len(by_state[state])} of {len(judged)} targets missed"
+    elif state is State.TOO_FEW:
+        what = "Too few utterances to tell"
     else:
-        what = f"All {len(judged)} targets met"
-        rest = f"on utterances that training {'never saw' if held_out else 'saw'}"
+        what = f"All {len(by_state[state])} targets that count are met"
+    lines = [f"on utterances that training {'never saw' if held_out else 'saw'}"]
+    lines += [
+        f"{escape(v.label)} is {number(v.value)}, wanted {escape(v.wanted)}" for v in by_state[State.MISSED]
+    ]
+    for kind in (State.TOO_FEW, State.WORTHLESS, State.CANNOT_FAIL):
+        lines += [f"{escape(v.label)} {_said(kind)}: {escape(v.reason)}" for v in by_state[kind]]
     tiles = "".join(_tile(v) for v in judged)
+    look, mark = LOOKS[state]
     return f"""<section aria-label="Verdict">
-<div class="verdict card {"bad" if missed else "good"}">
-<span class="mark" aria-hidden="true">{"✗" if missed else "✓"}</span>
-<div><p class="what">{what}</p><p>{rest}</p></div>
+<div class="verdict card {look}">
+<span class="mark" aria-hidden="true">{mark}</span>
+<div><p class="what">{what}</p>{"".join(f"<p>{line}</p>" for line in lines)}</div>
 </div>
 <div class="tiles">{tiles}</div>
 </section>
 """
 
 
+def _said(state: State) -> str:
+    return "is not judged" if state is State.CANNOT_FAIL else state.value
+
+
 def _tile(verdict: Verdict) -> str:
+    assert verdict.state is not None
+    look, _ = LOOKS[verdict.state]
     gauge = ""
     if verdict.value is not None and verdict.target is not None:
         full = 1.0 if verdict.higher_is_better else 1.25 * max(verdict.value, verdict.target)
         fill, bound = (100.0 * min(1.0, x / full) for x in (verdict.value, verdict.target))
         gauge = f"""<div class="gauge" aria-hidden="true">
-<div class="fill {"pass" if verdict.passed else "miss"}" style="width:{fill:.1f}%"></div>
+<div class="fill {look}" style="width:{fill:.1f}%"></div>
 <div class="bound" style="inset-inline-start:{bound:.1f}%"></div></div>"""
-    state = "pass" if verdict.passed else "missed"
     return f"""<div class="card tile">
 <h3>{escape(verdict.label)}</h3>
 <div class="top"><span class="value figure">{number(verdict.value)}</span>
-<span class="badge {"good" if verdict.passed else "bad"}">{state}</span></div>{gauge}
-<div class="foot soft">target {escape(verdict.wanted)}</div>
+<span class="badge {look}">{verdict.state.value}</span></div>{gauge}
+<div class="foot soft">target {escape(verdict.wanted)}; 95% {verdict.interval_text}</div>
 </div>
 """
 
@@ -162,7 +199,8 @@ def _figures(verdicts: Sequence[Verdict]) -> str:
     )
     content = f"""<div class="card scroll"><table>
 <thead><tr><th scope="col">figure</th><th scope="col">better</th>
-<th scope="col" class="number">this voice</th><th scope="col" class="number">target</th>{head}</tr></thead>
+<th scope="col" class="number">this voice</th><th scope="col" class="number">95%</th>
+<th scope="col" class="number">target</th><th scope="col">verdict</th>{head}</tr></thead>
 <tbody>{rows}</tbody></table></div>
 <details class="card after"><summary>What the figures mean</summary><dl>{meanings}</dl></details>"""
     return _section("figures", "Figures, and what they are worth", content)
@@ -170,10 +208,12 @@ def _figures(verdicts: Sequence[Verdict]) -> str:
 
 def _row(verdict: Verdict, labels: Sequence[str]) -> str:
     beside = (number(verdict.baselines[x]) if x in verdict.baselines else "" for x in labels)
-    cells = (f"<strong>{number(verdict.value)}</strong>", escape(verdict.target_text), *beside)
-    numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+    own = (f"<strong>{number(verdict.value)}</strong>", verdict.interval_text, escape(verdict.target_text))
+    ours, theirs = ("".join(f'<td class="number">{x}</td>' for x in cells) for cells in (own, beside))
     better = "higher" if verdict.higher_is_better else "lower"
-    return f'<tr><th scope="row">{escape(verdict.label)}</th><td>{better}</td>{numbers}</tr>\n'
+    state = "" if verdict.state is None else verdict.state.value
+    head = f'<th scope="row">{escape(verdict.label)}</th><td>{better}</td>'
+    return f"<tr>{head}{ours}<td>{state}</td>{theirs}</tr>\n"
 
 
 def _sample(sample: SampleView, language: str) -> str:

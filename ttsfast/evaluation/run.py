@@ -5,18 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ttsfast.config import config_from_dict
+import torch
+from torch import nn
+
+from ttsfast.config import ModelConfig, config_from_dict
 from ttsfast.data.corpus.split import VALIDATION
 from ttsfast.data.store.store import Store
 from ttsfast.devices import find_device
 from ttsfast.evaluation.environment import environment
-from ttsfast.evaluation.evaluate import Evaluation, evaluate, reported_split
+from ttsfast.evaluation.evaluate import evaluate, reported_split
 from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.report import write_report
+from ttsfast.evaluation.result import Evaluation
 from ttsfast.files import output_folder
+from ttsfast.models.build import build_model
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.voice import Voice
 from ttsfast.progress import console
+
+UNTRAINED_SEED = 0
 
 
 def evaluate_run(
@@ -58,7 +65,7 @@ def evaluate_run(
             "validation utterances, by which the checkpoint was chosen",
             markup=False,
         )
-    evaluation = evaluate(voice, opened, split, corpus=corpus)
+    evaluation = evaluate(voice, opened, split, untrained=_untrained(config.model, voice), corpus=corpus)
     evaluation.save(output / "metrics.json")
     write_report(
         output,
@@ -69,6 +76,13 @@ def evaluate_run(
         environment=_flat(environment()),
     )
     return evaluation
+
+
+def _untrained(config: ModelConfig, voice: Voice) -> nn.Module:
+    """The voice's model with fresh weights, the same ones every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return build_model(config, voice)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

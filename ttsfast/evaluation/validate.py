@@ -17,6 +17,8 @@ from torch import nn
 from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation import metrics
+from ttsfast.evaluation.distortion import warped
+from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.samples import ValidationSample, free_running_samples, teacher_forced_samples
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def teacher_forced(
     mel_std: np.ndarray | None = None,
     stop_threshold: float = 0.5,
     on_sample: OnSample | None = None,
-) -> dict[str, float]:
+) -> Figures:
     """Measure the model fed with the true frames, in ``eval()`` (so a posterior gives its mean).
 
     Args:
@@ -55,29 +57,22 @@ def teacher_forced(
     Raises:
         InputError: there is no utterance, or an output is not finite.
     """
-    means = _Means()
-    fires: list[int | None] = []
-    ends: list[int] = []
-    frames_per_step = 1
+    measured = _Measured()
     for sample in teacher_forced_samples(model, batches, device):
         frames = len(sample.target)
-        means.of(sample, "mel_l1", metrics.mel_l1(sample.predicted, sample.target), frames)
+        measured.of(sample, "mel_l1", metrics.mel_l1(sample.predicted, sample.target), frames)
         if mel_std is not None:
             error = metrics.mel_l1(sample.predicted, sample.target, mel_std)
-            means.of(sample, "mel_l1_log", error, frames)
+            measured.of(sample, "mel_l1_log", error, frames)
         if not sample.truncated:
-            _add_alignment(means, sample)
+            _add_alignment(measured, sample)
             if sample.stop_logits is not None:
-                fires.append(metrics.first_fire(sample.stop_logits, stop_threshold))
-                ends.append(sample.last_step)
-                frames_per_step = max(frames_per_step, sample.frames_per_step)
+                fire = metrics.first_fire(sample.stop_logits, stop_threshold)
+                tolerance = max(1, metrics.STOP_TOLERANCE_FRAMES // sample.frames_per_step)
+                measured.of(sample, "stop_f1", *metrics.stop_f1(fire, sample.last_step, tolerance))
         if on_sample is not None:
             on_sample(sample)
-    result = means.result()
-    if fires:
-        tolerance = max(1, metrics.STOP_TOLERANCE_FRAMES // frames_per_step)
-        result["stop_f1"] = metrics.stop_f1(fires, ends, tolerance)
-    return result
+    return measured.result()
 
 
 def free_running(
@@ -90,7 +85,7 @@ def free_running(
     mel_std: np.ndarray | None = None,
     contract: MelContract | None = None,
     on_sample: OnSample | None = None,
-) -> dict[str, float]:
+) -> Figures:
     """Measure the model fed with its own frames only, as when it speaks.
 
     Args:
@@ -99,38 +94,43 @@ def free_running(
         device: where the model is.
         stop_threshold: probability at which the stop fires.
         max_frames: where an utterance that does not stop is cut.
-        mel_std: (C,) standard deviations of the features; with ``contract``, for ``mcd_dtw``, which takes
-            some 30 ms per utterance.
+        mel_std: (C,) standard deviations of the features; with ``contract``, for ``mcd_dtw`` and ``heard``,
+            which take some 30 ms per utterance.
         contract: of the features.
         on_sample: called with each utterance as it is measured.
 
     Returns:
-        ``stop_rate``, ``duration_error``, ``mcd_dtw`` (means over utterances), ``diagonal_mass`` (over
-        decoder steps), ``coverage`` (over symbols), ``monotonicity`` (over moves). Clips marked truncated
-        have no true end and count for neither duration nor distortion.
+        ``stop_rate``, ``duration_error``, ``right_length``, ``ran_on``, ``cut_short``, ``mcd_dtw`` (means
+        over utterances), ``heard`` (over recorded frames), ``diagonal_mass`` (over decoder steps),
+        ``coverage`` (over symbols), ``monotonicity`` (over moves). Clips marked truncated have no true end
+        and count for neither duration nor sound.
 
     Raises:
         InputError: there is no utterance, or an output is not finite.
         ValueError: only one of ``mel_std`` and ``contract`` is given.
     """
     if (mel_std is None) != (contract is None):
-        raise ValueError("mcd_dtw needs mel_std and contract, or neither")
-    means = _Means()
+        raise ValueError("mcd_dtw and heard need mel_std and contract, or neither")
+    measured = _Measured()
     for sample in free_running_samples(
         model, batches, device, stop_threshold=stop_threshold, max_frames=max_frames
     ):
-        means.of(sample, "stop_rate", float(sample.stopped), 1)
-        _add_alignment(means, sample)
+        measured.of(sample, "stop_rate", float(sample.stopped))
+        _add_alignment(measured, sample)
         if not sample.truncated:
-            error = metrics.duration_error(len(sample.predicted), len(sample.target))
-            means.of(sample, "duration_error", error, 1)
+            spoken, recorded = len(sample.predicted), len(sample.target)
+            measured.of(sample, "duration_error", metrics.duration_error(spoken, recorded))
+            on, short = metrics.ran_on(spoken, recorded), metrics.cut_short(spoken, recorded)
+            measured.of(sample, "right_length", float(sample.stopped and not on and not short))
+            measured.of(sample, "ran_on", float(on))
+            measured.of(sample, "cut_short", float(short))
             if mel_std is not None and contract is not None:
-                # The corpus mean is absent: it cancels in the difference of two cepstra.
-                distortion = metrics.mcd_dtw(sample.predicted * mel_std, sample.target * mel_std, contract)
-                means.of(sample, "mcd_dtw", distortion, 1)
+                pairs = warped(sample.predicted * mel_std, sample.target * mel_std, contract)
+                measured.of(sample, "mcd_dtw", pairs.mcd)
+                measured.of(sample, "heard", pairs.heard, recorded)
         if on_sample is not None:
             on_sample(sample)
-    return means.result()
+    return measured.result()
 
 
 def calibrate_stop(model: nn.Module, batches: Iterable[Batch], device: torch.device | str) -> float:
@@ -190,27 +190,29 @@ def _widest_plateau(errors: np.ndarray, slack: float) -> tuple[int, int]:
     return max(runs, key=lambda run: run[1] - run[0])
 
 
-class _Means(metrics.WeightedMeans):
-    """Means over utterances, each of which keeps its own figures."""
+class _Measured:
+    """Figures of samples, each of which keeps its own."""
 
-    def of(self, sample: ValidationSample, name: str, value: float, weight: int) -> None:
+    def __init__(self) -> None:
+        self._figures = Figures()
+
+    def of(self, sample: ValidationSample, name: str, value: float, weight: int = 1) -> None:
         sample.figures[name] = value
-        self.add(name, value, weight)
+        self._figures.add(name, sample.id, value, weight)
 
-    def result(self) -> dict[str, float]:
-        found = super().result()
-        if not found:
+    def result(self) -> Figures:
+        if not self._figures:
             raise InputError(
                 "there is no utterance to validate on; prepare a corpus with validation utterances"
             )
-        return found
+        return self._figures
 
 
-def _add_alignment(means: _Means, sample: ValidationSample) -> None:
+def _add_alignment(measured: _Measured, sample: ValidationSample) -> None:
     if sample.attention is None:
         return
     steps, symbols = sample.attention.shape
-    means.of(sample, "diagonal_mass", metrics.diagonal_mass(sample.attention), steps)
-    means.of(sample, "coverage", metrics.coverage(sample.attention), symbols)
+    measured.of(sample, "diagonal_mass", metrics.diagonal_mass(sample.attention), steps)
+    measured.of(sample, "coverage", metrics.coverage(sample.attention), symbols)
     if steps > 1:
-        means.of(sample, "monotonicity", metrics.monotonicity(sample.attention), steps - 1)
+        measured.of(sample, "monotonicity", metrics.monotonicity(sample.attention), steps - 1)

@@ -38,6 +38,7 @@ code, .figure { font-variant-numeric: tabular-nums; }
 .verdict .what { font-size: 1.1rem; font-weight: 650; }
 .good { color: var(--good); background: var(--good-ground); border-color: transparent; }
 .bad { color: var(--bad); background: var(--bad-ground); border-color: transparent; }
+.open { color: var(--ink); background: var(--track); border-color: transparent; }
 .tiles { display: grid; gap: 0.9rem; grid-template-columns: repeat(auto-fit, minmax(11.5rem, 1fr)); }
 .tiles { margin-block-start: 0.9rem; }
 .tile .top { display: flex; justify-content: space-between; align-items: baseline; gap: 0.5rem; }
@@ -49,12 +50,19 @@ code, .figure { font-variant-numeric: tabular-nums; }
   position: relative; height: 0.5rem; border-radius: 0.25rem; background: var(--track); margin-block: 0.35rem;
 }
 .gauge .fill { position: absolute; inset-block: 0; inset-inline-start: 0; border-radius: inherit; }
-.gauge .fill.pass { background: var(--good); }
-.gauge .fill.miss { background: var(--bad); }
+.gauge .fill.good { background: var(--good); }
+.gauge .fill.bad { background: var(--bad); }
+.gauge .fill.open { background: var(--soft); }
 .gauge .bound { position: absolute; inset-block: -0.25rem; width: 2px; background: var(--ink); }
 .tile .foot { font-size: 0.85rem; }
 .after { margin-block-start: 0.9rem; }
 .scroll { overflow-x: auto; }
+.long { max-height: 34rem; overflow: auto; }
+.sortable button { all: unset; cursor: pointer; }
+.sortable button:focus-visible { outline: 2px solid var(--accent); }
+.sortable [aria-sort="ascending"] button::after { content: " ▲"; }
+.sortable [aria-sort="descending"] button::after { content: " ▼"; }
+.sortable td.text { min-width: 14rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.93rem; }
 th, td { text-align: start; padding: 0.4rem 0.8rem 0.4rem 0; border-block-end: 1px solid var(--line); }
 tr:last-child > * { border-block-end: 0; }

@@ -12,8 +12,8 @@ from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.data.store.store import Store
-from ttsfast.evaluation.evaluate import FROM_FREE_RUNNING
 from ttsfast.evaluation.samples import ValidationSample
+from ttsfast.evaluation.targets import FROM_FREE_RUNNING
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.pages.plots import alignment_figure, mel_figure
