@@ -23,8 +23,9 @@ DECIBELS = 10.0 / math.log(10.0) * math.sqrt(2.0)
 HEARD = 0.75
 """A frame of the recording is heard when the speech has less than this of the distortion that the corpus
 mean has there. The best path through any speech does somewhat better than the mean by chance. Of sentences
-that one speaker recorded twice, one recording is heard in the other to 0.87, in its first half to 0.46, in a
-recording of another sentence to 0.31, and in silence to 0.14."""
+that one speaker recorded twice, one recording is heard in the other to 0.87, in its first three quarters to
+0.63, in its first half to 0.46, in a recording of another sentence to 0.31, and in silence to 0.14; in a
+voice of hers after 250, 500 and 1,000 steps to 0.38, 0.67 and 0.76."""
 
 
 def mel_cepstra(log_mel: np.ndarray | Tensor, contract: MelContract) -> np.ndarray:

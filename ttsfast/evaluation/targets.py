@@ -74,7 +74,7 @@ TARGETS: dict[str, float | str] = {
     "mel_l1": "predict_mean",
     "diagonal_mass": 0.90,
     "coverage": 0.98,
-    "heard": 0.60,
+    "heard": 0.65,
     "duration_error": 0.10,
     "right_length": 0.90,
 }
