@@ -12,6 +12,16 @@ import typer
 from ttsfast.cli.options import AsJson, Device, print_json, refuse_several
 from ttsfast.errors import InputError
 
+VocoderFile = Annotated[
+    Path | None,
+    typer.Option("--vocoder", help="ONNX or TorchScript (trusted!) file; without it, Griffin-Lim."),
+]
+AssumeContract = Annotated[
+    bool,
+    typer.Option(
+        "--assume-contract", help="Use a vocoder that names no mel contract as if it had the voice's."
+    ),
+]
 VoicePath = Annotated[Path, typer.Argument(help="A run folder, one of its checkpoints, or an exported file.")]
 SPEECH, VOICE_FILE, PIPE = Path("speech"), Path("voice.onnx"), Path("-")
 BROKEN_PIPE = 141
@@ -58,12 +68,8 @@ def synth(
     ] = SPEECH,
     raw: Annotated[bool, typer.Option(help="Stream samples (s16le, mono) without a wav header.")] = False,
     speaker: Annotated[str | None, typer.Option(help="Speaker by name; the first one.")] = None,
-    vocoder: Annotated[
-        Path | None, typer.Option(help="ONNX or TorchScript (trusted!) file; without it, Griffin-Lim.")
-    ] = None,
-    assume_contract: Annotated[
-        bool, typer.Option(help="Use a vocoder that names no mel contract as if it had the voice's.")
-    ] = False,
+    vocoder: VocoderFile = None,
+    assume_contract: AssumeContract = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -74,17 +80,13 @@ def synth(
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
-    from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
+    from ttsfast.synthesis.vocoder import load_vocoder
 
     streaming = output == PIPE
-    _check_choices(texts, input, streaming, raw, vocoder, assume_contract, as_json)
+    _check_choices(texts, input, streaming, raw, as_json)
     where = find_device(device)
     speaking = Voice.load(voice, where)
-    made_by = (
-        Vocoder("griffin-lim", speaking.contract)
-        if vocoder is None
-        else load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
-    )
+    made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
     if streaming and input == PIPE:
@@ -144,16 +146,12 @@ def _check_choices(
     input: Path | None,
     streaming: bool,
     raw: bool,
-    vocoder: Path | None,
-    assume_contract: bool,
     as_json: bool,
 ) -> None:
     if bool(texts) == (input is not None):
         raise InputError("say what: give texts, or a file with --input, and not both")
     if raw and not streaming:
         raise InputError("--raw is for a stream: add --output -")
-    if assume_contract and vocoder is None:
-        raise InputError("--assume-contract is for a vocoder: add --vocoder FILE")
     if streaming and as_json:
         raise InputError("--json and --output - both want stdout: choose one")
     if streaming and sys.stdout is None:

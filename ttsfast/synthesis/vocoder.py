@@ -66,22 +66,32 @@ class Vocoder:
 
 
 def load_vocoder(
-    path: Path, contract: MelContract, *, assume_contract: bool = False, device: torch.device | str = "cpu"
+    path: Path | None,
+    contract: MelContract,
+    *,
+    assume_contract: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Vocoder:
-    """A vocoder from an ONNX or TorchScript file that maps (1, C, T) log-mels to samples.
+    """A vocoder from an ONNX or TorchScript file that maps (1, C, T) log-mels to samples; Griffin-Lim without
+    a file.
 
     Loading TorchScript runs code from the file: only files that are trusted should be loaded. ONNX holds
     no code.
 
     Args:
-        path: ``.onnx``, or one of :data:`TORCHSCRIPT`.
+        path: ``.onnx``, or one of :data:`TORCHSCRIPT`; None for Griffin-Lim.
         contract: the voice's.
         assume_contract: take a vocoder that names no mel contract as one for ``contract``.
         device: where to run.
 
     Raises:
-        InputError: the file cannot be read, or its contract is absent or differs (each difference is listed).
+        InputError: the file cannot be read, or its contract is absent or differs (each difference is listed);
+            or ``assume_contract`` is given without a file.
     """
+    if path is None:
+        if assume_contract:
+            raise InputError("--assume-contract is for a vocoder: add --vocoder FILE")
+        return Vocoder("griffin-lim", contract)
     device = torch.device(device)
     if path.suffix == ".onnx":
         run, embedded = _open_onnx(path, device)
