@@ -115,9 +115,10 @@ def test_a_store_to_evaluate_on_may_be_an_address(monkeypatch: pytest.MonkeyPatc
         raise InputError("enough")
 
     monkeypatch.setattr("ttsfast.evaluation.run.evaluate_run", never)
-    assert failure("evaluate", "run", "--store", "memory://bucket/store") == "enough"
-    # As a Path it would have lost a slash.
+    assert failure("evaluate", "run", "--store", "memory://bucket/store", "--asr", "a//b") == "enough"
+    # As a Path it would have lost a slash; so would a model at an address.
     assert str(given["store"]) == "memory://bucket/store"
+    assert str(given["asr"]) == "a//b"
 
 
 def test_the_page_is_refused_before_the_store_is_read(tmp_path: Path) -> None:

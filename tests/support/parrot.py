@@ -127,6 +127,7 @@ class Corpus:
     frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
     speakers: tuple[str, ...] = ("anna",)
     path: Path = Path("store")
+    tracks: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.silence = ((np.log(1e-5) - self.mel_mean) / self.mel_std).astype(np.float32)
@@ -139,6 +140,13 @@ class Corpus:
 
     def __getitem__(self, index: int) -> Utterance:
         return self.utterances[index]
+
+    @property
+    def manifest(self) -> SimpleNamespace:
+        """As far as recordings are read by it: they were written below ``path``."""
+        return SimpleNamespace(
+            corpus=str(self.path), options={}, contract=self.contract, entries=self.entries
+        )
 
     def indices(self, split: str) -> np.ndarray:
         return np.flatnonzero(np.array(self.splits) == split)

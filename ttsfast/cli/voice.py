@@ -34,10 +34,22 @@ def evaluate(
     store: Annotated[
         str | None, typer.Option(help="Feature store, a folder or an address; the run's own.")
     ] = None,
-    corpus: Annotated[Path | None, typer.Option(help="Recordings, to play in the report.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Recordings, to play in the report, and for --asr to hear.")
+    ] = None,
     split: Annotated[
         str | None, typer.Option(help="test, validation or train; test where the store has it.")
     ] = None,
+    asr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Count words that Whisper hears wrong: a folder of a model for faster-whisper, or a name "
+            "such as small, fetched from the network. Extra asr.",
+        ),
+    ] = None,
+    vocoder: VocoderFile = None,
+    assume_contract: AssumeContract = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +61,17 @@ def evaluate(
     from ttsfast.evaluation.run import evaluate_run
     from ttsfast.progress import console
 
-    result = evaluate_run(run, output=output, store=store, corpus=corpus, split=split, device=device)
+    result = evaluate_run(
+        run,
+        output=output,
+        store=store,
+        corpus=corpus,
+        split=split,
+        asr=asr,
+        vocoder=vocoder,
+        assume_contract=assume_contract,
+        device=device,
+    )
     if as_json:
         print_json(result.to_dict())
     else:

@@ -2,7 +2,7 @@
 
 ``untrained`` is the same model with fresh weights; ``predict_mean`` says the corpus mean in every frame, for
 as long as the text's length suggests; ``uniform_attention`` attends to everything at once;
-``copy_synthesis`` is the recording itself, sent through its log-mel and Griffin-Lim and back: what is lost to
+``copy_synthesis`` is the recording itself, sent through its log-mel and the vocoder and back: what is lost to
 the features, not to the model; ``natural`` is the recording.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ttsfast.data.features.contract import MelContract
-from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.features.mel import log_mel
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.evaluation import metrics
 from ttsfast.evaluation.distortion import warped
 from ttsfast.evaluation.figures import Figures
+from ttsfast.synthesis.vocoder import Vocoder
 
 
 def predict_mean(
@@ -77,14 +77,14 @@ def copy_synthesis(
     log_mels: Iterable[tuple[str, np.ndarray]],
     mel_mean: np.ndarray,
     mel_std: np.ndarray,
-    contract: MelContract,
+    vocoder: Vocoder,
 ) -> Figures:
-    """The figures of recordings that went from log-mel to sound (Griffin-Lim) and back to log-mel.
+    """The figures of recordings that went from log-mel to sound and back to log-mel.
 
     Args:
         log_mels: each utterance with its (T, C) in the contract's log units; at least one.
         mel_mean, mel_std: (C,) statistics of the features.
-        contract: of the features.
+        vocoder: what makes sound of mels of their contract.
 
     Returns:
         ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (over utterances), ``heard`` (over
@@ -92,13 +92,13 @@ def copy_synthesis(
     """
     figures = Figures()
     for name, original in log_mels:
-        copied = log_mel(griffin_lim(original, contract), contract)
+        copied = log_mel(vocoder(original), vocoder.contract)
         # The round trip may lose or gain a last, partial frame.
         common = min(len(original), len(copied))
         a, b = copied[:common] / mel_std, original[:common] / mel_std
         figures.add("mel_l1", name, metrics.mel_l1(a, b), common)
         figures.add("mel_l1_log", name, metrics.mel_l1(a, b, mel_std), common)
-        pairs = warped(copied - mel_mean, original - mel_mean, contract)
+        pairs = warped(copied - mel_mean, original - mel_mean, vocoder.contract)
         figures.add("mcd_dtw", name, pairs.mcd)
         figures.add("heard", name, pairs.heard, len(original))
     return figures

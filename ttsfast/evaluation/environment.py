@@ -21,6 +21,7 @@ _PACKAGES = (
     "librosa",
     "soundfile",
     "espeakng-loader",
+    "faster-whisper",
     "tensorboard",
 )
 

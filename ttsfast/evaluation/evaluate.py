@@ -16,13 +16,16 @@ from ttsfast.evaluation import baselines
 from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.result import Evaluation, Measured
 from ttsfast.evaluation.samples import ValidationSample
+from ttsfast.evaluation.sound import measure_sound
 from ttsfast.evaluation.spoken import Keeper, log_mel, speaker, spoken
 from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.progress import track
+from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
 
 if TYPE_CHECKING:
     from ttsfast.data.store.store import Store
+    from ttsfast.evaluation.speech_recognition import Recogniser
     from ttsfast.models.voice import Voice
 
 T = TypeVar("T")
@@ -41,6 +44,8 @@ def evaluate(
     samples: int = 6,
     worst: int = 10,
     copy_synthesis_utterances: int = 24,
+    vocoder: Vocoder | None = None,
+    recogniser: Recogniser | None = None,
     corpus: Path | None = None,
 ) -> Evaluation:
     """Measure ``voice`` on one split of ``store``, free-running and teacher-forced.
@@ -54,7 +59,9 @@ def evaluate(
         batch_size: utterances at a time.
         samples: utterances to keep with pictures and sound, spread evenly over the lengths.
         worst: how many of the others to keep likewise, by :data:`ttsfast.evaluation.spoken.WORST_BY`.
-        copy_synthesis_utterances: at most so many go through Griffin-Lim for that baseline, likewise spread.
+        copy_synthesis_utterances: at most so many go through the vocoder for that baseline, likewise spread.
+        vocoder: what makes sound of mels; Griffin-Lim when None.
+        recogniser: hears the words of all utterances, free-running, copied and recorded, where there is one.
         corpus: the folder that the store was prepared from; with it, samples hold the original recordings.
 
     Raises:
@@ -75,10 +82,15 @@ def evaluate(
     lengths: dict[str, tuple[int, bool]] = {}
     shapes: dict[str, tuple[int, int]] = {}
     has_stop = False
+    vocoder = vocoder or load_vocoder(None, voice.contract)
+    sounds = recogniser is not None or "pitch" in store.tracks
+    mels: dict[str, np.ndarray] = {}
 
     def keep_free(sample: ValidationSample) -> None:
         lengths[sample.id] = len(sample.predicted), sample.stopped
         keeper.free_running(sample)
+        if sounds:
+            mels[sample.id] = sample.predicted
 
     def keep_forced(sample: ValidationSample) -> None:
         nonlocal has_stop
@@ -116,18 +128,22 @@ def evaluate(
         log_mels = (
             (store.entries[i].id, log_mel(voice, store[i].mel)) for i in _tracked(copied, "copy synthesis")
         )
-        beside["copy_synthesis"] = baselines.copy_synthesis(
-            log_mels, voice.mel_mean, voice.mel_std, voice.contract
-        )
+        beside["copy_synthesis"] = baselines.copy_synthesis(log_mels, voice.mel_mean, voice.mel_std, vocoder)
     beside["natural"] = baselines.natural(store.entries[i].id for i in order)
+    figures, words = _headline(forced, free, has_stop=has_stop), None
+    if sounds:
+        sound = measure_sound(voice, store, order.tolist(), mels, vocoder, recogniser, corpus)
+        figures, words = figures.joined(sound.figures["free_running"]), sound.words
+        for kind in sound.figures.keys() & beside.keys():
+            beside[kind] = beside[kind].joined(sound.figures[kind])
     places = {store.entries[i].id: int(i) for i in order}
     views = {
-        name: spoken(voice, store, places[name], *keeper.of(name), corpus)
+        name: spoken(voice, store, places[name], *keeper.of(name), vocoder, corpus)
         for name in _tracked([*shown, *keeper.worst], "samples")
     }
     return Evaluation(
         split=split,
-        figures=_headline(forced, free, has_stop=has_stop),
+        figures=figures,
         baselines=beside,
         teacher_forced=forced,
         free_running=free,
@@ -135,6 +151,8 @@ def evaluate(
             Measured(entry.id, entry.text, speaker(store, entry), int(store.frames[i]), *lengths[entry.id])
             for i, entry in ((i, store.entries[i]) for i in order)
         ],
+        words=words,
+        vocoder=vocoder.name,
         stop_threshold=voice.stop_threshold,
         contract=voice.contract,
         language=voice.frontend.language + ("-fonipa" if voice.frontend.phonemes else ""),

@@ -21,6 +21,7 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
 from ttsfast.evaluation.report_tables import speaker_table, utterance_table
+from ttsfast.evaluation.report_words import words_section
 from ttsfast.evaluation.result import Evaluation
 from ttsfast.evaluation.spoken import SpokenSample
 from ttsfast.evaluation.targets import label, number
@@ -97,6 +98,7 @@ def write_report(
             _sample(run_folder, f"{FILES}/worst-{place:02d}", sample, contract)
             for place, sample in enumerate(evaluation.worst, start=1)
         ],
+        words="" if evaluation.words is None else words_section(evaluation.words),
         speakers=speaker_table(evaluation.by_speaker, evaluation.measured) if evaluation.by_speaker else "",
         utterances=utterance_table(
             evaluation.measured, evaluation.figures, frame_seconds, evaluation.language

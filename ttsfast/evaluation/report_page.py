@@ -69,6 +69,7 @@ def page(
     verdicts: Sequence[Verdict],
     samples: Sequence[SampleView],
     worst: Sequence[SampleView],
+    words: str,
     speakers: str,
     utterances: str,
     curves: Sequence[Picture],
@@ -85,6 +86,7 @@ def page(
         verdicts: every figure, judged.
         samples: utterances to see and hear.
         worst: the worst of the others.
+        words: what was heard, as HTML; empty where nothing listened.
         speakers: the figures of each speaker, as HTML; empty where there is only one.
         utterances: the table of all utterances, as HTML.
         curves: pictures of the training.
@@ -92,6 +94,8 @@ def page(
         environment: versions and machine.
     """
     parts = [_verdict(verdicts, held_out), _figures(verdicts)]
+    if words:
+        parts.append(_section("words", "Words", words))
     if speakers:
         parts.append(_section("speakers", "Speakers", speakers))
     if samples:

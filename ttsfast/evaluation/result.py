@@ -12,6 +12,7 @@ from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.spoken import SpokenSample
 from ttsfast.evaluation.targets import DEFINITIONS
 from ttsfast.evaluation.verdict import State, Verdict, judge, overall, table
+from ttsfast.evaluation.words import Words
 from ttsfast.files import atomic_write
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class Evaluation:
     """All that the free-running pass measured."""
     measured: list[Measured]
     """Every utterance, from the shortest to the longest."""
+    words: Words | None
+    """None where nothing listened."""
+    vocoder: str
+    """The name of what made sound of mels."""
     stop_threshold: float
     contract: MelContract
     language: str
@@ -101,9 +106,11 @@ class Evaluation:
             "utterances": self.utterances,
             "frames": self.frames,
             "stop_threshold": self.stop_threshold,
+            "vocoder": self.vocoder,
             "mel_contract": self.contract.to_dict(),
             "definitions": DEFINITIONS,
             "by_speaker": {name: dict(figures) for name, figures in self.by_speaker.items()},
+            "words": None if self.words is None else self.words.to_dict(),
             "by_utterance": {row.id: self.figures.of(row.id) for row in self.measured},
         }
 

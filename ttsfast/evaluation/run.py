@@ -17,11 +17,13 @@ from ttsfast.evaluation.evaluate import evaluate, reported_split
 from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.report import write_report
 from ttsfast.evaluation.result import Evaluation
+from ttsfast.evaluation.speech_recognition import Recogniser
 from ttsfast.files import output_folder
 from ttsfast.models.build import build_model
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.voice import Voice
 from ttsfast.progress import console
+from ttsfast.synthesis.vocoder import load_vocoder
 
 UNTRAINED_SEED = 0
 
@@ -33,6 +35,9 @@ def evaluate_run(
     store: Path | str | None = None,
     corpus: Path | None = None,
     split: str | None = None,
+    asr: str | None = None,
+    vocoder: Path | None = None,
+    assume_contract: bool = False,
     device: str = "cpu",
     title: str | None = None,
 ) -> Evaluation:
@@ -42,14 +47,19 @@ def evaluate_run(
         run_folder: a run, or one of its checkpoint folders.
         output: where to write; the run folder when None.
         store: features to measure on, in a folder or at an address; the run's own when None.
-        corpus: the recordings, to play them in the report.
+        corpus: the recordings, to play them in the report, and to hear the words of; for the latter it is
+            where the store says when None.
         split: ``"test"``, ``"validation"`` or ``"train"``. When None, the test split; a store that has none
             is measured on validation, and that is said.
+        asr: a Whisper model to hear the words with, as ``Recogniser`` takes it.
+        vocoder: what makes sound of mels, a file as ``load_vocoder`` takes it; Griffin-Lim when None.
+        assume_contract: take a vocoder that names no mel contract as one for the voice's.
         device: where to compute.
         title: of the report.
 
     Raises:
-        InputError: no checkpoint, no store, or one that does not fit the voice.
+        InputError: no checkpoint, no store, or one that does not fit the voice; or a vocoder or a recogniser
+            that cannot be had.
     """
     checkpoint = find_checkpoint(run_folder, prefer_best=True)
     state = load_checkpoint(checkpoint).state
@@ -58,6 +68,8 @@ def evaluate_run(
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device))
+    made_by = load_vocoder(vocoder, voice.contract, assume_contract=assume_contract, device=voice.device)
+    recogniser = None if asr is None else Recogniser(asr, voice.frontend.language, voice.device)
     opened = Store.open(store or config.data.store)
     if split is None and reported_split(opened) == VALIDATION:
         console.print(
@@ -65,7 +77,15 @@ def evaluate_run(
             "validation utterances, by which the checkpoint was chosen",
             markup=False,
         )
-    evaluation = evaluate(voice, opened, split, untrained=_untrained(config.model, voice), corpus=corpus)
+    evaluation = evaluate(
+        voice,
+        opened,
+        split,
+        untrained=_untrained(config.model, voice),
+        vocoder=made_by,
+        recogniser=recogniser,
+        corpus=corpus,
+    )
     evaluation.save(output / "metrics.json")
     write_report(
         output,

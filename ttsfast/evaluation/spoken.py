@@ -12,7 +12,6 @@ import numpy as np
 
 from ttsfast.data.corpus.audio import read_audio
 from ttsfast.data.features.contract import MelContract
-from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
 from ttsfast.files import inside
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from ttsfast.data.store.store import Store
     from ttsfast.data.store.utterance_table import Entry
     from ttsfast.models.voice import Voice
+    from ttsfast.synthesis.vocoder import Vocoder
 
 WORST_BY = "mcd_dtw"
 """Distortion grows with whatever goes wrong: a word left out, one too many, an end that does not come."""
@@ -45,9 +45,9 @@ class SpokenSample:
     figures: dict[str, float]
     """Of this utterance alone, under the names of :data:`DEFINITIONS`."""
     synthesised: np.ndarray
-    """(samples,) the free-running mel through Griffin-Lim"""
+    """(samples,) the free-running mel through the vocoder"""
     copy_synthesis: np.ndarray
-    """(samples,) the recording's mel through Griffin-Lim"""
+    """(samples,) the recording's mel through the vocoder"""
     original: np.ndarray | None
     """(samples,) the recording; None when the corpus is not at hand"""
 
@@ -93,6 +93,7 @@ def spoken(
     index: int,
     free: ValidationSample,
     forced: ValidationSample,
+    vocoder: Vocoder,
     corpus: Path | None,
 ) -> SpokenSample:
     """Make an utterance of ``store`` visible and audible.
@@ -119,8 +120,8 @@ def spoken(
             for source in (free.figures if name in FROM_FREE_RUNNING else forced.figures,)
             if name in source
         },
-        synthesised=griffin_lim(heard, voice.contract),
-        copy_synthesis=griffin_lim(target, voice.contract),
+        synthesised=vocoder(heard),
+        copy_synthesis=vocoder(target),
         original=_original(corpus, entry, voice.contract),
     )
 

@@ -38,6 +38,17 @@ DEFINITIONS: dict[str, str] = {
         "coefficients 1 to 13 of the log-mel's cosine transform, mean along the best time warping; "
         "comparable only with figures of this program"
     ),
+    "f0_rmse": (
+        "free-running: root mean square error of the pitch in cents, over frames voiced in the speech and "
+        "in the recording, paired along the warping of mcd_dtw; mean over utterances"
+    ),
+    "gross_pitch_error": "free-running: share of those frames whose pitch is off by more than 20%",
+    "voicing_error": "free-running: share of paired frames voiced on one side only",
+    "word_error": (
+        "free-running: words that a speech recogniser hears wrong, not at all or besides, for each word of "
+        "the text; it makes errors of its own, so read it beside natural"
+    ),
+    "character_error": "free-running: the same in characters",
 }
 """Every figure of ``metrics.json``, in the order of reports."""
 
@@ -50,6 +61,11 @@ FROM_FREE_RUNNING = (
     "cut_short",
     "stop_rate",
     "mcd_dtw",
+    "f0_rmse",
+    "gross_pitch_error",
+    "voicing_error",
+    "word_error",
+    "character_error",
 )
 """The figures of the free-running pass; the others are teacher-forced."""
 
@@ -60,6 +76,7 @@ LABELS = {
     "coverage": "text read",
     "heard": "text heard",
     "mcd_dtw": "cepstral distortion, dB",
+    "f0_rmse": "pitch error, cents",
 }
 """Names for people, where taking the underscores out is not enough."""
 

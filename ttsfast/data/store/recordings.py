@@ -1,4 +1,4 @@
-"""Mels from the recordings in place of the stored ones: to debug, and to compare speed."""
+"""The recordings of a store: their samples, and mels of them in place of the stored ones."""
 
 from __future__ import annotations
 
@@ -33,17 +33,26 @@ class Recordings:
         if not self._corpus.is_dir():
             raise InputError(
                 f"{self._corpus}: the corpus of {store} is not there; name the folder it has moved to, or "
-                "use data.preprocessing_mode=precompute"
+                "do without the recordings (data.preprocessing_mode=precompute)"
             )
+
+    def samples(self, index: int) -> np.ndarray:
+        """(samples,) float32, as the stored features were computed from; raises InputError where the
+        recording cannot be read.
+        """
+        return self._options.read(self._path(index))
 
     def mel(self, index: int) -> np.ndarray:
         """Normalised (T, C) float16; raises InputError where the recording cannot be read or has changed."""
         entry = self._manifest.entries[index]
-        audio = inside(self._corpus, entry.audio, f"{self._store}: utterance {entry.id!r}")
-        found = log_mel(self._options.read(audio), self._manifest.contract)
+        found = log_mel(self.samples(index), self._manifest.contract)
         if len(found) != entry.frames:
             raise InputError(
-                f"{audio}: gives {len(found)} frames, the store has {entry.frames} of {entry.id!r}; "
-                "the recording has changed, prepare again"
+                f"{self._path(index)}: gives {len(found)} frames, the store has {entry.frames} of "
+                f"{entry.id!r}; the recording has changed, prepare again"
             )
         return normalise(found, self._manifest.mel_mean, self._manifest.mel_std)
+
+    def _path(self, index: int) -> Path:
+        entry = self._manifest.entries[index]
+        return inside(self._corpus, entry.audio, f"{self._store}: utterance {entry.id!r}")
