@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttsfast.config import SECTIONS, Config, load_config, preset_names, render
+from ttsfast.config import AUTO, DEFAULTS, SECTIONS, Config, load_config, preset_names, render
 from ttsfast.errors import InputError
 
 FAST_CONVERGENCE = {
@@ -84,7 +83,10 @@ def test_the_preset_carries_the_value_of_the_table(key: str) -> None:
     assert value_of(load_config(preset="fast_convergence"), key) == FAST_CONVERGENCE[key]
 
 
-@pytest.mark.parametrize("preset", preset_names())
+FIXED = [name for name in preset_names() if name != AUTO]
+
+
+@pytest.mark.parametrize("preset", FIXED)
 def test_a_rendered_file_reads_back_as_it_was_and_comments_every_key(preset: str, tmp_path) -> None:
     config = load_config(preset=preset)
     path = tmp_path / "config.yaml"
@@ -131,7 +133,7 @@ def test_bad_files_are_one_line_that_names_file_and_key(text: str, words: list[s
     path = tmp_path / "bad.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
-        load_config(path)
+        load_config(path, preset=DEFAULTS)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 300
@@ -152,11 +154,6 @@ def test_whole_numbers_stay_below_what_floats_and_memory_hold() -> None:
     for key in whole:
         with pytest.raises(InputError, match=f"{key}.*greatest value"):
             load_config(overrides=[f"{key}={10**12}"])
-
-
-def test_a_key_without_a_value_is_told_from_a_file() -> None:
-    with pytest.raises(InputError, match=r"to set a key write training\.seed=VALUE"):
-        load_config(Path("training.seed"))
 
 
 def test_all_weights_zero_would_teach_nothing() -> None:
@@ -184,6 +181,27 @@ def test_precedence_is_defaults_preset_file_command_line(tmp_path) -> None:
     assert config.training.eps == 1e-6
     assert config.data.store == "some folder"
     assert config.model.size == load_config(preset="demo").model.size == "nano"
+
+
+def test_a_file_names_its_preset(tmp_path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("preset: demo\ntraining:\n  seed: 5\n", encoding="utf-8")
+    assert load_config(path) == load_config(overrides=["training.seed=5"], preset="demo")
+    assert load_config(path, preset=DEFAULTS) == load_config(overrides=["training.seed=5"])
+    path.write_text("preset: dmeo\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.yaml: no preset 'dmeo': there are auto, demo"):
+        load_config(path)
+    path.write_text("training:\n  seed: 5\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.yaml: the preset auto chooses.*preset: fast_convergence"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("preset", [name for name in FIXED if name != DEFAULTS])
+def test_every_other_preset_keeps_all_of_lj_speech(preset: str) -> None:
+    """Its longest clip has 10.1 s, 870 frames, and 188 characters; as phonemes they are more."""
+    data = load_config(preset=preset).data
+    assert data.max_mel_frames >= 870
+    assert data.max_text_length >= 250
 
 
 @pytest.mark.parametrize("key", ALL_KEYS)

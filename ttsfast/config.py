@@ -1,47 +1,26 @@
 """The configuration: typed, strict, with its defaults and its documentation in one place.
 
 The defaults below *are* the preset ``fast_convergence``; the other presets in ``configs/`` state only
-what differs. A value comes from, in rising precedence: the defaults, a preset, the YAML file, the
-command line (``training.learning_rate=1e-3``).
+what differs, and ``auto`` is chosen (``training/auto.py``). A value comes from, in rising precedence: the
+defaults, a preset, the YAML file, the command line (``training.learning_rate=1e-3``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import re
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ttsfast.errors import InputError
+from ttsfast.options import Values, checked_values, option, overlaid, parse, shown_value
 
-DEFAULT_PRESET = "fast_convergence"
-LARGEST_WHOLE = 10**9
-"""Where an option says nothing lower: beyond it numbers stop being exact as floats, or fill the memory."""
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A field with its documentation and range: ``low <= value <= high``, ``value > above``.
-
-    Whole numbers have :data:`LARGEST_WHOLE` above them in any case.
-    """
-    limits = {"low": low, "high": high, "above": above, "choices": choices}
-    return field(default=default, metadata={"help": help, **limits})
+AUTO, DEFAULTS = "auto", "fast_convergence"
+"""Two presets without a file: what is chosen for a machine and a store, and the defaults below."""
+PRESET = "preset"
+"""The key, beside the sections of a YAML file, that names what the file leaves out."""
 
 
 @dataclass(frozen=True)
@@ -268,176 +247,101 @@ SECTIONS: dict[str, type] = {"model": ModelConfig, "training": TrainingConfig, "
 
 
 def preset_names() -> list[str]:
-    """The presets that ship with the package."""
+    """The presets by name; all but ``auto`` are fixed values."""
     files = resources.files("ttsfast.configs").iterdir()
-    return sorted([DEFAULT_PRESET, *(Path(f.name).stem for f in files if f.name.endswith(".yaml"))])
+    return sorted([AUTO, DEFAULTS, *(Path(f.name).stem for f in files if f.name.endswith(".yaml"))])
 
 
-def load_config(
-    path: Path | None = None, overrides: Iterable[str] = (), preset: str = DEFAULT_PRESET
-) -> Config:
-    """Read a configuration.
+def check_preset(name: object, where: str) -> str:
+    """``name`` where a preset is called that; raises InputError where none is."""
+    if name not in preset_names():
+        raise InputError(f"{where}: no preset {name!r}: there are {', '.join(preset_names())}")
+    return str(name)
 
-    Args:
-        path: a YAML file; what it does not name comes from ``preset``.
-        overrides: ``section.key=value`` strings, as on the command line.
-        preset: one of :func:`preset_names`.
+
+def preset_values(name: str) -> Values:
+    """What a preset of fixed values says other than the defaults."""
+    if name == DEFAULTS:
+        return {}
+    text = (resources.files("ttsfast.configs") / f"{name}.yaml").read_text(encoding="utf-8")
+    return checked_values(parse(text, f"preset {name}"), SECTIONS, f"preset {name}")
+
+
+def read_settings(path: Path | None, overrides: Iterable[str]) -> tuple[Values, str | None]:
+    """What a YAML file and the command line set, and the preset that the file names, if any.
 
     Raises:
-        InputError: an unknown section or key (with the nearest valid name), a duplicate key, a value of
-            the wrong type or out of range; always with the file and key.
+        InputError: an unknown section, key or preset (with the nearest valid name), a duplicate key, a value
+            of the wrong type or out of range; always with the file and key.
     """
-    values: dict[str, Any] = {}
-    if preset not in preset_names():
-        raise InputError(f"no preset {preset!r}: there are {', '.join(preset_names())}")
-    if preset != DEFAULT_PRESET:
-        text = (resources.files("ttsfast.configs") / f"{preset}.yaml").read_text(encoding="utf-8")
-        _merge(values, _parse(text, f"preset {preset}"), f"preset {preset}")
+    values: Values = {}
+    preset = None
     if path is not None:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            is_key = str(path).partition(".")[0] in SECTIONS
-            hint = f"; to set a key write {path}=VALUE" if is_key else ""
-            raise InputError(f"{path}: cannot be read as a configuration ({error}){hint}") from error
-        _merge(values, _parse(text, str(path)), str(path))
+            raise InputError(f"{path}: cannot be read as a configuration ({error})") from error
+        content = parse(text, str(path))
+        if isinstance(content, dict) and PRESET in content:
+            preset = check_preset(content.pop(PRESET), str(path))
+        values = checked_values(content, SECTIONS, str(path))
     for override in overrides:
         name, equals, value = override.partition("=")
         section, dot, key = name.partition(".")
         if not (equals and dot):
             raise InputError(f"{override!r} on the command line: write section.key=value")
-        parsed = _parse(value, f"{name} on the command line") if value else ""
-        _merge(values, {section: {key: parsed}}, "the command line")
-    return config_from_dict(values)
+        parsed = parse(value, f"{name} on the command line") if value else ""
+        given = checked_values({section: {key: parsed}}, SECTIONS, "the command line")
+        values = overlaid(values, given)
+    return values, preset
+
+
+def load_config(path: Path | None = None, overrides: Iterable[str] = (), preset: str | None = None) -> Config:
+    """Read a configuration of fixed values; one that is chosen for a machine and a store, as the command line
+    does it, comes from :func:`ttsfast.training.configure.configure`.
+
+    Args:
+        path: a YAML file; what it does not name comes from a preset.
+        overrides: ``section.key=value`` strings, as on the command line.
+        preset: one of :func:`preset_names` but ``auto``. None: the one that the file names, or without a file
+            the defaults.
+
+    Raises:
+        InputError: as :func:`read_settings` does; or no fixed preset is named.
+    """
+    values, named = read_settings(path, overrides)
+    preset = preset or named or (AUTO if path else DEFAULTS)
+    if check_preset(preset, "preset") == AUTO:
+        raise InputError(
+            f"{path or 'preset'}: the preset {AUTO} chooses for a machine and a store: use "
+            f"ttsfast.training.configure.configure, or name a preset of fixed values, such as "
+            f"`{PRESET}: {DEFAULTS}`"
+        )
+    return config_of(overlaid(preset_values(preset), values))
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
     """Build a :class:`Config` from nested values; raise InputError as :func:`load_config` does."""
-    checked: dict[str, Any] = {}
-    _merge(checked, values, "configuration")
-    return Config(**{name: section(**checked.get(name, {})) for name, section in SECTIONS.items()})
+    return config_of(checked_values(values, SECTIONS, "configuration"))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; here that is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, "'<<' is not supported here, write the keys out", key_node.start_mark
-                )
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def config_of(values: Values) -> Config:
+    """The configuration with these checked values, and else the defaults."""
+    return Config(**{name: section(**values.get(name, {})) for name, section in SECTIONS.items()})
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: not valid YAML: {reason}") from error
+def render(config: Config, *, title: str, preset: str = DEFAULTS) -> str:
+    """The configuration as a commented YAML file that :func:`load_config` reads back.
 
-
-def _merge(values: dict[str, Any], new: Any, where: str) -> None:
-    """Check every entry of ``new`` and add it to ``values``."""
-    if new is None:
-        return
-    if not isinstance(new, Mapping):
-        raise InputError(f"{where}: expected the sections {', '.join(SECTIONS)}, found {type(new).__name__}")
-    for section, entries in new.items():
-        if section not in SECTIONS:
-            raise InputError(f"{where}: unknown section {_shown(section)}{_nearest(section, SECTIONS)}")
-        if entries is None:
-            continue
-        if not isinstance(entries, Mapping):
-            raise InputError(f"{where}: section {section!r} must hold keys and values")
-        options = {f.name: f for f in dataclasses.fields(SECTIONS[section])}
-        kinds = typing.get_type_hints(SECTIONS[section])
-        for key, value in entries.items():
-            if key not in options:
-                name = key if str(key).isprintable() and len(str(key)) <= 80 else _shown(key)
-                raise InputError(f"{where}: unknown key {section}.{name}{_nearest(key, options)}")
-            name = f"{where}: {section}.{key}"
-            values.setdefault(section, {})[key] = _checked(name, value, kinds[key], options[key].metadata)
-
-
-def _nearest(name: object, valid: Iterable[str]) -> str:
-    names = sorted(valid)
-    match = difflib.get_close_matches(str(name)[:80], names, n=1, cutoff=0.5)
-    if match:
-        return f"; did you mean {match[0]}?"
-    return (
-        f"; valid are {', '.join(names)}" if len(names) <= 12 else "; `ttsfast config` lists the valid ones"
-    )
-
-
-def _shown(value: object) -> str:
-    """A value in a message, which stays one short line: what YAML's aliases nest can be beyond all memory."""
-    if isinstance(value, (list, dict, set, tuple)):
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "a whole number of more than 30 digits"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
-    """``value`` as ``kind`` and within its limits, or an InputError that names the key."""
-    converted = _converted(value, kind)
-    if converted is None:
-        wanted = {
-            bool: "true or false",
-            int: "a whole number",
-            float: "a finite number",
-            str: "text on one line",
-        }[kind]
-        raise InputError(f"{name}: expected {wanted}, found {_shown(value)}")
-    if limits["choices"] and converted not in limits["choices"]:
-        hint = _nearest(converted, limits["choices"])
-        raise InputError(f"{name}: {_shown(converted)} is not one of {', '.join(limits['choices'])}{hint}")
-    high = LARGEST_WHOLE if limits["high"] is None and kind is int else limits["high"]
-    if limits["low"] is not None and converted < limits["low"]:
-        raise InputError(f"{name}: {_shown(converted)} is below the least value {limits['low']:g}")
-    if limits["above"] is not None and converted <= limits["above"]:
-        raise InputError(f"{name}: {_shown(converted)} must be above {limits['above']:g}")
-    if high is not None and converted > high:
-        raise InputError(f"{name}: {_shown(converted)} is above the greatest value {high:.10g}")
-    return converted
-
-
-def _converted(value: Any, kind: type) -> Any:
-    """``value`` as ``kind``, or None where it is not one."""
-    if kind is bool or isinstance(value, bool):
-        return value if kind is bool and isinstance(value, bool) else None
-    if kind is int:
-        return value if isinstance(value, int) else None
-    if kind is float:
-        # YAML 1.1 reads "8e-5" as text: a number there needs a dot.
-        try:
-            number = float(value) if isinstance(value, (int, float, str)) else math.nan
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
-    # A line break in a name would break every message and log line that holds it.
-    return value if isinstance(value, str) and value and not re.search(r"[\x00-\x1f\x7f]", value) else None
-
-
-def render(config: Config, *, title: str) -> str:
-    """The configuration as a commented YAML file that :func:`load_config` reads back."""
+    ``preset`` is where values come from again that somebody takes out of it.
+    """
     lines = [f"# {line}" for line in title.splitlines()]
+    lines += [f"{PRESET}: {preset}  # what is not named below comes from it"]
     for section, cls in SECTIONS.items():
         lines += ["", f"{section}:  # {(cls.__doc__ or '').strip()}"]
         values = getattr(config, section)
         for item in dataclasses.fields(cls):
-            rendered = yaml.safe_dump(getattr(values, item.name), default_flow_style=True, allow_unicode=True)
-            value = rendered.removesuffix("\n").removesuffix("\n...")
+            value = shown_value(getattr(values, item.name))
             lines.append(f"  {item.name}: {value}  # {item.metadata['help']}{_limits_text(item.metadata)}")
     return "\n".join(lines) + "\n"
 
