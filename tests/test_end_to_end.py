@@ -84,7 +84,7 @@ def test_the_whole_job_on_espeak(tmp_path: Path) -> None:
 )
 def test_the_whole_job_on_real_speech(tmp_path: Path) -> None:
     """With the mel contract that is not the default."""
-    options = ("--contract", "hifigan-22k", "--test-fraction", "0.1")
+    options = ("--contract", "librosa-22k", "--test-fraction", "0.1")
     the_whole_job(SPEECH, tmp_path, "printing, in the only sense", *options)
 
 
@@ -114,5 +114,6 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_says_so(tmp_path: Pat
     assert again.returncode == 0, again.stderr
     lost = f"; {reached - last} logged steps since then are taken again" if reached > last else "\n"
     assert f"resuming at step {last}{lost}" in again.stderr
+    assert f"next: ttsfast evaluate {voice}" in again.stdout
     steps = [row["step"] for row in read_log(voice) if row["kind"] == "train"]
     assert steps == list(range(1, last + 3))

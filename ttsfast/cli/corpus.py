@@ -29,7 +29,7 @@ def prepare(
     phonemes: Annotated[bool, typer.Option(help="Turn text into phonemes with espeak-ng.")] = False,
     keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
     layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
-    contract: Annotated[str, typer.Option(help="Mel contract: librosa-22k or hifigan-22k.")] = "librosa-22k",
+    contract: Annotated[str, typer.Option(help="Mel contract: hifigan-22k or librosa-22k.")] = "hifigan-22k",
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the texts that checkpoints are chosen by.")
     ] = 0.05,
@@ -63,7 +63,7 @@ def prepare(
 ) -> None:
     """Compute the features of a corpus once, with statistics, checksums and fixed splits.
 
-    Example: ttsfast prepare LJSpeech-1.1 data/store --language en
+    Example: ttsfast prepare LJSpeech-1.1 data/ljspeech --language en
     """
     from ttsfast.data.corpus.text import TextFrontend
     from ttsfast.data.features.contract import MelContract
@@ -107,7 +107,7 @@ def finalize(
 ) -> None:
     """Make a store of the parts that `prepare --shard i/n` has left: statistics, shards, manifest.
 
-    Example: ttsfast finalize data/store
+    Example: ttsfast finalize data/ljspeech
     """
     from ttsfast.data.prepare.prepare import finalize as run
     from ttsfast.data.prepare.rebuild import rebuild as run_rebuild
@@ -126,7 +126,7 @@ def append(
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
 
-    Example: ttsfast append LJSpeech-1.1 data/store
+    Example: ttsfast append LJSpeech-1.1 data/ljspeech
     """
     from ttsfast.data.prepare.append import append as run
 
@@ -141,7 +141,7 @@ def verify(
 ) -> None:
     """Check every byte of a store against its manifest.
 
-    Example: ttsfast verify data/store
+    Example: ttsfast verify data/ljspeech
     """
     from ttsfast.data.store.verify import verify as run
 
@@ -170,7 +170,7 @@ def inspect(
 ) -> None:
     """Show what is inside a store: lengths, speakers, statistics, and what was left out and why.
 
-    Example: ttsfast inspect data/store --output store.html
+    Example: ttsfast inspect data/ljspeech --output store.html
     """
     from rich.console import Console
 

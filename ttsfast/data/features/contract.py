@@ -138,6 +138,8 @@ PRESETS = {
     # Kong et al., 2020, "HiFi-GAN", the published 22 kHz configurations V1 to V3.
     "hifigan-22k": replace(_LIBROSA, magnitude_epsilon=1e-9, padding="hifigan"),
 }
+DEFAULT_PRESET = "hifigan-22k"
+"""Published vocoders accept it."""
 
 
 def silence_level(contract: MelContract) -> float:

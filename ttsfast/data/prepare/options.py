@@ -10,7 +10,7 @@ from typing import Any
 from ttsfast.data.corpus.split import check_fractions
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
-from ttsfast.data.features.contract import MelContract
+from ttsfast.data.features.contract import DEFAULT_PRESET, MelContract
 from ttsfast.data.features.options import FeatureOptions
 from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.prepare import extraction
@@ -33,7 +33,7 @@ class PrepareOptions:
     """
 
     frontend: TextFrontend = field(default_factory=lambda: TextFrontend("en"))
-    contract: MelContract = field(default_factory=lambda: MelContract.preset("librosa-22k"))
+    contract: MelContract = field(default_factory=lambda: MelContract.preset(DEFAULT_PRESET))
     layout: str = "auto"
     symbols: Symbols | None = None
     """A character set to hold to, another store's say; None: the characters of the corpus."""
