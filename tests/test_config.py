@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttsfast.config import AUTO, DEFAULTS, SECTIONS, Config, load_config, preset_names, render
+from ttsfast.configs.explain import WHEN, explained
 from ttsfast.errors import InputError
 
 FAST_CONVERGENCE = {
@@ -202,6 +203,25 @@ def test_every_other_preset_keeps_all_of_lj_speech(preset: str) -> None:
     data = load_config(preset=preset).data
     assert data.max_mel_frames >= 870
     assert data.max_text_length >= 250
+
+
+def test_a_key_is_explained() -> None:
+    assert list(WHEN) == ALL_KEYS
+    found = explained("training.learning_rate", {"training.learning_rate"})
+    assert found["training.learning_rate"].startswith("peak rate")
+    assert found["change it"] == WHEN["training.learning_rate"]
+    assert found["demo"] == "0.002"
+    assert found["fast_convergence"] == "8.0e-05"
+    assert found["auto"].startswith("chosen")
+    assert explained("training.eps", ())["auto"] == found_default("training.eps")
+    assert list(explained("model", ())) == [key for key in ALL_KEYS if key.startswith("model.")]
+    for wrong, right in (("learning_rate", "training.learning_rate"), ("training.sed", "training.seed")):
+        with pytest.raises(InputError, match=f"{wrong}: there is no such key; did you mean {right}"):
+            explained(wrong, ())
+
+
+def found_default(key: str) -> str:
+    return explained(key, ())[DEFAULTS]
 
 
 @pytest.mark.parametrize("key", ALL_KEYS)
