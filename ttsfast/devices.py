@@ -38,6 +38,39 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a training process may use."""
+
+    cores: int
+    threads: int
+    """That torch computes with on the CPU."""
+    gpu: str = ""
+    """Its name; empty where the run is on a CPU."""
+    half: str = "fp16"
+    """The 16-bit type that the GPU multiplies in: bf16 where it has that."""
+    ranks: int = 1
+    """Processes that train together, each on a GPU or a part of a CPU of its own."""
+
+    def __str__(self) -> str:
+        where = self.gpu or f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return where if self.ranks == 1 else f"{self.ranks} ranks of {where}"
+
+
+def this_machine(device: str = "auto") -> Machine:
+    """The machine as ``training.device`` lets a run use it."""
+    import torch
+
+    use_gpu = device != "cpu" and torch.cuda.is_available()
+    return Machine(
+        cores=available_cores(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if use_gpu else "",
+        half="bf16" if use_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16",
+        ranks=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+@dataclass(frozen=True)
 class Precision:
     """A device and the type that its matrix products run in."""
 

@@ -12,8 +12,19 @@ from ttsfast.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
-Preset = Annotated[str, typer.Option(help="Values to start from; see `ttsfast config --list`.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="A store (a folder or an address), a YAML file, section.key=value ...", show_default=False
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Where values come from that nothing else sets; see `ttsfast config --list`.",
+        show_default="the file's, else auto",
+    ),
+]
 
 
 def print_json(values: Any) -> None:

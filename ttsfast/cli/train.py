@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ttsfast.cli.options import AsJson, Preset, print_json, refuse_several
+from ttsfast.cli.options import AsJson, Preset, Settings, print_json, refuse_several
 
 DEMO_RUN = Path("runs/demo")
 FIND_LR_PICTURE = Path("learning-rate.png")
 
 
 def train(
-    values: Annotated[
-        list[str] | None,
-        typer.Argument(help="A YAML file (optional), then section.key=value ...", show_default=False),
-    ] = None,
-    preset: Preset = "fast_convergence",
+    settings: Settings = None,
+    preset: Preset = None,
     resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint.")] = False,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Draw a learning-rate range test instead; writes no run.")
@@ -29,20 +27,20 @@ def train(
 ) -> None:
     """Train a voice. SIGTERM writes a checkpoint and exits with code 75; --resume goes on from it.
 
-    Example: ttsfast train config.yaml training.learning_rate=1e-3 --resume
+    Example: ttsfast train data/ljspeech training.max_steps=20000 --resume
 
-    On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train config.yaml --resume
+    On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train data/ljspeech --resume
     """
     if find_lr:
         refuse_several("train --find-lr")
-    from ttsfast.config import load_config
+    from ttsfast.progress import console
+    from ttsfast.training.configure import configure
     from ttsfast.training.distributed.process_group import join_ranks
     from ttsfast.training.find_lr import find_learning_rate
     from ttsfast.training.trainer import Trainer
 
-    given = values or []
-    path = Path(given[0]) if given and "=" not in given[0] else None
-    chosen = load_config(path, given[1:] if path else given, preset)
+    configured = configure(settings or [], preset, resume=resume)
+    chosen = configured.config
     if find_lr:
         found = find_learning_rate(chosen, find_lr_picture, steps=find_lr_steps)
         if as_json:
@@ -51,16 +49,21 @@ def train(
             print(f"the loss falls fastest at {found.suggestion:.2g}; {found.picture} shows the curve")
             print(f"try training.learning_rate={found.suggestion:.1e}")
         return
-    with join_ranks(chosen.training) as ranks, Trainer(chosen, resume=resume, ranks=ranks) as trainer:
-        result = trainer.fit()
+    with join_ranks(chosen.training) as ranks:
+        for line in configured.said:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with Trainer(chosen, resume=resume, ranks=ranks) as trainer:
+            result = trainer.fit()
     if not ranks.is_first:
         return
     if as_json:
         print_json(
             {**vars(result), "run_folder": str(result.run_folder), "checkpoint": str(result.checkpoint)}
         )
-    else:
-        print(f"voice: {result.checkpoint}")
+        return
+    print(f"voice: {result.checkpoint}")
+    run = shlex.quote(str(result.run_folder))
+    print(f'next: ttsfast evaluate {run}, then open its report.html; or ttsfast synth {run} "Hello there."')
 
 
 def demo(

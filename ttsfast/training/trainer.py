@@ -25,6 +25,7 @@ from ttsfast.models.checkpoint import checkpoint_folder
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.terms.counts import Counts
 from ttsfast.training.checkpoint import record_best
+from ttsfast.training.configure import write_run_config
 from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
@@ -50,6 +51,7 @@ from ttsfast.training.schedule import learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, forever, open_loaders, open_store
 from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
+from ttsfast.training.telemetry.pace import Pace
 from ttsfast.training.telemetry.timing import StepClock, device_load
 from ttsfast.training.validation import report_validation, validate_model
 from ttsfast.training.weight_average import WeightAverage
@@ -160,6 +162,8 @@ class Trainer:
 
     def _train(self) -> TrainingResult:
         training, batches = self.config.training, forever(self.loader)
+        if self.ranks.is_first:
+            write_run_config(self.config, self.run_folder)
         for line in messages.opening(
             self.model, training, self.precision, self.step, self.resumed, self.telemetry.lost_steps
         ):
@@ -167,6 +171,7 @@ class Trainer:
         if self.step and self._validation_due:
             self.validate()  # SIGTERM came before it, or in its midst
         self.telemetry.await_step(self.step + 1)
+        pace = Pace(self.device)
         self.clock.start()
         while self.step < training.max_steps and not self.early_stopping.exhausted:
             self.clock.lap("trainer")
@@ -178,6 +183,9 @@ class Trainer:
             if not self.train_step(micro_batches, normalizer=normalizer):
                 continue
             self.telemetry.advance(self.step)
+            seconds = pace.step_taken()
+            if seconds is not None and self.step < training.max_steps:
+                self.telemetry.say(messages.pace(self.step, seconds, self.config, self.device))
             if self.step % training.log_step == 0 or self.step >= training.max_steps:
                 self.log()
             if self.ranks.any_rank(self.preemption.requested):

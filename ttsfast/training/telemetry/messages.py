@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
-from ttsfast.config import TrainingConfig
+from ttsfast.config import Config, TrainingConfig
 from ttsfast.devices import Precision
+from ttsfast.models.build import BUILT_IN
 from ttsfast.terms.spec import TERMS
 from ttsfast.training.result import TrainingResult
+
+DAY = 24 * 3600.0
 
 
 def opening(
@@ -65,6 +69,22 @@ def progress(step: int, values: Mapping[str, Any], seconds_left: float | None) -
         f"step {step}: excess {terms}, {values['frames_per_second']:,.0f} frames/s, "
         f"loader wait {values['loader_wait_percent']:.1f}%, {left}{values['convergence']}"
     )
+
+
+def pace(step: int, seconds: float, config: Config, device: torch.device) -> str:
+    """How long the rest takes at ``seconds`` a step, and what would help where that is over a day."""
+    left = config.training.max_steps - step
+    line = (
+        f"step {step}: {seconds:.2g} s a step, so the {left:,} left take about {duration(left * seconds)}, "
+        "validations not counted"
+    )
+    if left * seconds <= DAY:
+        return line
+    help = ["a GPU"] if device.type == "cpu" else []
+    if config.model.architecture == BUILT_IN and config.model.size != "nano":
+        help.append("a smaller model.size, such as nano")
+    help.append(f"fewer steps, of which a day holds training.max_steps={int(DAY / seconds)}")
+    return f"{line}: MORE THAN A DAY; what would help: {'; '.join(help)}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,202 @@
+"""The preset ``auto``: what a run is set to for the machine it starts on and the speech it has.
+
+A pure function of both. What it knows was measured with ``nano``, on two cores and 82 minutes of one speaker:
+in 4,000 steps of 16 utterances at a rate of 2e-3 it learned to speak them. The other sizes follow by rules,
+which the reasons name, and were not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ttsfast.data.loading.batch import padded_length
+from ttsfast.data.loading.plan_loader import select
+from ttsfast.data.store.store import Store
+from ttsfast.devices import Machine
+from ttsfast.models.build import BUILT_IN
+from ttsfast.models.convtts_config import SIZES
+from ttsfast.options import Values, shown_value
+
+STEPS_OF_AN_HOUR = 3600
+"""4,000 for the 1.24 hours that were measured, once a tenth is held out."""
+BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
+"""What was measured: 3 s is the average utterance."""
+BATCH_FRAMES = 6000
+"""Padded, of nano: within them batches of that corpus hold 15.8 utterances on average."""
+RATE, WARMUP = 2e-3, 100
+"""Of nano; and of a model of the user's own half the rate."""
+SMALL_FROM, BASE_FROM = 0.5, 5.0
+"""Hours of speech."""
+LONGEST_SECONDS, LONGEST_TEXT = 20, 600
+VALIDATIONS = 20
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What a store has to learn from: its training split."""
+
+    hours: float
+    frames_per_second: float
+    sample_rate: int
+    n_mels: int
+
+    @classmethod
+    def of_store(cls, store: Store) -> Speech:
+        """Raises InputError where nothing is in the training split."""
+        indices, _ = select(store, "train")
+        contract = store.contract
+        pace = contract.sample_rate / contract.hop_length
+        hours = float(store.frames[indices].sum()) / pace / 3600
+        return cls(hours, pace, contract.sample_rate, contract.n_mels)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.hours:.1f} hours of speech"
+            if self.hours >= 1
+            else f"{60 * self.hours:.1f} minutes of speech"
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values that were chosen together, by ``section.key``, and why."""
+
+    values: Mapping[str, Any]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(f'{key}={shown_value(value)}' for key, value in self.values.items())}: {self.why}"
+
+
+def chosen_keys() -> set[str]:
+    """The keys that are chosen, by ``section.key``."""
+    machines = Machine(cores=1, threads=1), Machine(cores=1, threads=1, gpu="any")
+    speech = Speech(hours=1.0, frames_per_second=86.1, sample_rate=22050, n_mels=80)
+    made = [choice for machine in machines for choice in choose(machine, speech, {})]
+    return {"training.run_folder", "data.store", *(key for choice in made for key in choice.values)}
+
+
+class Choices:
+    """What somebody set, and what is chosen beside it."""
+
+    def __init__(self, given: Values) -> None:
+        self.values = {f"{section}.{key}": v for section, keys in given.items() for key, v in keys.items()}
+        """By ``section.key``."""
+        self.made: list[Choice] = []
+
+    def make(self, why: str, **wanted: Any) -> None:
+        """Choose ``section__key=value``, where nobody set that key."""
+        new = {key.replace("__", "."): value for key, value in wanted.items()}
+        new = {key: value for key, value in new.items() if key not in self.values}
+        self.values |= new
+        if new:
+            self.made.append(Choice(new, why))
+
+
+def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
+    """Settings for a run. What is ``given`` stays as it is, and what is chosen fits it."""
+    chosen = Choices(given)
+    own = chosen.values.get("model.architecture", BUILT_IN) != BUILT_IN
+    if not own:
+        chosen.make(_why_size(machine, speech), model__size=_size(machine, speech))
+    width = 1 if own else SIZES[chosen.values["model.size"]].channels // SIZES["nano"].channels
+    _limits(speech, chosen)
+    _batch(machine, width, chosen)
+    _rate(own, width, chosen)
+    _steps(machine, speech, width, chosen)
+    chosen.make(
+        "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
+    )
+    _arithmetic(machine, chosen)
+    chosen.make("as the store has them", data__sample_rate=speech.sample_rate, data__n_mels=speech.n_mels)
+    return chosen.made
+
+
+def _size(machine: Machine, speech: Speech) -> str:
+    if not machine.gpu or speech.hours < SMALL_FROM:
+        return "nano"
+    return "small" if speech.hours < BASE_FROM else "base"
+
+
+def _why_size(machine: Machine, speech: Speech) -> str:
+    if not machine.gpu:
+        return "there is no GPU, and this is the size that a CPU trains in minutes to hours"
+    return (
+        f"for {speech} on a GPU; by rule of thumb small is for {SMALL_FROM:g} hours or more, base for "
+        f"{BASE_FROM:g}"
+    )
+
+
+def _limits(speech: Speech, chosen: Choices) -> None:
+    chosen.make(
+        f"utterances of {LONGEST_SECONDS} s fit; longer ones are left out, and listed",
+        data__max_mel_frames=math.ceil(LONGEST_SECONDS * speech.frames_per_second),
+        data__max_text_length=LONGEST_TEXT,
+    )
+
+
+def _batch(machine: Machine, width: int, chosen: Choices) -> None:
+    # All ranks together have one batch, however many they are: so the rate may stay.
+    among = f", shared by {machine.ranks} ranks" if machine.ranks > 1 else ""
+    if "data.batch_size" in chosen.values:
+        chosen.make("utterances are counted, as data.batch_size is given", data__frame_budget=0)
+    tail = chosen.values.get("training.stop_tail_frames", 8) + chosen.values.get("model.reduction_factor", 4)
+    longest = chosen.values["data.max_mel_frames"]
+    least = padded_length(longest, tail, chosen.values.get("data.pad_to_multiple", 8))
+    chosen.make(
+        f"the frames of {BATCH_UTTERANCES * width} utterances of {UTTERANCE_SECONDS} s{among}",
+        data__frame_budget=max(int(least), BATCH_FRAMES * width // machine.ranks),
+        data__batch_size=max(1, 4 * BATCH_UTTERANCES * width // machine.ranks),
+        training__gradient_accumulation_steps=1,
+    )
+
+
+def _rate(own: bool, width: int, chosen: Choices) -> None:
+    why = f"the rate that nano was measured with, over {width}, as the model is {width} times as wide"
+    if own:
+        why = "a usual rate for a small model; ttsfast train --find-lr finds that of yours"
+    elif width == 1:
+        why = "what nano was measured with"
+    chosen.make(
+        why,
+        training__learning_rate=(rate := RATE / 2 if own else RATE / width),
+        training__min_learning_rate=chosen.values.get("training.learning_rate", rate) / 50,
+    )
+
+
+def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
+    hours = math.sqrt(speech.hours)
+    steps = chosen.values.get(
+        "training.max_steps", max(1000, int(round(width * STEPS_OF_AN_HOUR * hours, -2)))
+    )
+    warmup = chosen.values.get("training.warmup_steps", min(WARMUP * width, max(1, steps // 10)))
+    chosen.make(
+        f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, on one cosine",
+        training__max_steps=steps,
+        training__warmup_steps=warmup,
+        training__restart_period=max(1, steps - warmup),
+    )
+    every = max(1, steps // VALIDATIONS)
+    chosen.make(
+        f"validated and kept {VALIDATIONS} times on the way",
+        training__val_step=every,
+        training__save_step=every,
+        training__log_step=50 if machine.gpu else 10,
+    )
+
+
+def _arithmetic(machine: Machine, chosen: Choices) -> None:
+    if machine.gpu:
+        why = "the GPU multiplies in it" if machine.half == "bf16" else "the GPU has no bf16"
+        chosen.make(why, data__mixed_precision=True, training__amp_dtype=machine.half)
+        chosen.make("threads that make batches", data__num_workers=min(machine.cores, 8))
+        return
+    chosen.make("float32, the sure choice on a CPU", data__mixed_precision=False)
+    computing = f"{machine.threads} thread{'s' if machine.threads > 1 else ''} of torch"
+    chosen.make(
+        f"threads that make batches, beside {computing} (OMP_NUM_THREADS)",
+        data__num_workers=min(machine.cores, 2),
+    )
