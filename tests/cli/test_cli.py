@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,10 @@ def assert_one_line_and_code_2(result: subprocess.CompletedProcess[str], folder:
         ("train", "training.learnin_rate=1"),
         ("train", "missing.yaml"),
         ("train", "data.store=nowhere", "--preset", "demo"),
+        ("train",),
+        ("config",),
         ("config", "--preset", "fast"),
+        ("config", "--explain", "learning_rate"),
         ("prepare", "no-corpus", "store"),
         ("prepare", "no-corpus", "store", "--contract", "other"),
         ("verify", "no-store"),
@@ -138,11 +142,22 @@ def test_config_lists_its_presets_and_prints_one(tmp_path: Path) -> None:
     def printed(*arguments: str) -> str:
         return forked_ttsfast("config", *arguments, cwd=tmp_path, outputs=tmp_path).stdout
 
-    assert set(printed("--list").split()) >= {"fast_convergence", "demo"}
+    assert set(printed("--list").split()) >= {"auto", "fast_convergence", "demo"}
     text = printed("--preset", "demo", "training.seed=7")
-    values = json.loads(printed("--json"))
+    values = json.loads(printed("--preset", "fast_convergence", "--json"))
     assert values["training"]["mel_loss_weight"] == 22.0
     assert "seed: 7  #" in text
+    assert "\npreset: demo  #" in text
+
+
+def test_the_help_is_in_the_order_of_work_and_there_is_a_version() -> None:
+    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    work = ("demo", "prepare", "verify", "config", "train", "evaluate", "synth", "export", "env", "bench")
+    places = [re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in work]
+    found = [place.start() for place in places if place is not None]
+    assert len(found) == len(work)
+    assert found == sorted(found)
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"ttsfast {__version__}\n"
 
 
 def test_import_is_light() -> None:

@@ -6,11 +6,11 @@ import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from ttsfast import streams
+from ttsfast import __version__, streams
 from ttsfast.cli import config, corpus, train, voice
 from ttsfast.cli.bench import bench
 from ttsfast.errors import (
@@ -33,13 +33,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# In the order of work, which is that of the help.
 for command in (
-    *(config.config, config.env),
-    *(corpus.prepare, corpus.finalize, corpus.append, corpus.verify, corpus.inspect),
-    *(train.train, voice.evaluate, voice.synth, voice.export, train.demo),
+    *(train.demo, corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
+    *(config.config, train.train, voice.evaluate, voice.synth, voice.export, config.env),
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ttsfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

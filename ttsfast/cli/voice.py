@@ -55,7 +55,7 @@ def evaluate(
 ) -> None:
     """Measure a voice on held-out data; writes metrics.json and report.html.
 
-    Example: ttsfast evaluate runs/voice
+    Example: ttsfast evaluate runs/ljspeech
     """
     refuse_several("evaluate")
     from ttsfast.evaluation.run import evaluate_run
@@ -97,7 +97,7 @@ def synth(
 ) -> None:
     """Speak texts into wav files, with the mel contract beside them, or as a stream.
 
-    Example: ttsfast synth runs/voice "Hello there." "How are you?" --output speech
+    Example: ttsfast synth runs/ljspeech "Hello there." "How are you?" --output speech
     """
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
@@ -146,7 +146,7 @@ def export(
 ) -> None:
     """Write a voice as one ONNX file, checked against PyTorch, for `ttsfast synth` or any ONNX runtime.
 
-    Example: ttsfast export runs/voice --output voice.onnx
+    Example: ttsfast export runs/ljspeech --output voice.onnx
     """
     from ttsfast.export.onnx import export_voice
     from ttsfast.models.voice import Voice
