@@ -101,6 +101,7 @@ def test_a_rendered_file_reads_back_as_it_was_and_comments_every_key(preset: str
     ("text", "words"),
     [
         ("training:\n  learnin_rate: 1\n", ["training.learnin_rate", "learning_rate?"]),
+        ("preset: " + ALIAS_BOMB + "\n", ["no preset a list", "there are auto"]),
         ("trainign:\n  seed: 1\n", ["trainign", "training?"]),
         ("training:\n  seed: 1\n  seed: 2\n", ["twice", "line 3"]),
         ("training:\n  learning_rate: -1\n", ["training.learning_rate", "above 0"]),

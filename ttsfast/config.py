@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsfast.errors import InputError
-from ttsfast.options import Values, checked_values, option, overlaid, parse, shown_value
+from ttsfast.options import Values, checked_values, option, overlaid, parse, shortened, shown_value
 
 AUTO, DEFAULTS = "auto", "fast_convergence"
 """Two presets without a file: what is chosen for a machine and a store, and the defaults below."""
@@ -255,7 +255,7 @@ def preset_names() -> list[str]:
 def check_preset(name: object, where: str) -> str:
     """``name`` where a preset is called that; raises InputError where none is."""
     if name not in preset_names():
-        raise InputError(f"{where}: no preset {name!r}: there are {', '.join(preset_names())}")
+        raise InputError(f"{where}: no preset {shortened(name)}: there are {', '.join(preset_names())}")
     return str(name)
 
 

@@ -86,7 +86,7 @@ def checked_values(given: Any, sections: Mapping[str, type], where: str) -> Valu
         )
     for section, entries in given.items():
         if section not in sections:
-            raise InputError(f"{where}: unknown section {_shown(section)}{nearest(section, sections)}")
+            raise InputError(f"{where}: unknown section {shortened(section)}{nearest(section, sections)}")
         if entries is None:
             continue
         if not isinstance(entries, Mapping):
@@ -95,7 +95,7 @@ def checked_values(given: Any, sections: Mapping[str, type], where: str) -> Valu
         kinds = typing.get_type_hints(sections[section])
         for key, value in entries.items():
             if key not in options:
-                name = key if str(key).isprintable() and len(str(key)) <= 80 else _shown(key)
+                name = key if str(key).isprintable() and len(str(key)) <= 80 else shortened(key)
                 hint = nearest(key, options, f"`ttsfast config --explain {section}` lists the valid ones")
                 raise InputError(f"{where}: unknown key {section}.{name}{hint}")
             name = f"{where}: {section}.{key}"
@@ -128,7 +128,7 @@ def nearest(name: object, valid: Iterable[str], otherwise: str = "") -> str:
     return f"; {otherwise}" if otherwise and len(names) > 12 else f"; valid are {', '.join(names)}"
 
 
-def _shown(value: object) -> str:
+def shortened(value: object) -> str:
     """A value in a message, which stays one short line: what YAML's aliases nest can be beyond all memory."""
     if isinstance(value, (list, dict, set, tuple)):
         return f"a {type(value).__name__}"
@@ -148,17 +148,17 @@ def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> An
             float: "a finite number",
             str: "text on one line",
         }[kind]
-        raise InputError(f"{name}: expected {wanted}, found {_shown(value)}")
+        raise InputError(f"{name}: expected {wanted}, found {shortened(value)}")
     if limits["choices"] and converted not in limits["choices"]:
         hint = nearest(converted, limits["choices"])
-        raise InputError(f"{name}: {_shown(converted)} is not one of {', '.join(limits['choices'])}{hint}")
+        raise InputError(f"{name}: {shortened(converted)} is not one of {', '.join(limits['choices'])}{hint}")
     high = LARGEST_WHOLE if limits["high"] is None and kind is int else limits["high"]
     if limits["low"] is not None and converted < limits["low"]:
-        raise InputError(f"{name}: {_shown(converted)} is below the least value {limits['low']:g}")
+        raise InputError(f"{name}: {shortened(converted)} is below the least value {limits['low']:g}")
     if limits["above"] is not None and converted <= limits["above"]:
-        raise InputError(f"{name}: {_shown(converted)} must be above {limits['above']:g}")
+        raise InputError(f"{name}: {shortened(converted)} must be above {limits['above']:g}")
     if high is not None and converted > high:
-        raise InputError(f"{name}: {_shown(converted)} is above the greatest value {high:.10g}")
+        raise InputError(f"{name}: {shortened(converted)} is above the greatest value {high:.10g}")
     return converted
 
 

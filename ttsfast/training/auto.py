@@ -21,7 +21,7 @@ from ttsfast.models.convtts_config import SIZES
 from ttsfast.options import Values, shown_value
 
 STEPS_OF_AN_HOUR = 3600
-"""4,000 for the 1.24 hours that were measured, once a tenth is held out."""
+"""4,000 for the 1.24 hours that were measured."""
 BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
 """What was measured: 3 s is the average utterance."""
 BATCH_FRAMES = 6000
