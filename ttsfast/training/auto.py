@@ -31,7 +31,7 @@ RATE, WARMUP = 2e-3, 100
 SMALL_FROM, BASE_FROM = 0.5, 5.0
 """Hours of speech."""
 LONGEST_SECONDS, LONGEST_TEXT = 20, 600
-VALIDATIONS = 20
+LEAST_STEPS, VALIDATIONS = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -155,27 +155,28 @@ def _batch(machine: Machine, width: int, chosen: Choices) -> None:
 
 
 def _rate(own: bool, width: int, chosen: Choices) -> None:
-    why = f"the rate that nano was measured with, over {width}, as the model is {width} times as wide"
+    rate = RATE / 2 if own else RATE / width
+    why = f"nano's {RATE:g}, divided by {width} as the model is {width} times as wide"
     if own:
         why = "a usual rate for a small model; ttsfast train --find-lr finds that of yours"
     elif width == 1:
         why = "what nano was measured with"
+    chosen.make(why, training__learning_rate=rate)
     chosen.make(
-        why,
-        training__learning_rate=(rate := RATE / 2 if own else RATE / width),
-        training__min_learning_rate=chosen.values.get("training.learning_rate", rate) / 50,
+        "a fiftieth of the rate", training__min_learning_rate=chosen.values["training.learning_rate"] / 50
     )
 
 
 def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
-    hours = math.sqrt(speech.hours)
-    steps = chosen.values.get(
-        "training.max_steps", max(1000, int(round(width * STEPS_OF_AN_HOUR * hours, -2)))
+    steps = int(round(width * STEPS_OF_AN_HOUR * math.sqrt(speech.hours), -2))
+    chosen.make(
+        f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, {LEAST_STEPS:,} at least",
+        training__max_steps=max(LEAST_STEPS, steps),
     )
+    steps = chosen.values["training.max_steps"]
     warmup = chosen.values.get("training.warmup_steps", min(WARMUP * width, max(1, steps // 10)))
     chosen.make(
-        f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, on one cosine",
-        training__max_steps=steps,
+        "one cosine takes the rate down over the whole run",
         training__warmup_steps=warmup,
         training__restart_period=max(1, steps - warmup),
     )
