@@ -135,7 +135,7 @@ def test_more_than_a_day_is_said_with_what_would_help(make_config: Callable[...,
     line = messages.pace(10, 50.0, config, torch.device("cpu"))
     assert "take about 57 days" in line
     assert "MORE THAN A DAY; what would help: a GPU; a smaller model.size, such as nano; fewer steps" in line
-    assert "training.max_steps=1728" in line
+    assert "training.max_steps=1738" in line
     assert "\n" not in line
     assert "DAY" not in messages.pace(10, 0.8, config, torch.device("cpu"))
     small = make_config(training__max_steps=100_000, model__size="nano")

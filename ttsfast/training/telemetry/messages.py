@@ -83,7 +83,7 @@ def pace(step: int, seconds: float, config: Config, device: torch.device) -> str
     help = ["a GPU"] if device.type == "cpu" else []
     if config.model.architecture == BUILT_IN and config.model.size != "nano":
         help.append("a smaller model.size, such as nano")
-    help.append(f"fewer steps, of which a day holds training.max_steps={int(DAY / seconds)}")
+    help.append(f"fewer steps, of which a day holds training.max_steps={step + int(DAY / seconds)}")
     return f"{line}: MORE THAN A DAY; what would help: {'; '.join(help)}"
 
 
