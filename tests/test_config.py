@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast.config import AUTO, DEFAULTS, SECTIONS, Config, load_config, preset_names, render
@@ -232,6 +232,7 @@ def test_every_key_is_documented(key: str) -> None:
     assert len(found.metadata["help"]) > 10
 
 
+@settings(deadline=None)
 @given(
     st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=3)
 )
