@@ -97,7 +97,7 @@ def test_what_is_given_stays_and_the_rest_follows() -> None:
     assert found["training.min_learning_rate"] == pytest.approx(2e-6)
     assert found["training.warmup_steps"] == 50
     assert found["training.restart_period"] == 450
-    assert found["training.val_step"] == 25
+    assert found["training.val_step"] == 50
     assert found["data.frame_budget"] == 0
     assert config_with(found, given).data.batch_size == 8
     assert chosen(TWO_CORES, KATHLEEN, {"model": {"size": "small"}})["training.learning_rate"] == 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def test_a_run_keeps_what_it_was_started_with_and_says_at_the_tenth_step_how_lon
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(Telemetry, "say", lambda _, message: said.append(message))
-    times = iter([10.0, 18.0])
+    # A second passes from any look at the clock to the next, so in a step and between two.
+    times = itertools.count()
     monkeypatch.setattr(pace, "perf_counter", lambda: next(times))
     monkeypatch.setattr(
         Trainer, "validate", lambda self: setattr(self.early_stopping, "last_step", self.step)

@@ -31,7 +31,7 @@ RATE, WARMUP = 2e-3, 100
 SMALL_FROM, BASE_FROM = 0.5, 5.0
 """Hours of speech."""
 LONGEST_SECONDS, LONGEST_TEXT = 20, 600
-LEAST_STEPS, VALIDATIONS = 1000, 20
+LEAST_STEPS, VALIDATIONS, LEAST_VAL_STEP = 1000, 20, 50
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> Non
         training__warmup_steps=warmup,
         training__restart_period=max(1, steps - warmup),
     )
-    every = max(1, steps // VALIDATIONS)
+    every = max(LEAST_VAL_STEP, steps // VALIDATIONS)
     chosen.make(
-        f"validated and kept {VALIDATIONS} times on the way",
+        f"validated and kept {VALIDATIONS} times on the way, {LEAST_VAL_STEP} steps apart at least",
         training__val_step=every,
         training__save_step=every,
         training__log_step=50 if machine.gpu else 10,

@@ -175,6 +175,7 @@ class Trainer:
         self.clock.start()
         while self.step < training.max_steps and not self.early_stopping.exhausted:
             self.clock.lap("trainer")
+            pace.step_begins()
             position = self.loader.state_dict()
             micro_batches = list(islice(batches, training.gradient_accumulation_steps))
             self.clock.lap("data")
