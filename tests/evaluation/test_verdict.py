@@ -84,8 +84,11 @@ def test_a_bound_is_met_when_reached_and_a_baseline_is_not() -> None:
     assert found["mel_l1"] is State.TOO_FEW
 
 
-def test_an_interval_over_the_target_tells_too_little() -> None:
-    values = np.random.default_rng(0).normal(0.95, 0.2, 100)
+@pytest.mark.parametrize("mean", [0.96, 1.0])
+def test_an_interval_over_the_target_tells_too_little(mean: float) -> None:
+    """On whichever side of it the figure itself lies."""
+    values = np.random.default_rng(0).normal(0.0, 0.2, 100)
+    values += mean - values.mean()
     found = judged(spread("coverage", values, GOOD))
     assert found["coverage"].state is State.TOO_FEW
     low, high = found["coverage"].interval or (1.0, 0.0)
