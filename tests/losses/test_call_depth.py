@@ -55,7 +55,7 @@ def test_the_extension_is_three_calls_away_at_most(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter launches nothing")
 def test_the_launch_is_four_calls_away_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    triton = pytest.importorskip("triton", "3.6", reason="Triton is not installed")
     from kernel_compile import TARGETS, launching_for
 
     from ttsfast.kernels import launch

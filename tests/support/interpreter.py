@@ -23,7 +23,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 def run_interpreted(files: Sequence[Path]) -> None:
     """Run them, and fail with their output where they fail."""
-    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    triton = pytest.importorskip("triton", "3.6", reason="Triton is not installed")
     if _version(triton) < (3, 7) and _version(np) >= (2, 4):
         pytest.skip("the interpreter of Triton before 3.7 does not run with numpy 2.4 or later")
     done = subprocess.run(

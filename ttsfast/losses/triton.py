@@ -33,6 +33,8 @@ from ttsfast.terms.state import FixedWeights, StepState
 _version = attrgetter("_version")
 # Not asked when a loss is called: the compiler of torch 2.6 does not follow the question.
 _INSTALLED = find_spec("triton") is not None
+OLDEST_TRITON = (3, 6)
+"""That of torch 2.6 does not take the kernels' arguments; the versions between were not tried."""
 
 
 def interpreted() -> bool:
@@ -64,6 +66,10 @@ class TritonBackend:
             return "Triton is not installed: pip install triton (Linux only)"
         if not torch.cuda.is_available() and not interpreted():
             return "Triton needs a CUDA or ROCm device, and torch sees none: use backend='auto'"
+        import triton
+
+        if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST_TRITON:
+            return f"Triton {triton.__version__} is too old: upgrade torch and with it Triton to 3.6 or newer"
         # Every call of an automatic loss asks, and the driver answers slowly.
         self._seen = True
         return None
