@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -97,7 +98,8 @@ def judge(figures: Figures, baselines: Mapping[str, Figures]) -> list[Verdict]:
     A target is passed when the whole interval of the figure reaches it, and missed when none of it does;
     where the target is a baseline's figure, the interval is that of the difference, utterance by utterance.
     """
-    return [_judged(name, figures, baselines) for name in DEFINITIONS]
+    told = [name for name in DEFINITIONS if name in figures or name in TARGETS]
+    return [_judged(name, figures, baselines) for name in told]
 
 
 def overall(verdicts: Sequence[Verdict]) -> State:
@@ -200,7 +202,7 @@ def table(verdicts: list[Verdict], title: str) -> Group:
             f"[{colour}]{mark}[/{colour}]" if colour else mark,
         )
     names = list(dict.fromkeys(name for verdict in verdicts for name in verdict.baselines))
-    beside = Table(title="What the figures are worth", title_justify="left")
+    beside = Table(title="What the figures are worth", title_justify="left", box=box.SIMPLE_HEAD)
     beside.add_column("metric", no_wrap=True)
     for name in ("this voice", *names):
         beside.add_column(name.replace("_", " "), justify="right")
