@@ -39,7 +39,7 @@ def bench() -> ModuleType:
     ],
 )
 def test_known_truths_are_found(bench: ModuleType, story: str, least: float) -> None:
-    """A sample of ``bench/convergence.py``, whose record holds a hundred seeds."""
+    """A sample of ``bench/verdicts.py``, of which the record holds more seeds."""
     told = bench.verdicts(bench.STORIES[story], 3, 1200)
     share = Counter(verdict for _, verdict, _ in told)[bench.STORIES[story].truth] / len(told)
     assert share >= least

@@ -1,6 +1,6 @@
 """How often the log's convergence is right, on made-up losses of which the truth is known.
 
-    python bench/convergence.py --seeds 100 --output bench/results/convergence.json
+    python bench/verdicts.py --seeds 100 --output bench/results/verdicts.json
 
 Batches come from the trainer's own plan of an imagined corpus. A loss is a level that follows a story, times
 what the batch's utterances make of it: long ones have a larger loss, each has a difficulty of its own, and
