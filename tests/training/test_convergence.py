@@ -18,8 +18,8 @@ WINDOW = 160
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    path = Path(__file__).parents[2] / "bench" / "convergence.py"
-    spec = importlib.util.spec_from_file_location("convergence_bench", path)
+    path = Path(__file__).parents[2] / "bench" / "verdicts.py"
+    spec = importlib.util.spec_from_file_location("verdicts_bench", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
