@@ -19,7 +19,8 @@ from ttsfast.evaluation.report import write_report
 from ttsfast.evaluation.report_words import words_section
 from ttsfast.evaluation.sound import measure_sound
 from ttsfast.evaluation.speech_recognition import Heard
-from ttsfast.evaluation.words import Words, written_texts
+from ttsfast.evaluation.texts import reference_texts
+from ttsfast.evaluation.words import Words
 from ttsfast.models.voice import Voice
 from ttsfast.synthesis.vocoder import Vocoder
 
@@ -107,15 +108,15 @@ def test_words_of_a_store_of_phonemes_are_the_corpus_own(tmp_path: Path) -> None
         frontend=TextFrontend("en"),
         manifest=SimpleNamespace(options={"layout": "ljspeech"}),
     )
-    assert written_texts(store, [0], tmp_path) == {"a": "dɒktə nəʊ"}  # type: ignore[arg-type]
+    assert reference_texts(store, [0], tmp_path) == {"a": "dɒktə nəʊ"}  # type: ignore[arg-type]
     store.frontend = SimpleNamespace(phonemes=True)
-    assert written_texts(store, [0], tmp_path) == {"a": "Doctor No"}  # type: ignore[arg-type]
+    assert reference_texts(store, [0], tmp_path) == {"a": "Doctor No"}  # type: ignore[arg-type]
     with pytest.raises(InputError, match="name its folder with --corpus"):
-        written_texts(store, [0], tmp_path / "gone")  # type: ignore[arg-type]
+        reference_texts(store, [0], tmp_path / "gone")  # type: ignore[arg-type]
     (tmp_path / "wavs" / "b.wav").touch()
     (tmp_path / "metadata.csv").write_text("b|Other|Other\n")
     with pytest.raises(InputError, match="has no utterance 'a'"):
-        written_texts(store, [0], tmp_path)  # type: ignore[arg-type]
+        reference_texts(store, [0], tmp_path)  # type: ignore[arg-type]
 
 
 def test_pitch_is_compared_along_the_warping(corpus: Any, voice: Voice) -> None:

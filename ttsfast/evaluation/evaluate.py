@@ -19,6 +19,7 @@ from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.sound import measure_sound
 from ttsfast.evaluation.spoken import Keeper, log_mel, speaker, spoken
 from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
+from ttsfast.evaluation.texts import written_texts
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.progress import track
 from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
@@ -62,7 +63,8 @@ def evaluate(
         copy_synthesis_utterances: at most so many go through the vocoder for that baseline, likewise spread.
         vocoder: what makes sound of mels; Griffin-Lim when None.
         recogniser: hears the words of all utterances, free-running, copied and recorded, where there is one.
-        corpus: the folder that the store was prepared from; with it, samples hold the original recordings.
+        corpus: the folder that the store was prepared from; with it, samples hold the original recordings,
+            and a store of phonemes shows sentences if the folder was not found where the store says.
 
     Raises:
         InputError: the split is empty, the store does not fit the voice, a recording is missing from
@@ -136,6 +138,7 @@ def evaluate(
         figures, words = figures.joined(sound.figures["free_running"]), sound.words
         for kind in sound.figures.keys() & beside.keys():
             beside[kind] = beside[kind].joined(sound.figures[kind])
+    written = written_texts(store, corpus) if voice.frontend.phonemes else {}
     places = {store.entries[i].id: int(i) for i in order}
     views = {
         name: spoken(voice, store, places[name], *keeper.of(name), vocoder, corpus)
@@ -155,7 +158,9 @@ def evaluate(
         vocoder=vocoder.name,
         stop_threshold=voice.stop_threshold,
         contract=voice.contract,
-        language=voice.frontend.language + ("-fonipa" if voice.frontend.phonemes else ""),
+        language=voice.frontend.language,
+        phonemes=voice.frontend.phonemes,
+        written={name: written[name] for name in places if name in written},
         samples=[views[name] for name in shown],
         worst=[views[name] for name in keeper.worst],
     )

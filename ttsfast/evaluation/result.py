@@ -54,7 +54,11 @@ class Evaluation:
     stop_threshold: float
     contract: MelContract
     language: str
-    """Of the samples' texts, as in BCP 47."""
+    """Of the sentences, as in BCP 47."""
+    phonemes: bool
+    """Whether the texts of the store are phonemes."""
+    written: dict[str, str]
+    """By utterance, the sentence of its phonemes, where that is known; empty for a store of letters."""
     samples: list[SpokenSample] = field(default_factory=list)
     """Spread evenly over the lengths."""
     worst: list[SpokenSample] = field(default_factory=list)
@@ -79,6 +83,12 @@ class Evaluation:
     def frames(self) -> int:
         """Recorded, of all utterances."""
         return sum(row.recorded_frames for row in self.measured)
+
+    def sentence(self, name: str, text: str) -> tuple[str, str]:
+        """What to show of an utterance whose text in the store is ``text``, and its language (BCP 47)."""
+        if name in self.written:
+            return self.written[name], self.language
+        return text, self.language + ("-fonipa" if self.phonemes else "")
 
     @property
     def by_speaker(self) -> dict[str, Figures]:

@@ -16,7 +16,8 @@ from ttsfast.evaluation.distortion import warped
 from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.pitch import pitch_errors
 from ttsfast.evaluation.speech_recognition import Heard, Recogniser
-from ttsfast.evaluation.words import Words, written_texts
+from ttsfast.evaluation.texts import reference_texts
+from ttsfast.evaluation.words import Words
 from ttsfast.progress import console, track
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def measure_sound(
 
     Raises:
         InputError: with a recogniser, ``corpus`` is given and not there, a recording cannot be read, no
-            whole utterance has a word, or :func:`~ttsfast.evaluation.words.written_texts` finds none.
+            whole utterance has a word, or :func:`~ttsfast.evaluation.texts.reference_texts` finds none.
     """
     indices = [index for index in indices if not store[index].truncated]
     pitch = {"free_running": Figures(), "copy_synthesis": Figures()}
@@ -104,7 +105,7 @@ class _Listeners:
     ) -> None:
         self._recogniser = recogniser
         folder = corpus or Path(store.manifest.corpus)
-        texts = written_texts(store, indices, folder)
+        texts = reference_texts(store, indices, folder)
         normalised = {name: recogniser.normalise(text) for name, text in texts.items()}
         self._references = {name: text for name, text in normalised.items() if text}
         if not self._references:

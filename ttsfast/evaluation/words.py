@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ttsfast.data.corpus.listings import read_corpus
-from ttsfast.errors import InputError
 from ttsfast.evaluation import bootstrap
 from ttsfast.evaluation.bootstrap import Interval
 from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.speech_recognition import Heard
-
-if TYPE_CHECKING:
-    from ttsfast.data.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,3 @@ class Words:
     def _plain(self, kind: str, name: str) -> dict[str, Any]:
         value, interval = self.error(kind, name)
         return {"value": value, "interval": list(interval)}
-
-
-def written_texts(store: Store, indices: Sequence[int], corpus: Path) -> dict[str, str]:
-    """What a person wrote for utterances of ``store``, by id.
-
-    A store of letters has it. One of phonemes has only those, so it is read from the corpus.
-
-    Raises:
-        InputError: it is needed of a corpus that is not there, or that has an utterance no more.
-    """
-    names = [store.entries[i].id for i in indices]
-    if not store.frontend.phonemes:
-        return {name: store.entries[i].text for name, i in zip(names, indices, strict=True)}
-    if not corpus.is_dir():
-        raise InputError(
-            f"{store.path}: its texts are phonemes, and the corpus {corpus}, which has the words, is not "
-            "there; name its folder with --corpus"
-        )
-    listed = {item.id: item.text for item in read_corpus(corpus, str(store.manifest.options["layout"])).items}
-    if gone := [name for name in names if name not in listed]:
-        raise InputError(
-            f"{corpus}: has no utterance {gone[0]!r}, which the store {store.path} was prepared from; name "
-            "the corpus as it was with --corpus"
-        )
-    return {name: listed[name] for name in names}
