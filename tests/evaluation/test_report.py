@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from ttsfast.evaluation.figures import Figures
-from ttsfast.evaluation.report import without_folders, write_report
+from ttsfast.evaluation.report import read_samples, without_folders, write_report
 from ttsfast.evaluation.result import Evaluation
 
 HOSTILE = "<script>alert(1)</script>\"'&<b>"
@@ -98,7 +98,7 @@ def test_everything_it_refers_to_is_beside_it(full: tuple[Path, Page, str]) -> N
     for outside in ("http:", "https:", "//", "@import", "url("):
         assert outside not in text, outside
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert written == {*files, "report.html", "metrics.json"}
+    assert written == {*files, "report.html", "metrics.json", "report_files/samples.json"}
 
 
 def test_what_it_shows(full: tuple[Path, Page, str], evaluation: Evaluation) -> None:
@@ -118,8 +118,40 @@ def test_what_it_shows(full: tuple[Path, Page, str], evaluation: Evaluation) -> 
         assert sample.id in page.texts
         assert sample.text in page.texts
     assert len(page.all("audio")) == 3 * len(shown)
-    # Held-out figures, losses, weights, speed, learning rate; three pictures for each sample.
+    # Loss and held-out L1 share one; text read, weight, rate, speed; three for each sample.
     assert len(page.all("img")) == 5 + 3 * len(shown)
+    assert "26 versions and facts" not in page.texts
+    assert page.texts.index("1 versions and facts") > page.texts.index("Machine")
+
+
+def test_every_table_keeps_to_its_box(full: tuple[Path, Page, str]) -> None:
+    """Either it scrolls in a box that says so, or it is one that falls apart into cards."""
+    _, _, text = full
+    tables = re.findall(r'(<div class="scroll [^>]*>)?<table(?: class="([^"]*)")?>', text)
+    assert len(tables) >= 4
+    for box, kind in tables:
+        assert kind in ("pairs", "cards") or 'tabindex="0" role="region" aria-label=' in box
+    assert text.count('<p class="hint">') == sum(bool(box) for box, _ in tables)
+
+
+def test_the_sentence_stands_over_its_phonemes(single: Evaluation, tmp_path: Path) -> None:
+    (sample,) = single.samples
+    spelt = replace(single, phonemes=True, written={sample.id: "A sentence, as written."})
+    page, _ = write(tmp_path / "one", spelt)
+    # On its sample and in its row.
+    assert page.texts.count("A sentence, as written.") == 2
+    (text, spelling) = (next(a for a in page.all("p") if a.get("class") == c) for c in ("text", "spelt"))
+    assert (text["lang"], spelling["lang"]) == ("en", "en-fonipa")
+    assert page.texts.count(sample.text) == 1
+    missing = [text for text in page.texts if "--corpus" in text]
+    # The others' sentences are not known, and both places say so.
+    assert len(missing) == 2
+    (kept,) = read_samples(tmp_path / "one")
+    assert (kept.text, kept.spelt) == ("A sentence, as written.", sample.text)
+    for row in single.measured:
+        spelt.written.setdefault(row.id, "Another.")
+    page, _ = write(tmp_path / "all", spelt)
+    assert not [text for text in page.texts if "--corpus" in text]
 
 
 def judged(evaluation: Evaluation, **changes: float) -> Evaluation:

@@ -1,15 +1,18 @@
 """The report of a run: one page with its pictures and sounds in files beside it.
 
-run/report.html          opens from the disk, asks nothing of the network
-run/samples/01/...       synthesised.wav, copy-synthesis.wav, original.wav, mel.png, alignment-*.png
-run/curves/...           the training's scalars
+run/report.html                  opens from the disk, asks nothing of the network
+run/report_files/sample-01/...   synthesised.wav, copy-synthesis.wav, original.wav, mel.svg, alignment-*.svg
+run/report_files/worst-01/...    likewise
+run/report_files/curves/...      the training's scalars
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -17,9 +20,10 @@ import numpy as np
 
 from ttsfast.data.corpus.audio import write_wav
 from ttsfast.data.corpus.split import VALIDATION
-from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.filterbank import mel_axes
-from ttsfast.evaluation.report_page import Picture, SampleView, Sound, page
+from ttsfast.errors import InputError
+from ttsfast.evaluation.report_curves import curves
+from ttsfast.evaluation.report_page import SampleView, Sound, page
 from ttsfast.evaluation.report_tables import speaker_table, utterance_table
 from ttsfast.evaluation.report_words import words_section
 from ttsfast.evaluation.result import Evaluation
@@ -27,24 +31,11 @@ from ttsfast.evaluation.spoken import SpokenSample
 from ttsfast.evaluation.targets import label, number
 from ttsfast.files import atomic_write
 from ttsfast.pages import plots
-from ttsfast.terms.spec import TERMS
+from ttsfast.pages.document import Picture
 
 FILES = "report_files"
 CURVES = f"{FILES}/curves"
-
-LOSSES = ("total", *TERMS, "gradient_norm")
-HELD_OUT = (
-    "mel_l1",
-    "diagonal_mass",
-    "monotonicity",
-    "stop_f1",
-    "coverage",
-    "duration_error",
-    "ran_on",
-    "cut_short",
-    "stop_rate",
-)
-MACHINE = ("frames_per_second", "loader_wait_percent")
+SAMPLES = f"{FILES}/samples.json"
 
 # An absolute path inside a longer text: at least two levels, or a home or drive at its start.
 _PATH = re.compile(r"(?<![\w.:/\\])(?:~?/(?:[^\s/\"',;]+/)+|[A-Za-z]:\\(?:[^\s\\\"',;]+\\)+)")
@@ -79,6 +70,15 @@ def write_report(
     contract = evaluation.contract
     frame_seconds = contract.hop_length / contract.sample_rate
     chosen = evaluation.split == VALIDATION
+    samples, worst = (
+        [
+            _sample(run_folder, f"{FILES}/{kind}-{place:02d}", sample, evaluation)
+            for place, sample in enumerate(shown, start=1)
+        ]
+        for kind, shown in (("sample", evaluation.samples), ("worst", evaluation.worst))
+    )
+    if samples:
+        write_samples(run_folder, [*samples, *worst])
     html = page(
         title=title,
         subtitle=(
@@ -87,23 +87,15 @@ def write_report(
             f"{evaluation.frames * frame_seconds / 60:.1f} minutes of speech; stop threshold "
             f"{evaluation.stop_threshold:.3f}, calibrated on {'them' if chosen else 'the validation split'}"
         ),
-        language=evaluation.language,
+        note=_note(evaluation),
         held_out=evaluation.split != "train",
         verdicts=evaluation.verdicts,
-        samples=[
-            _sample(run_folder, f"{FILES}/sample-{place:02d}", sample, contract)
-            for place, sample in enumerate(evaluation.samples, start=1)
-        ],
-        worst=[
-            _sample(run_folder, f"{FILES}/worst-{place:02d}", sample, contract)
-            for place, sample in enumerate(evaluation.worst, start=1)
-        ],
+        samples=samples,
+        worst=worst,
         words="" if evaluation.words is None else words_section(evaluation.words),
         speakers=speaker_table(evaluation.by_speaker, evaluation.measured) if evaluation.by_speaker else "",
-        utterances=utterance_table(
-            evaluation.measured, evaluation.figures, frame_seconds, evaluation.language
-        ),
-        curves=_curves(run_folder, log),
+        utterances=utterance_table(evaluation),
+        curves=curves({title: log}, run_folder / CURVES, CURVES),
         settings={
             section: {key: without_folders(value) for key, value in values.items()}
             for section, values in (config or {}).items()
@@ -127,7 +119,49 @@ def without_folders(value: Any) -> str:
     return _PATH.sub("", text)
 
 
-def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelContract) -> SampleView:
+def write_samples(run_folder: Path, samples: Sequence[SampleView]) -> None:
+    """Keep what the report shows of utterances, for a comparison with other runs."""
+    with atomic_write(run_folder / SAMPLES) as handle:
+        rows = [asdict(sample) for sample in samples]
+        handle.write(json.dumps(rows, indent=1, ensure_ascii=False).encode())
+
+
+def read_samples(run_folder: Path) -> list[SampleView]:
+    """What :func:`write_samples` kept; empty for a run without a report.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = run_folder / SAMPLES
+    if not path.is_file():
+        return []
+    try:
+        return [
+            SampleView(
+                **{
+                    **row,
+                    "sounds": [Sound(**sound) for sound in row["sounds"]],
+                    "pictures": [Picture(**each) for each in row["pictures"]],
+                    "more": [Picture(**each) for each in row["more"]],
+                }
+            )
+            for row in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not readable ({error!r}); run `ttsfast evaluate` again") from error
+
+
+def _note(evaluation: Evaluation) -> str:
+    if not evaluation.phonemes or len(evaluation.written) == evaluation.utterances:
+        return ""
+    return (
+        "Where the sentence is not known, its phonemes stand in its place, which are all that the store has: "
+        "name the corpus that has the sentences with --corpus."
+    )
+
+
+def _sample(run_folder: Path, folder: str, sample: SpokenSample, evaluation: Evaluation) -> SampleView:
+    contract = evaluation.contract
     (run_folder / folder).mkdir(parents=True, exist_ok=True)
     sounds = []
     for name, file, wave in (
@@ -144,16 +178,16 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelCo
         "predicted, teacher-forced": sample.teacher_forced,
         "predicted, free-running": sample.free_running,
     }
-    size = plots.save(plots.mel_figure(mels, mel_axes(contract)), run_folder / folder / "mel.png")
+    size = plots.save_svg(plots.mel_figure(mels, mel_axes(contract)), run_folder / folder / "mel.svg")
     spectrograms = Picture(
-        f"{folder}/mel.png",
+        f"{folder}/mel.svg",
         *size,
         alt=f"Log-mel spectrograms of {sample.id}: recorded, teacher-forced and free-running",
         caption="Log-mel: recorded, predicted from true frames, predicted from its own",
     )
     alignments = {
         kind: _alignment(
-            run_folder, f"{folder}/alignment-{kind}.png", sample, kind, attention, frames * frame
+            run_folder, f"{folder}/alignment-{kind}.svg", sample, kind, attention, frames * frame
         )
         for kind, attention, frames in (
             ("free-running", sample.attention_free_running, len(sample.free_running)),
@@ -161,9 +195,12 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelCo
         )
         if attention is not None
     }
+    text, language = evaluation.sentence(sample.id, sample.text)
     return SampleView(
         id=sample.id,
-        text=sample.text,
+        text=text,
+        language=language,
+        spelt=sample.text if evaluation.phonemes and sample.id in evaluation.written else "",
         facts=_facts(sample, frame),
         sounds=sounds,
         pictures=[spectrograms, *(p for kind, p in alignments.items() if kind == "free-running")],
@@ -174,7 +211,7 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, contract: MelCo
 def _alignment(
     run_folder: Path, file: str, sample: SpokenSample, kind: str, attention: np.ndarray, seconds: float
 ) -> Picture:
-    size = plots.save(plots.alignment_figure(attention, sample.symbols, seconds), run_folder / file)
+    size = plots.save_svg(plots.alignment_figure(attention, sample.symbols, seconds), run_folder / file)
     return Picture(
         file,
         *size,
@@ -191,36 +228,3 @@ def _facts(sample: SpokenSample, frame: float) -> list[str]:
     facts.append("ended by itself" if sample.stopped else "never stopped: cut at the frame limit")
     shown = ("mel_l1", "coverage", "heard", "mcd_dtw")
     return facts + [f"{label(n)}: {number(sample.figures[n])}" for n in shown if n in sample.figures]
-
-
-def _curves(run_folder: Path, log: Sequence[Mapping[str, Any]]) -> list[Picture]:
-    pictures = []
-    weights = sorted({name for record in log for name in record if name.startswith("weight_")})
-    for file, names, caption in (
-        ("held-out.png", HELD_OUT, "Held-out figures, measured while training"),
-        ("losses.png", LOSSES, "Training losses, unweighted but for the total, and the gradient's norm"),
-        ("weights.png", weights, "Weights of the losses"),
-        (
-            "machine.png",
-            MACHINE,
-            "Speed: mel frames per second, and the share of time spent waiting for data",
-        ),
-    ):
-        figure = plots.curves_figure(log, names, label)
-        if figure is not None:
-            pictures.append(_curve(run_folder, file, figure, caption))
-    rates = [(r["step"], r["learning_rate"]) for r in log if "learning_rate" in r]
-    if rates:
-        steps, values = zip(*rates, strict=True)
-        pictures.append(
-            _curve(
-                run_folder, "learning-rate.png", plots.learning_rate_figure(steps, values), "Learning rate"
-            )
-        )
-    return pictures
-
-
-def _curve(run_folder: Path, file: str, figure: Any, caption: str) -> Picture:
-    (run_folder / CURVES).mkdir(parents=True, exist_ok=True)
-    size = plots.save(figure, run_folder / CURVES / file)
-    return Picture(f"{CURVES}/{file}", *size, alt=f"{caption}, over training steps", caption=caption)

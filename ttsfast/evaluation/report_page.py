@@ -1,8 +1,6 @@
-"""The report's HTML: from plain values to one page. Every text from outside is escaped here.
+"""The report's HTML: from plain values to one page, whose one script sorts tables.
 
-The page asks nothing of the network; its one script sorts tables. Its own words are English, left to right;
-texts of the corpus carry their language and find their own direction. Colours follow the reader's light or
-dark setting, and no fact is told by colour alone.
+Every text from outside is escaped here. No fact is told by colour alone.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from urllib.parse import quote
 from ttsfast.evaluation.report_tables import SCRIPT
 from ttsfast.evaluation.targets import DEFINITIONS, number
 from ttsfast.evaluation.verdict import State, Verdict, overall
-from ttsfast.pages.style import STYLE
+from ttsfast.pages.document import Picture, document, folded, pairs, picture, section, wide
 
 LOOKS = {
     State.PASS: ("good", "✓"),
@@ -25,18 +23,6 @@ LOOKS = {
     State.CANNOT_FAIL: ("open", "–"),
 }
 """The class and the mark of each state."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file beside the page."""
-
-    file: str
-    """Relative to the page."""
-    width: int
-    height: int
-    alt: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +39,11 @@ class SampleView:
 
     id: str
     text: str
+    """What a person wrote where that is known, else what the store holds of it."""
+    language: str
+    """Of the text, as in BCP 47."""
+    spelt: str
+    """The text's phonemes where they are not the text; else empty."""
     facts: Sequence[str]
     sounds: Sequence[Sound]
     pictures: Sequence[Picture]
@@ -64,7 +55,7 @@ def page(
     *,
     title: str,
     subtitle: str,
-    language: str,
+    note: str,
     held_out: bool,
     verdicts: Sequence[Verdict],
     samples: Sequence[SampleView],
@@ -72,7 +63,7 @@ def page(
     words: str,
     speakers: str,
     utterances: str,
-    curves: Sequence[Picture],
+    curves: str,
     settings: Mapping[str, Mapping[str, str]],
     environment: Mapping[str, str],
 ) -> str:
@@ -81,7 +72,7 @@ def page(
     Args:
         title: of the page.
         subtitle: what was evaluated, in one line.
-        language: of the corpus' texts, as in BCP 47.
+        note: what is missing of the texts; empty where nothing is.
         held_out: whether the utterances are ones that training never saw.
         verdicts: every figure, judged.
         samples: utterances to see and hear.
@@ -89,57 +80,37 @@ def page(
         words: what was heard, as HTML; empty where nothing listened.
         speakers: the figures of each speaker, as HTML; empty where there is only one.
         utterances: the table of all utterances, as HTML.
-        curves: pictures of the training.
+        curves: of the training, as HTML; empty where there is no log.
         settings: the configuration, section by section.
         environment: versions and machine.
     """
+    remark = f'<p class="soft">{escape(note)}</p>' if note else ""
     parts = [_verdict(verdicts, held_out), _figures(verdicts)]
     if words:
-        parts.append(_section("words", "Words", words))
+        parts.append(section("words", "Words", words))
     if speakers:
-        parts.append(_section("speakers", "Speakers", speakers))
+        parts.append(section("speakers", "Speakers", speakers))
     if samples:
-        parts.append(_section("samples", "Samples", "".join(_sample(s, language) for s in samples)))
+        parts.append(section("samples", "Samples", remark + "".join(map(_sample, samples))))
     if worst:
-        drawn = "".join(_sample(s, language) for s in worst)
-        parts.append(_section("worst", f"The worst {len(worst)} of the others", drawn))
-    parts.append(_section("utterances", "Every utterance", utterances))
+        drawn = "".join(map(_sample, worst))
+        parts.append(section("worst", f"The worst {len(worst)} of the others", drawn))
+    parts.append(section("utterances", "Every utterance", remark + utterances))
     if curves:
-        drawn = "".join(f'<div class="card">{_picture(p)}</div>' for p in curves)
-        parts.append(_section("training", "Training", f'<div class="curves">{drawn}</div>'))
+        parts.append(section("training", "Training", curves))
     if settings:
-        drawn = "".join(
-            f'<details class="card"><summary>{escape(name)}</summary>{_pairs(values)}</details>'
-            for name, values in settings.items()
-        )
-        parts.append(_section("configuration", "Configuration", f'<div class="settings">{drawn}</div>'))
+        drawn = "".join(folded(name, pairs(values)) for name, values in settings.items())
+        parts.append(section("configuration", "Configuration", f'<div class="settings">{drawn}</div>'))
     if environment:
-        parts.append(_section("machine", "Machine", f'<div class="card">{_pairs(environment)}</div>'))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="ttsfast">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1><bdi>{escape(title)}</bdi></h1>
-<p class="soft">{escape(subtitle)}</p>
-</header>
-<main>
-{"".join(parts)}</main>
-<script>{SCRIPT}</script>
-<footer>Written by ttsfast. The figures are in <a href="metrics.json">metrics.json</a>.</footer>
-</body>
-</html>
-"""
-
-
-def _section(name: str, heading: str, content: str) -> str:
-    return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{heading}</h2>\n{content}\n</section>\n'
+        facts = folded(f"{len(environment)} versions and facts", pairs(environment))
+        parts.append(section("machine", "Machine", facts))
+    return document(
+        title=title,
+        subtitle=subtitle,
+        body="".join(parts),
+        footer='Written by ttsfast. The figures are in <a href="metrics.json">metrics.json</a>.',
+        script=SCRIPT,
+    )
 
 
 def _verdict(verdicts: Sequence[Verdict], held_out: bool) -> str:
@@ -201,13 +172,17 @@ def _figures(verdicts: Sequence[Verdict]) -> str:
         f"<dt>{escape(v.label)}</dt><dd><code>{v.name}</code>; {escape(DEFINITIONS[v.name])}</dd>"
         for v in verdicts
     )
-    content = f"""<div class="card scroll"><table>
+    table = f"""<table>
 <thead><tr><th scope="col">figure</th><th scope="col">better</th>
 <th scope="col" class="number">this voice</th><th scope="col" class="number">95%</th>
 <th scope="col" class="number">target</th><th scope="col">verdict</th>{head}</tr></thead>
-<tbody>{rows}</tbody></table></div>
-<details class="card after"><summary>What the figures mean</summary><dl>{meanings}</dl></details>"""
-    return _section("figures", "Figures, and what they are worth", content)
+<tbody>{rows}</tbody></table>"""
+    meaning = folded("What the figures mean", f"<dl>{meanings}</dl>")
+    return section(
+        "figures",
+        "Figures, and what they are worth",
+        f'<div class="card">{wide(table, "figures")}</div>' + f'<div class="after">{meaning}</div>',
+    )
 
 
 def _row(verdict: Verdict, labels: Sequence[str]) -> str:
@@ -217,44 +192,35 @@ def _row(verdict: Verdict, labels: Sequence[str]) -> str:
     better = "higher" if verdict.higher_is_better else "lower"
     state = "" if verdict.state is None else verdict.state.value
     head = f'<th scope="row">{escape(verdict.label)}</th><td>{better}</td>'
-    return f"<tr>{head}{ours}<td>{state}</td>{theirs}</tr>\n"
+    return f'<tr>{head}{ours}<td class="state">{state}</td>{theirs}</tr>\n'
 
 
-def _sample(sample: SampleView, language: str) -> str:
+def sentence(sample: SampleView) -> str:
+    """The text of an utterance, with its phonemes beneath."""
+    language = escape(sample.language)
+    text = f'<p class="text" dir="auto" lang="{language}">{escape(sample.text)}</p>\n'
+    if sample.spelt:
+        text += f'<p class="spelt" dir="auto" lang="{language}-fonipa">{escape(sample.spelt)}</p>\n'
+    return text
+
+
+def _sample(sample: SampleView) -> str:
     players = "".join(
         f'<div><p>{escape(s.name)}</p><audio controls preload="metadata" src="{quote(s.file)}" '
         f'aria-label="{escape(s.name)}: {escape(sample.text)}"></audio></div>'
         for s in sample.sounds
     )
     facts = "".join(f"<span>{escape(fact)}</span>" for fact in sample.facts)
-    pictures = "".join(_picture(p) for p in sample.pictures)
-    more = "".join(_picture(p) for p in sample.more)
+    pictures = "".join(picture(p) for p in sample.pictures)
+    more = "".join(picture(p) for p in sample.more)
     if more:
         more = f"""<details class="after"><summary>Teacher-forced attention</summary>
 <div class="pictures">{more}</div></details>
 """
     return f"""<article class="card sample">
 <h3 class="soft"><bdi>{escape(sample.id)}</bdi></h3>
-<p class="text" dir="auto" lang="{escape(language)}">{escape(sample.text)}</p>
-<div class="facts">{facts}</div>
+{sentence(sample)}<div class="facts">{facts}</div>
 <div class="players">{players}</div>
 <div class="pictures">{pictures}</div>
 {more}</article>
 """
-
-
-def _picture(picture: Picture) -> str:
-    file = quote(picture.file)
-    return (
-        f'<figure><a href="{file}"><img src="{file}" width="{picture.width}" height="{picture.height}" '
-        f'alt="{escape(picture.alt)}" loading="lazy"></a>'
-        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
-    )
-
-
-def _pairs(values: Mapping[str, str]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escape(name)}</th><td class="wrap"><bdi>{escape(value)}</bdi></td></tr>'
-        for name, value in values.items()
-    )
-    return f'<table class="pairs"><tbody>{rows}</tbody></table>'

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from ttsfast.evaluation.figures import Figures
-from ttsfast.evaluation.result import Measured
+from ttsfast.evaluation.result import Evaluation, Measured
 from ttsfast.evaluation.spoken import WORST_BY
 from ttsfast.evaluation.targets import DEFINITIONS, SHARES_OF_UTTERANCES, label, number
+from ttsfast.pages.document import wide
 
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -29,15 +30,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
 """Sorts the rows of a table of class ``sortable``; cells without a value come last either way."""
 
 
-def utterance_table(rows: Sequence[Measured], figures: Figures, frame_seconds: float, language: str) -> str:
-    """Every utterance with its figures, the worst first.
-
-    Args:
-        rows: the utterances.
-        figures: over them.
-        frame_seconds: from one mel frame to the next.
-        language: of the texts, as in BCP 47.
-    """
+def utterance_table(evaluation: Evaluation) -> str:
+    """Every utterance with its figures, the worst first."""
+    rows, figures = evaluation.measured, evaluation.figures
+    frame_seconds = evaluation.contract.hop_length / evaluation.contract.sample_rate
     worst = figures.terms(WORST_BY)
     order = sorted(rows, key=lambda row: -worst[row.id].value if row.id in worst else 0.0)
     speakers = ["speaker"] if any(row.speaker for row in rows) else []
@@ -47,7 +43,8 @@ def utterance_table(rows: Sequence[Measured], figures: Figures, frame_seconds: f
         own = figures.of(row.id)
         cells = [f'<th scope="row"><bdi>{escape(row.id)}</bdi></th>']
         cells += [f"<td><bdi>{escape(row.speaker)}</bdi></td>" for _ in speakers]
-        cells.append(f'<td class="text" dir="auto" lang="{escape(language)}">{escape(row.text)}</td>')
+        text, language = evaluation.sentence(row.id, row.text)
+        cells.append(f'<td class="text" dir="auto" lang="{escape(language)}">{escape(text)}</td>')
         for frames in (row.recorded_frames, row.spoken_frames):
             cells.append(_number(frames * frame_seconds, f"{frames * frame_seconds:.2f}"))
         cells += [_figure(name, own.get(name)) for name in names]
@@ -90,7 +87,7 @@ def _table(name: str, heads: Sequence[str], body: Iterable[Sequence[str]], words
         for place, heading in enumerate(heads)
     )
     rows = "".join(f"<tr>{''.join(cells)}</tr>\n" for cells in body)
-    return (
-        f'<div class="card scroll long"><table class="sortable {name}">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}</tbody></table></div>"
+    table = (
+        f'<table class="sortable {name}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>'
     )
+    return f'<div class="card">{wide(table, name, "long")}</div>'

@@ -6,6 +6,7 @@ from html import escape
 
 from ttsfast.evaluation.bootstrap import Interval
 from ttsfast.evaluation.words import Words
+from ttsfast.pages.document import folded, wide
 
 KINDS = {
     "free_running": "this voice",
@@ -35,19 +36,20 @@ def words_section(words: Words) -> str:
         for utterance in sorted(errors, key=lambda utterance: -errors[utterance].value)
     )
     heads = "".join(f'<th scope="col">{KINDS[kind]}</th>' for kind in kinds)
-    return f"""<p class="soft">What Whisper ({escape(words.recogniser)}) hears of {len(words.references)}
-utterances. It errs on recordings too; what a voice can reach is what is heard of them.</p>
-<div class="card scroll"><table>
+    errors_table = f"""<table>
 <thead><tr><th scope="col">speech</th><th scope="col" class="number">words wrong</th>
 <th scope="col" class="number">characters wrong</th></tr></thead>
 <tbody>
-{rows}</tbody></table></div>
-<details class="card after"><summary>What was heard of every utterance</summary>
-<div class="scroll long"><table>
+{rows}</tbody></table>"""
+    heard_table = f"""<table>
 <thead><tr><th scope="col">utterance</th><th scope="col">text</th>{heads}
 <th scope="col" class="number">words wrong</th></tr></thead>
 <tbody>
-{heard}</tbody></table></div></details>"""
+{heard}</tbody></table>"""
+    return f"""<p class="soft">What Whisper ({escape(words.recogniser)}) hears of {len(words.references)}
+utterances. It errs on recordings too; what a voice can reach is what is heard of them.</p>
+<div class="card">{wide(errors_table, "words")}</div>
+<div class="after">{folded("What was heard of every utterance", wide(heard_table, "heard", "long"))}</div>"""
 
 
 def _percent(value: float, interval: Interval) -> str:

@@ -1,18 +1,20 @@
-"""Pictures of alignments, mels and training curves.
+"""Pictures of alignments and mels, and what all pictures share.
 
-Every function returns a figure that belongs to nobody (no pyplot, no global state, no display), to save
-with :func:`save` or to hand to TensorBoard. Colours are perceptually uniform (viridis, magma) or from the
+Every function returns a figure that belongs to nobody (no pyplot, no global state, no display), to write
+with :func:`save` or :func:`svg` or to hand to TensorBoard. Figures are small, so that their letters can still
+be read where a page is as narrow as a phone. Colours are perceptually uniform (viridis, magma) or from the
 palette of Okabe and Ito (2008), which colour-blind readers can tell apart. matplotlib is imported on the
 first call.
 """
 
 from __future__ import annotations
 
-import math
+import io
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#57606a")
+INK, GRID = "#3d444d", "#d9dee4"
+BAD = "#b00020"
+_IN_THE_DARK = {
+    INK: "#d5dbe2",
+    GRID: "#39424d",
+    BAD: "#ff9aa5",
+    PALETTE[0]: "#4fa8e8",
+    PALETTE[1]: "#ff8c42",
+    PALETTE[2]: "#2fc79c",
+    PALETTE[3]: "#e6a5cb",
+    PALETTE[6]: "#9aa4b0",
+}
+"""What an SVG shows in place of a colour where its reader prefers dark pages."""
+GROUND_IN_THE_DARK = "#171b21"
 
 # DejaVu Sans comes with matplotlib and has Arabic script and phonetic letters: pictures look alike anywhere.
 _STYLE: dict[Any, Any] = {
@@ -35,13 +51,24 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.labelcolor": "#444444",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "grid.color": "#e4e4e4",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.0,
+    # Names in the file that are the same every time.
+    "svg.hashsalt": "ttsfast",
 }
+
+
+_NAMED = 30
+"""Labels along an axis beyond which their letters would touch."""
+_LONGEST_WORD = 14
 
 
 def alignment_figure(
@@ -51,13 +78,14 @@ def alignment_figure(
 
     Args:
         attention: (S, N)
-        symbols: N of them, as they are to be shown; positions are counted where None.
+        symbols: N of them; a text of many is labelled by its words. Positions are counted where None.
         seconds: what the S steps last; steps are counted where None.
         title: above the picture.
     """
     steps, count = attention.shape
-    with _style():
-        figure = _figure(5.4, 3.7)
+    labels = None if symbols is None else _labels(symbols)
+    with style():
+        figure = blank(3.9, min(5.0, max(2.9, 0.8 + 0.14 * len(labels or ()))))
         axes = figure.add_subplot()
         image = axes.imshow(
             attention.T,
@@ -69,13 +97,11 @@ def alignment_figure(
             vmax=max(0.5, float(attention.max())),
             extent=(0.0, steps if seconds is None else seconds, -0.5, count - 0.5),
         )
-        if symbols is None:
+        if labels is None:
             axes.set_ylabel("symbol")
         else:
-            # Beyond this many the letters would touch.
-            every = math.ceil(count / 36)
-            axes.set_yticks(range(0, count, every), [symbol_label(s) for s in symbols[::every]])
-            axes.tick_params(axis="y", labelsize=6.5 if count > 18 else 8, length=2)
+            axes.set_yticks([place for place, _ in labels], [label for _, label in labels])
+            axes.tick_params(axis="y", labelsize=8, length=2)
         axes.set(xlabel="decoder step" if seconds is None else "time (s)", title=title)
         _colour_bar(figure, image, axes, "attention")
     return figure
@@ -103,8 +129,8 @@ def mel_figure(mels: Mapping[str, np.ndarray], axes: MelAxes) -> Figure:
     low, high = np.percentile(first, [2.0, 99.8])
     longest = max(len(mel) for mel in mels.values())
     frame = axes.frame_seconds
-    with _style():
-        figure = _figure(5.4, 0.55 + 1.05 * len(mels))
+    with style():
+        figure = blank(3.9, 0.55 + 0.9 * len(mels))
         panels = figure.subplots(len(mels), 1, sharex=True, squeeze=False)[:, 0]
         ticks, names = _frequency_ticks(axes.frequencies)
         for panel, (name, mel) in zip(panels, mels.items(), strict=True):
@@ -125,75 +151,6 @@ def mel_figure(mels: Mapping[str, np.ndarray], axes: MelAxes) -> Figure:
     return figure
 
 
-def curves_figure(
-    records: Sequence[Mapping[str, Any]],
-    names: Sequence[str] | None = None,
-    label: Callable[[str], str] = str,
-) -> Figure | None:
-    """Scalars of a training log over its steps, one small panel per scalar.
-
-    Scalars of one name under different kinds share a panel, a line for each kind. A value that is not
-    finite is a gap in its line, with a cross on the panel's upper edge. A positive scalar that spans more
-    than a hundredfold gets a logarithmic axis.
-
-    Args:
-        records: one per log line: ``step``, ``kind`` and numbers; anything else in them is ignored.
-        names: the scalars to draw, in this order, where the log has them; all when None.
-        label: from a scalar's name to the title of its panel.
-
-    Returns:
-        None when there is nothing to draw.
-    """
-    series = _series(records)
-    if names is not None:
-        series = {name: series[name] for name in names if name in series}
-    if not series:
-        return None
-    columns = len(series) if len(series) <= 4 else 3
-    rows = -(-len(series) // columns)
-    # The same kind has the same colour in every picture.
-    kinds = list(dict.fromkeys(["train", "validation", *(k for lines in series.values() for k in lines)]))
-    with _style():
-        figure = _figure(10.8, 2.1 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (name, lines) in zip(panels, series.items(), strict=False):
-            for kind, (steps, values) in lines.items():
-                _line(axes, steps, values, PALETTE[kinds.index(kind) % len(PALETTE)], kind)
-            axes.set_title(label(name))
-            axes.grid(axis="y")
-            axes.margins(x=0.02)
-            _scale(axes, lines)
-        for axes in panels[len(series) :]:
-            axes.set_visible(False)
-        for axes in panels[max(0, len(series) - columns) : len(series)]:
-            axes.set_xlabel("step")
-        handles = {handle.get_label(): handle for axes in panels for handle in axes.get_lines()}
-        shown = [kind for kind in kinds if kind in handles]
-        if len(shown) > 1:
-            figure.legend(
-                [handles[kind] for kind in shown],
-                shown,
-                loc="outside upper right",
-                ncols=len(shown),
-                frameon=False,
-            )
-    return figure
-
-
-def learning_rate_figure(steps: Sequence[int], rates: Sequence[float]) -> Figure:
-    """The learning rate over the steps."""
-    with _style():
-        figure = _figure(10.8, 2.3)
-        axes = figure.add_subplot()
-        axes.plot(steps, rates, color=PALETTE[0], linewidth=1.6)
-        axes.set(xlabel="step", title="learning rate")
-        axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
-        axes.set_ylim(bottom=0.0)
-        axes.margins(x=0.02)
-        axes.grid(axis="y")
-    return figure
-
-
 def save(figure: Figure, path: Path) -> tuple[int, int]:
     """Write ``figure`` as a PNG, atomically; return its width and height in pixels."""
     dots = 180
@@ -201,6 +158,38 @@ def save(figure: Figure, path: Path) -> tuple[int, int]:
         figure.savefig(handle, format="png", dpi=dots)
     width, height = figure.get_size_inches()
     return round(width * dots), round(height * dots)
+
+
+def svg(figure: Figure) -> bytes:
+    """``figure`` as an SVG without a ground of its own, in colours for light and for dark pages."""
+    buffer = io.BytesIO()
+    with style():
+        # Its dots are those of the images in it.
+        figure.savefig(buffer, format="svg", dpi=160, transparent=True, metadata={"Date": None})
+    swaps = "".join(
+        f'[style*="{part}: {light}"]{{{part}:{dark} !important}}'
+        for light, dark in _IN_THE_DARK.items()
+        for part in ("fill", "stroke")
+    )
+    # The ground is for a reader who opens the picture by itself.
+    sheet = (
+        f"<style>@media (prefers-color-scheme: dark){{svg{{background:{GROUND_IN_THE_DARK}}}{swaps}}}</style>"
+    )
+    before, defs, after = buffer.getvalue().partition(b"<defs>")
+    return before + sheet.encode() + defs + after
+
+
+def size(figure: Figure) -> tuple[int, int]:
+    """Width and height of a figure's SVG in pixels, at the 96 an inch that browsers take."""
+    width, height = figure.get_size_inches()
+    return round(width * 96), round(height * 96)
+
+
+def save_svg(figure: Figure, path: Path) -> tuple[int, int]:
+    """Write :func:`svg`, atomically; return :func:`size`."""
+    with atomic_write(path) as handle:
+        handle.write(svg(figure))
+    return size(figure)
 
 
 def symbol_label(symbol: str) -> str:
@@ -214,6 +203,30 @@ def symbol_label(symbol: str) -> str:
     return " ".join(f"U+{ord(character):04X}" for character in symbol)
 
 
+def _labels(symbols: Sequence[str]) -> list[tuple[int, str]]:
+    """Where to write what beside a text's symbols: a text too long to name each by its words."""
+    if len(symbols) <= _NAMED:
+        return [(place, symbol_label(symbol)) for place, symbol in enumerate(symbols)]
+    words = []
+    for is_space, group in groupby(enumerate(symbols), key=lambda item: item[1].isspace()):
+        places, letters = zip(*group, strict=True)
+        if not is_space:
+            words.append((places[len(places) // 2], _word_label(letters)))
+    # Drawn letter by letter, from left to right, a word of a script that runs the other way is none.
+    spelt = {"L", "NSM"} >= {unicodedata.bidirectional(c) for c in "".join(symbols) if c.isalpha()}
+    named = words if spelt and len(words) > 1 else [(i, symbol_label(s)) for i, s in enumerate(symbols)]
+    apart = named[:1]
+    for place, name in named[1:]:
+        if place - apart[-1][0] >= len(symbols) / _NAMED:
+            apart.append((place, name))
+    return apart
+
+
+def _word_label(letters: Sequence[str]) -> str:
+    shown = "".join(map(symbol_label, letters[:_LONGEST_WORD]))
+    return shown if len(letters) <= _LONGEST_WORD else shown + "…"
+
+
 @lru_cache(maxsize=1)
 def _known_characters() -> frozenset[int]:
     from matplotlib.font_manager import findfont, get_font
@@ -221,13 +234,15 @@ def _known_characters() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-def _style() -> Any:
+def style() -> Any:
+    """A context in which figures are drawn."""
     import matplotlib
 
     return matplotlib.rc_context(_STYLE)
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -243,43 +258,3 @@ def _frequency_ticks(frequencies: np.ndarray) -> tuple[list[float], list[str]]:
     wanted = [f for f in (500, 1000, 2000, 4000, 8000) if frequencies[0] <= f <= frequencies[-1] * 1.02]
     places = np.interp(wanted, frequencies, np.arange(len(frequencies)))
     return places.tolist(), [str(f) for f in wanted]
-
-
-def _series(
-    records: Sequence[Mapping[str, Any]],
-) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """name -> kind -> (steps, values), in order of first appearance."""
-    series: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
-    for record in records:
-        for name, value in record.items():
-            if name == "step" or isinstance(value, bool) or not isinstance(value, (int, float)):
-                continue
-            lines = series.setdefault(name, {})
-            steps, values = lines.setdefault(str(record.get("kind", "")), ([], []))
-            steps.append(int(record["step"]))
-            values.append(float(value))
-    return series
-
-
-def _line(axes: Axes, steps: list[int], values: list[float], colour: str, kind: str) -> None:
-    finite = np.array([v if math.isfinite(v) else np.nan for v in values])
-    marker = "o" if len(values) <= 20 else None
-    axes.plot(steps, finite, color=colour, linewidth=1.4, marker=marker, markersize=3, label=kind)
-    bad = [step for step, value in zip(steps, finite, strict=True) if np.isnan(value)]
-    if bad:
-        height = np.full(len(bad), 0.98)
-        axes.plot(
-            bad,
-            height,
-            "x",
-            color="#B00020",
-            markersize=5,
-            transform=axes.get_xaxis_transform(),
-            label="_bad",
-        )
-
-
-def _scale(axes: Axes, lines: Mapping[str, tuple[list[int], list[float]]]) -> None:
-    values = np.array([v for _, line in lines.values() for v in line if math.isfinite(v)])
-    if values.size and values.min() > 0 and values.max() / values.min() > 100:
-        axes.set_yscale("log")

@@ -75,6 +75,6 @@ def test_the_page_stands_alone_and_escapes(store: Store, tmp_path: Path) -> None
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<script" not in text
     assert "<b>" not in text
-    assert text.count("data:image/png") == 10
+    assert text.count("data:image/svg+xml") == 10
     for exclusion in found.exclusions:
         assert html.escape(exclusion.detail) in text

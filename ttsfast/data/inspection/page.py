@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -16,8 +15,8 @@ from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.inspection.summary import Inspection, Table
 from ttsfast.data.store.store import Store
 from ttsfast.files import atomic_write
-from ttsfast.pages.plots import PALETTE, mel_figure
-from ttsfast.pages.style import STYLE
+from ttsfast.pages.document import Picture, cards, document, pairs, picture, section, wide
+from ttsfast.pages.plots import PALETTE, blank, mel_figure, size, style, svg, symbol_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +37,29 @@ def page(store: Store, inspection: Inspection) -> str:
     split = np.array(store.entries.split)
     seconds = store.frames * store.contract.hop_length / store.contract.sample_rate
     rate = store.frames / store.text_lengths
+    with style():
+        plots = _plots(inspection, seconds, rate, split)
+    listed = [(e.id, e.reason, e.detail) for e in inspection.exclusions[:_LISTED]]
+    if more := len(inspection.exclusions) - len(listed):
+        listed.append((f"... and {more} more, in the manifest", "", ""))
+    first, *others = inspection.tables()
+    sections = [
+        ("Store", _html(first)),
+        *((table.title.capitalize(), _html(table)) for table in others),
+        ("Plots", f'<div class="pictures">{"".join(plots)}</div>'),
+        ("Samples", "".join(_samples(store, rate))),
+    ]
+    if listed:
+        sections.append(("Left out, one by one", cards(("utterance", "reason", "detail"), listed)))
+    return document(
+        title=inspection.store,
+        subtitle="What is inside this feature store",
+        body="".join(section(f"part-{n}", name, content) for n, (name, content) in enumerate(sections)),
+        footer="Written by ttsfast inspect.",
+    )
+
+
+def _plots(inspection: Inspection, seconds: np.ndarray, rate: np.ndarray, split: np.ndarray) -> list[str]:
     plots = [
         _picture(_histogram(seconds, split, "seconds"), "Length of the utterances"),
         _picture(
@@ -51,58 +73,25 @@ def page(store: Store, inspection: Inspection) -> str:
     if len(inspection.speakers) > 1:
         hours = {name: values["hours"] for name, values in inspection.speakers.items()}
         plots.append(_picture(_bars(hours, "hours"), "Speakers, by hours"))
-    listed = [(e.id, e.reason, e.detail) for e in inspection.exclusions[:_LISTED]]
-    if more := len(inspection.exclusions) - len(listed):
-        listed.append((f"... and {more} more, in the manifest", "", ""))
-    first, *others = inspection.tables()
-    sections = [
-        ("Store", _html(first)),
-        *((table.title.capitalize(), _html(table)) for table in others),
-        ("Plots", f'<div class="pictures">{"".join(plots)}</div>'),
-        ("Samples", "".join(_samples(store, rate))),
-    ]
-    if listed:
-        columns = ("utterance", "reason", "detail")
-        sections.append(("Left out, one by one", _html(Table("", columns, listed))))
-    body = "".join(f"<section><h2>{escape(name)}</h2>{content}</section>\n" for name, content in sections)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="ttsfast">
-<title>{escape(inspection.store)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header><h1><bdi>{escape(inspection.store)}</bdi></h1>
-<p class="soft">What is inside this feature store</p></header>
-<main>
-{body}</main>
-<footer>Written by ttsfast inspect.</footer>
-</body>
-</html>
-"""
+    return plots
 
 
 def _html(table: Table) -> str:
-    def cell(place: int, text: str) -> str:
-        if not table.columns and not place:
-            return f'<th scope="row">{escape(text)}</th>'
-        kind = "number" if table.numbers and place else "wrap"
-        return f'<td class="{kind}"><bdi>{escape(text)}</bdi></td>'
-
-    numeric = ' class="number"' if table.numbers else ""
-    head = "".join(
-        f'<th scope="col"{numeric if place else ""}>{escape(name)}</th>'
-        for place, name in enumerate(table.columns)
+    if not table.columns:
+        return f'<div class="card">{pairs({row[0]: row[1] for row in table.rows})}</div>'
+    if not table.numbers:
+        return cards(table.columns, table.rows)
+    first, *others = table.columns
+    heads = "".join(f'<th scope="col" class="number">{escape(name)}</th>' for name in others)
+    rows = "".join(
+        f'<tr><th scope="row"><bdi>{escape(name)}</bdi></th>'
+        + "".join(f'<td class="number">{escape(value)}</td>' for value in values)
+        + "</tr>"
+        for name, *values in table.rows
     )
-    rows = "".join(f"<tr>{''.join(cell(i, text) for i, text in enumerate(row))}</tr>" for row in table.rows)
-    kind = "" if table.columns else ' class="pairs"'
-    return (
-        f'<div class="card scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div>"
-    )
+    head = f'<thead><tr><th scope="col">{escape(first)}</th>{heads}</tr></thead>'
+    table_html = f"<table>{head}<tbody>{rows}</tbody></table>"
+    return f'<div class="card">{wide(table_html, table.title)}</div>'
 
 
 def _samples(store: Store, rate: np.ndarray) -> Iterable[str]:
@@ -129,21 +118,14 @@ def _samples(store: Store, rate: np.ndarray) -> Iterable[str]:
 
 
 def _picture(figure: Figure, caption: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    data = b64encode(buffer.getvalue()).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(caption)}">'
-    return f"<figure><a>{image}</a><figcaption>{escape(caption)}</figcaption></figure>"
+    image = svg(figure)
+    source = f"data:image/svg+xml;base64,{b64encode(image).decode()}"
+    return picture(Picture(source, *size(figure), alt=caption, caption=caption))
 
 
-def _axes(height: float = 2.6) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4, height), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    return figure, axes
+def _axes(height: float = 2.4) -> tuple[Figure, Any]:
+    figure = blank(3.9, height)
+    return figure, figure.add_subplot()
 
 
 def _histogram(values: np.ndarray, split: np.ndarray, name: str) -> Figure:
@@ -162,9 +144,9 @@ def _histogram(values: np.ndarray, split: np.ndarray, name: str) -> Figure:
         axes.minorticks_off()
     else:
         axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set_xlabel(name, fontsize=9)
-    axes.set_ylabel("utterances", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel(name)
+    axes.set_ylabel("utterances")
+    axes.legend()
     return figure
 
 
@@ -174,25 +156,23 @@ def _statistics(inspection: Inspection) -> Figure:
     bins = np.arange(len(mean))
     axes.fill_between(bins, mean - std, mean + std, color=PALETTE[4], alpha=0.4, label="± deviation")
     axes.plot(bins, mean, color=PALETTE[0], linewidth=1.4, label="mean")
-    axes.set_xlabel("bin", fontsize=9)
-    axes.set_ylabel("log-mel", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("bin")
+    axes.set_ylabel("log-mel")
+    axes.legend()
     return figure
 
 
 def _bars(values: Any, name: str) -> Figure:
-    from ttsfast.pages.plots import symbol_label
-
     shown = list(values.items())[:_BARS]
     figure, axes = _axes()
     axes.bar(range(len(shown)), [value for _, value in shown], color=PALETTE[0])
     labels: Sequence[str] = [symbol_label(key) if len(key) == 1 else _short(key) for key, _ in shown]
     axes.set_xticks(range(len(shown)), labels)
     for label in axes.get_xticklabels():
-        label.set_rotation(90 if len(label.get_text()) > 2 else 0)
-    axes.set_ylabel(name, fontsize=9)
+        label.set(rotation=90 if len(label.get_text()) > 2 else 0, fontsize=8)
+    axes.set_ylabel(name)
     if len(values) > len(shown):
-        axes.set_title(f"{len(shown)} of {len(values)}", fontsize=9, loc="left")
+        axes.set_title(f"{len(shown)} of {len(values)}")
     return figure
 
 
