@@ -5,12 +5,15 @@ Worker processes that compute features import this: torch is imported where it i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ttsfast.cgroups import processor_quota
 from ttsfast.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,9 +22,27 @@ if TYPE_CHECKING:
     from ttsfast.config import Config
 
 
-def available_cores() -> int:
-    """Cores this process may run on, which in a container or under ``taskset`` are fewer than there are."""
+def available_cores(root: Path = Path("/")) -> int:
+    """Cores this process may use: in a container, under ``taskset`` or with a quota fewer than there are.
+
+    A part of a core counts as one: it is still worth a thread.
+
+    Args:
+        root: see :func:`ttsfast.cgroups.processor_quota`.
+    """
+    return max(1, math.ceil(min(_allowed_cores(), processor_quota(root))))
+
+
+def _allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def heed_quota() -> None:
+    """Before torch or numpy is imported: let them, and processes that this one starts, have as many threads
+    as a quota gives cores. They heed affinity by themselves, and ``OMP_NUM_THREADS`` where somebody set it.
+    """
+    if available_cores() < _allowed_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
+from ttsfast.devices import available_cores
 
 COPY_BYTES = 256 << 20
 """Read and written by one copy; many times what caches hold."""
@@ -24,7 +25,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "load": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

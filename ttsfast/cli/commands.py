@@ -13,6 +13,7 @@ import typer
 from ttsfast import __version__, streams
 from ttsfast.cli import config, corpus, train, voice
 from ttsfast.cli.bench import bench
+from ttsfast.devices import heed_quota
 from ttsfast.errors import (
     ExportError,
     InputError,
@@ -63,6 +64,7 @@ def main() -> None:
         # Every rank would print torch's warning that looking for unused parameters costs time; it is meant.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     streams.open_closed()
+    heed_quota()
     try:
         _run()
     finally:
