@@ -10,7 +10,7 @@ import pytest
 
 from ttsfast.progress import console
 
-COMMAND = [sys.executable, "-m", "ttsfast", "config"]
+COMMAND = [sys.executable, "-m", "ttsfast", "config", "--preset", "demo"]
 # Without it Python keeps what is printed to the end, where a failure is easily lost.
 KEPT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
