@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -202,10 +201,10 @@ def table(verdicts: list[Verdict], title: str) -> Group:
             f"[{colour}]{mark}[/{colour}]" if colour else mark,
         )
     names = list(dict.fromkeys(name for verdict in verdicts for name in verdict.baselines))
-    beside = Table(title="What the figures are worth", title_justify="left", box=box.SIMPLE_HEAD)
+    beside = Table(title="What the figures are worth", title_justify="left")
     beside.add_column("metric", no_wrap=True)
     for name in ("this voice", *names):
-        beside.add_column(name.replace("_", " "), justify="right")
+        beside.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for verdict in verdicts:
         known = (number(verdict.baselines[n]) if n in verdict.baselines else "" for n in names)
         beside.add_row(verdict.name, number(verdict.value), *known)
