@@ -6,20 +6,17 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ttsfast.data.corpus.text import TextFrontend
 from ttsfast.errors import InputError
 from ttsfast.evaluation.evaluate import evaluate
 from ttsfast.evaluation.report import write_report
 from ttsfast.evaluation.report_words import words_section
 from ttsfast.evaluation.sound import measure_sound
 from ttsfast.evaluation.speech_recognition import Heard
-from ttsfast.evaluation.texts import reference_texts
 from ttsfast.evaluation.words import Words
 from ttsfast.models.voice import Voice
 from ttsfast.synthesis.vocoder import Vocoder
@@ -96,27 +93,6 @@ def test_without_the_recordings_natural_is_left_out_and_that_is_said(
         measure_sound(voice, moved, [1], spoken(corpus, 9.0), loud_when_spoken, Ear(), tmp_path / "gone")
     with pytest.raises(InputError, match="no whole utterance has a word"):
         measure_sound(voice, moved, [5], spoken(corpus, 9.0), loud_when_spoken, Ear())
-
-
-def test_words_of_a_store_of_phonemes_are_the_corpus_own(tmp_path: Path) -> None:
-    (tmp_path / "wavs").mkdir()
-    (tmp_path / "wavs" / "a.wav").touch()
-    (tmp_path / "metadata.csv").write_text("a|Dr. No|Doctor No\n")
-    store = SimpleNamespace(
-        path=tmp_path / "store",
-        entries=[SimpleNamespace(id="a", text="dɒktə nəʊ")],
-        frontend=TextFrontend("en"),
-        manifest=SimpleNamespace(options={"layout": "ljspeech"}),
-    )
-    assert reference_texts(store, [0], tmp_path) == {"a": "dɒktə nəʊ"}  # type: ignore[arg-type]
-    store.frontend = SimpleNamespace(phonemes=True)
-    assert reference_texts(store, [0], tmp_path) == {"a": "Doctor No"}  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="name its folder with --corpus"):
-        reference_texts(store, [0], tmp_path / "gone")  # type: ignore[arg-type]
-    (tmp_path / "wavs" / "b.wav").touch()
-    (tmp_path / "metadata.csv").write_text("b|Other|Other\n")
-    with pytest.raises(InputError, match="has no utterance 'a'"):
-        reference_texts(store, [0], tmp_path)  # type: ignore[arg-type]
 
 
 def test_pitch_is_compared_along_the_warping(corpus: Any, voice: Voice) -> None:

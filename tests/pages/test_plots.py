@@ -92,7 +92,7 @@ def test_a_constant_mel_can_be_drawn(tmp_path: Path) -> None:
     ("text", "shown"),
     [
         ("it was the best of times, it was the worst of times", ["it", "was", "the", "best", "of", "times,"]),
-        ("a\u0303b c" * 12 + " " + "x" * 20, ["\u0303b", "x" * 14 + "…"]),
+        ("a\u0303b ˈcɑː " * 12 + "x" * 20, ["\u0303b", "ˈcɑː", "x" * 14 + "…"]),
     ],
 )
 def test_a_long_text_is_labelled_by_its_words(text: str, shown: list[str]) -> None:

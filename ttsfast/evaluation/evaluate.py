@@ -11,6 +11,7 @@ from torch import nn
 
 from ttsfast.data.corpus.split import TEST, VALIDATION
 from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.data.store.texts import written_texts
 from ttsfast.errors import InputError
 from ttsfast.evaluation import baselines
 from ttsfast.evaluation.figures import Figures
@@ -19,7 +20,6 @@ from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.sound import measure_sound
 from ttsfast.evaluation.spoken import Keeper, log_mel, speaker, spoken
 from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
-from ttsfast.evaluation.texts import written_texts
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
 from ttsfast.progress import track
 from ttsfast.synthesis.vocoder import Vocoder, load_vocoder

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from ttsfast.evaluation.report_tables import SCRIPT
 from ttsfast.evaluation.targets import DEFINITIONS, number
 from ttsfast.evaluation.verdict import State, Verdict, overall
-from ttsfast.pages.document import Picture, document, folded, pairs, picture, section, wide
+from ttsfast.pages.document import Picture, document, folded, pairs, picture, section, sentence, wide
 
 LOOKS = {
     State.PASS: ("good", "✓"),
@@ -195,21 +195,17 @@ def _row(verdict: Verdict, labels: Sequence[str]) -> str:
     return f'<tr>{head}{ours}<td class="state">{state}</td>{theirs}</tr>\n'
 
 
-def sentence(sample: SampleView) -> str:
-    """The text of an utterance, with its phonemes beneath."""
-    language = escape(sample.language)
-    text = f'<p class="text" dir="auto" lang="{language}">{escape(sample.text)}</p>\n'
-    if sample.spelt:
-        text += f'<p class="spelt" dir="auto" lang="{language}-fonipa">{escape(sample.spelt)}</p>\n'
-    return text
+def player(sound: Sound, text: str) -> str:
+    """A sound to play, in which ``text`` is said."""
+    name = escape(sound.name)
+    return (
+        f'<div><p>{name}</p><audio controls preload="metadata" src="{quote(sound.file)}" '
+        f'aria-label="{name}: {escape(text)}"></audio></div>'
+    )
 
 
 def _sample(sample: SampleView) -> str:
-    players = "".join(
-        f'<div><p>{escape(s.name)}</p><audio controls preload="metadata" src="{quote(s.file)}" '
-        f'aria-label="{escape(s.name)}: {escape(sample.text)}"></audio></div>'
-        for s in sample.sounds
-    )
+    players = "".join(player(sound, sample.text) for sound in sample.sounds)
     facts = "".join(f"<span>{escape(fact)}</span>" for fact in sample.facts)
     pictures = "".join(picture(p) for p in sample.pictures)
     more = "".join(picture(p) for p in sample.more)
@@ -219,7 +215,7 @@ def _sample(sample: SampleView) -> str:
 """
     return f"""<article class="card sample">
 <h3 class="soft"><bdi>{escape(sample.id)}</bdi></h3>
-{sentence(sample)}<div class="facts">{facts}</div>
+{sentence(sample.text, sample.language, sample.spelt)}<div class="facts">{facts}</div>
 <div class="players">{players}</div>
 <div class="pictures">{pictures}</div>
 {more}</article>

@@ -11,12 +11,12 @@ import numpy as np
 
 from ttsfast.data.features import tracks
 from ttsfast.data.store.recordings import Recordings
+from ttsfast.data.store.texts import reference_texts
 from ttsfast.errors import InputError
 from ttsfast.evaluation.distortion import warped
 from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.pitch import pitch_errors
 from ttsfast.evaluation.speech_recognition import Heard, Recogniser
-from ttsfast.evaluation.texts import reference_texts
 from ttsfast.evaluation.words import Words
 from ttsfast.progress import console, track
 
@@ -62,7 +62,7 @@ def measure_sound(
 
     Raises:
         InputError: with a recogniser, ``corpus`` is given and not there, a recording cannot be read, no
-            whole utterance has a word, or :func:`~ttsfast.evaluation.texts.reference_texts` finds none.
+            whole utterance has a word, or :func:`~ttsfast.data.store.texts.reference_texts` finds none.
     """
     indices = [index for index in indices if not store[index].truncated]
     pitch = {"free_running": Figures(), "copy_synthesis": Figures()}

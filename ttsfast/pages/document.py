@@ -107,6 +107,15 @@ def cards(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     )
 
 
+def sentence(text: str, language: str, spelt: str = "") -> str:
+    """A text of the corpus with its phonemes, where there are any, beneath; ``language`` as in BCP 47."""
+    language = escape(language)
+    shown = f'<p class="text" dir="auto" lang="{language}">{escape(text)}</p>\n'
+    if spelt:
+        shown += f'<p class="spelt" dir="auto" lang="{language}-fonipa">{escape(spelt)}</p>\n'
+    return shown
+
+
 def picture(shown: Picture) -> str:
     """An image with its caption; one in a file opens by itself when it is clicked."""
     inside = shown.source.startswith("data:")

@@ -55,6 +55,7 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.linewidth": 0.6,
     "axes.labelcolor": INK,
+    "axes.labelsize": 8.5,
     "xtick.color": INK,
     "ytick.color": INK,
     "grid.color": GRID,
@@ -213,8 +214,10 @@ def _labels(symbols: Sequence[str]) -> list[tuple[int, str]]:
         if not is_space:
             words.append((places[len(places) // 2], _word_label(letters)))
     # Drawn letter by letter, from left to right, a word of a script that runs the other way is none.
-    spelt = {"L", "NSM"} >= {unicodedata.bidirectional(c) for c in "".join(symbols) if c.isalpha()}
-    named = words if spelt and len(words) > 1 else [(i, symbol_label(s)) for i, s in enumerate(symbols)]
+    backwards = {"R", "AL"} & {unicodedata.bidirectional(c) for c in "".join(symbols)}
+    named = (
+        words if len(words) > 1 and not backwards else [(i, symbol_label(s)) for i, s in enumerate(symbols)]
+    )
     apart = named[:1]
     for place, name in named[1:]:
         if place - apart[-1][0] >= len(symbols) / _NAMED:

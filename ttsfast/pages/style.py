@@ -74,7 +74,8 @@ thead th { color: var(--soft); font-weight: 500; }
 .scroll th[scope="row"], .scroll thead th:first-child {
   position: sticky; inset-inline-start: 0; background: var(--card);
 }
-.scroll th[scope="row"] { min-width: 6.5rem; overflow-wrap: anywhere; }
+.scroll th[scope="row"] { min-width: 7.5rem; overflow-wrap: anywhere; }
+.long th[scope="row"] { min-width: 9rem; }
 .scroll thead .number { white-space: normal; }
 .scroll thead th { inset-block-start: 0; background: var(--card); vertical-align: bottom; }
 .long thead th { position: sticky; }
@@ -99,11 +100,19 @@ dd { margin: 0; overflow-wrap: anywhere; }
   grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr));
 }
 .players p { margin: 0 0 0.2rem; font-size: 0.9rem; font-weight: 600; }
+.beside {
+  display: grid; gap: 1.1rem; grid-template-columns: repeat(auto-fit, minmax(min(17rem, 100%), 1fr));
+}
+.beside h4 { margin: 0 0 0.3rem; overflow-wrap: anywhere; }
+.beside p { margin: 0 0 0.2rem; font-size: 0.9rem; }
+.beside figure { margin-block-start: 0.8rem; }
+.compared th[scope="row"], .compared td, .compared thead th { min-width: 6.2rem; overflow-wrap: anywhere; }
+.compared td { font-variant-numeric: tabular-nums; }
 audio { width: 100%; height: 2.6rem; }
 .pictures {
   display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr));
 }
-figure { margin: 0; }
+figure { margin: 0; max-width: 34rem; }
 figure a { display: block; }
 figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: 0.85rem; color: var(--soft); margin-block-start: 0.3rem; }

@@ -14,8 +14,9 @@ from ttsfast.data.corpus.split import SPLITS
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.inspection.summary import Inspection, Table
 from ttsfast.data.store.store import Store
+from ttsfast.data.store.texts import written_texts
 from ttsfast.files import atomic_write
-from ttsfast.pages.document import Picture, cards, document, pairs, picture, section, wide
+from ttsfast.pages.document import Picture, cards, document, pairs, picture, section, sentence, wide
 from ttsfast.pages.plots import PALETTE, blank, mel_figure, size, style, svg, symbol_label
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def page(store: Store, inspection: Inspection) -> str:
     sections = [
         ("Store", _html(first)),
         *((table.title.capitalize(), _html(table)) for table in others),
-        ("Plots", f'<div class="pictures">{"".join(plots)}</div>'),
+        ("Plots", f'<div class="card pictures">{"".join(plots)}</div>'),
         ("Samples", "".join(_samples(store, rate))),
     ]
     if listed:
@@ -104,16 +105,19 @@ def _samples(store: Store, rate: np.ndarray) -> Iterable[str]:
         "the most frames per symbol": rates[-1],
         "the fewest frames per symbol": rates[0],
     }
-    language = escape(store.frontend.language)
+    written, frontend = written_texts(store) if store.frontend.phonemes else {}, store.frontend
     for why, index in chosen.items():
         utterance = store[int(index)]
         log_mel = utterance.mel.astype(np.float32) * store.mel_std + store.mel_mean
         figure = mel_figure({f"{len(log_mel)} frames": log_mel}, mel_axes(store.contract))
-        text = escape(store.entries.text[int(index)])
+        held = store.entries.text[int(index)]
+        if utterance.id in written:
+            said = sentence(written[utterance.id], frontend.language, held)
+        else:
+            said = sentence(held, frontend.language + ("-fonipa" if frontend.phonemes else ""))
         yield (
             f'<article class="card sample"><h3 class="soft"><bdi>{escape(utterance.id)}</bdi>, {why}</h3>'
-            f'<p class="text" dir="auto" lang="{language}">{text}</p>'
-            f"{_picture(figure, f'{rate[index]:.1f} frames per symbol')}</article>"
+            f"{said}{_picture(figure, f'{rate[index]:.1f} frames per symbol')}</article>"
         )
 
 

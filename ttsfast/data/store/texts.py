@@ -18,17 +18,20 @@ def written_texts(store: Store, corpus: Path | None = None) -> dict[str, str]:
     """The sentences of ``store``'s utterances by id, as far as they can be known.
 
     A store of letters has them. Those of a store of phonemes are in the listing of its corpus: ``corpus``, or
-    where the store says that it was, if that is there.
+    where the store says that it was, if one can still be read there.
 
     Raises:
-        InputError: a corpus folder without a listing that can be read.
+        InputError: ``corpus`` is no folder with a listing that can be read.
     """
     if not store.frontend.phonemes:
         return {entry.id: entry.text for entry in store.entries}
-    folder = corpus or Path(store.manifest.corpus)
-    if corpus is None and not is_folder(folder):
-        return {}
-    listed = read_corpus(folder, str(store.manifest.options["layout"]))
+    layout = str(store.manifest.options["layout"])
+    try:
+        listed = read_corpus(corpus or store.manifest.corpus, layout)
+    except InputError:
+        if corpus is None:
+            return {}
+        raise
     return {item.id: item.text for item in listed.items}
 
 
