@@ -19,7 +19,7 @@ from ttsfast.errors import InputError
 
 COMMANDS = (
     *("config", "env", "prepare", "finalize", "append", "verify", "inspect"),
-    *("train", "evaluate", "synth", "demo", "export"),
+    *("train", "evaluate", "compare", "synth", "demo", "export"),
 )
 
 
@@ -64,6 +64,7 @@ def assert_one_line_and_code_2(result: subprocess.CompletedProcess[str], folder:
         ("prepare", "no-corpus", "store", "--contract", "other"),
         ("verify", "no-store"),
         ("evaluate", "no-run"),
+        ("compare", "no-run", "no-other"),
         ("synth", "no-run", "hello"),
         ("synth", "no-run"),
         ("synth", "no-run", "hello", "--input", "lines.txt"),
@@ -152,7 +153,10 @@ def test_config_lists_its_presets_and_prints_one(tmp_path: Path) -> None:
 
 def test_the_help_is_in_the_order_of_work_and_there_is_a_version() -> None:
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
-    work = ("demo", "prepare", "verify", "config", "train", "evaluate", "synth", "export", "env", "bench")
+    work = (
+        *("demo", "prepare", "verify", "config", "train"),
+        *("evaluate", "compare", "synth", "export", "env", "bench"),
+    )
     places = [re.search(rf"^\W*{name} ", text, re.MULTILINE) for name in work]
     found = [place.start() for place in places if place is not None]
     assert len(found) == len(work)

@@ -37,7 +37,7 @@ app = typer.Typer(
 # In the order of work, which is that of the help.
 for command in (
     *(train.demo, corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
-    *(config.config, train.train, voice.evaluate, voice.synth, voice.export, config.env),
+    *(config.config, train.train, voice.evaluate, voice.compare, voice.synth, voice.export, config.env),
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")

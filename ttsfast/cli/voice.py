@@ -23,7 +23,8 @@ AssumeContract = Annotated[
     ),
 ]
 VoicePath = Annotated[Path, typer.Argument(help="A run folder, one of its checkpoints, or an exported file.")]
-SPEECH, VOICE_FILE, PIPE = Path("speech"), Path("voice.onnx"), Path("-")
+SPEECH, VOICE_FILE, COMPARISON = Path("speech"), Path("voice.onnx"), Path("comparison")
+PIPE = Path("-")
 BROKEN_PIPE = 141
 """128 + SIGPIPE: what a shell reports of any program whose reader has gone."""
 
@@ -77,6 +78,26 @@ def evaluate(
     else:
         console.print(result.table())
         print((output or run) / "report.html")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or their checkpoints; two at least.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the page with its pictures and sounds.")
+    ] = COMPARISON,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs beside one another on one page: settings that differ, figures, samples and curves.
+
+    Example: ttsfast compare runs/first runs/second
+    """
+    from ttsfast.evaluation.compare import compare as run
+
+    comparison = run(runs, output)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        print(comparison.page)
 
 
 def synth(

@@ -35,6 +35,8 @@ from ttsfast.pages.document import Picture
 
 FILES = "report_files"
 CURVES = f"{FILES}/curves"
+SYNTHESISED = "synthesised"
+"""The name of the sound that the voice made."""
 SAMPLES = f"{FILES}/samples.json"
 
 # An absolute path inside a longer text: at least two levels, or a home or drive at its start.
@@ -165,7 +167,7 @@ def _sample(run_folder: Path, folder: str, sample: SpokenSample, evaluation: Eva
     (run_folder / folder).mkdir(parents=True, exist_ok=True)
     sounds = []
     for name, file, wave in (
-        ("synthesised", "synthesised.wav", sample.synthesised),
+        (SYNTHESISED, "synthesised.wav", sample.synthesised),
         ("original", "original.wav", sample.original),
         ("original, through its log-mel", "copy-synthesis.wav", sample.copy_synthesis),
     ):

@@ -61,7 +61,9 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path, at: st
     headed = [
         f'<h3>{heading}</h3>\n<div class="curves">{part}</div>\n'
         for heading, part in zip(
-            ("The loss, and held-out figures beside it", "Held-out text, spoken freely"), parts, strict=False
+            ("The loss, and held-out figures beside it (dashed)", "Held-out text, spoken freely"),
+            parts,
+            strict=False,
         )
         if part
     ]
@@ -83,8 +85,6 @@ def _drawn(
         if training and held_out:
             left = "training loss" + (" above its floor" if panel.training.startswith("excess") else "")
             right = f"held-out {label(panel.held_out)}"
-            if len(read) > 1:
-                left, right = f"{left} (solid)", f"{right} (dashed)"
         folder.mkdir(parents=True, exist_ok=True)
         file = f"{next(places):02d}.svg"
         size = save_svg(curve_figure(training + held_out, left, right), folder / file)

@@ -52,13 +52,13 @@ def checkpoint_folder(run_folder: Path, step: int, *, unvalidated: bool = False)
     return run_folder / "checkpoints" / f"step-{step:08d}{UNVALIDATED if unvalidated else ''}"
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint folder.
+def read_state(path: Path) -> dict[str, Any]:
+    """What ``state.json`` of a checkpoint folder holds, its other files unread.
 
     Raises:
-        InputError: a file is missing, of another size, of another hash, or of another format version.
+        InputError: it is missing, damaged or of another format version.
     """
-    remedy = f"move {path.name} away to use the checkpoint before it"
+    remedy = _remedy(path)
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         found = state.get("format"), state.pop("seal")
@@ -71,6 +71,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     if found[1] != seal_of(state):
         raise InputError(f"{path / 'state.json'}: damaged; {remedy}")
+    return state
+
+
+def _remedy(path: Path) -> str:
+    return f"move {path.name} away to use the checkpoint before it"
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        InputError: a file is missing, of another size, of another hash, or of another format version.
+    """
+    state, remedy = read_state(path), _remedy(path)
     files = state.get("files")
     for name in PAYLOAD:
         sealed = files.get(name) if isinstance(files, dict) else None
