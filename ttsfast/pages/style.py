@@ -106,7 +106,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .beside h4 { margin: 0 0 0.3rem; overflow-wrap: anywhere; }
 .beside p { margin: 0 0 0.2rem; font-size: 0.9rem; }
 .beside figure { margin-block-start: 0.8rem; }
-.compared th[scope="row"], .compared td, .compared thead th { min-width: 6.2rem; overflow-wrap: anywhere; }
+.compared th[scope="row"], .compared td, .compared thead th { min-width: 5.5rem; overflow-wrap: anywhere; }
 .compared td { font-variant-numeric: tabular-nums; }
 audio { width: 100%; height: 2.6rem; }
 .pictures {
