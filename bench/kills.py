@@ -116,6 +116,7 @@ def configuration(store: Path, run: Path) -> Config:
 
 def train(store: Path, run: Path, kill: Kill | None, usual: dict[str, float], told: Any) -> None:
     """In a process of its own: train, or go on training, until done or killed."""
+    # One thread stays one, whatever else the machine does: bits depend on it.
     torch.set_num_threads(1)
     # Pictures and bars take longer than all the rest.
     validation._show = lambda *_: None

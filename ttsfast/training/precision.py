@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from ttsfast.config import TrainingConfig
+from ttsfast.devices import available_cores
 
 
 def set_up_arithmetic(config: TrainingConfig, device: torch.device) -> None:
-    """Apply ``training.tf32`` and ``training.deterministic``, which torch keeps per process."""
+    """Apply ``training.tf32`` and ``training.deterministic``, which torch keeps per process, and let it have
+    no more threads than there are cores for it."""
+    torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = config.tf32

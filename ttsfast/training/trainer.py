@@ -17,7 +17,7 @@ from torch import nn
 
 from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
-from ttsfast.devices import choose_precision
+from ttsfast.devices import choose_precision, torch_threads
 from ttsfast.errors import Preempted, TrainingError
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
@@ -53,6 +53,7 @@ from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
 from ttsfast.training.telemetry.pace import Pace
 from ttsfast.training.telemetry.timing import StepClock, device_load
+from ttsfast.training.threads import Threads
 from ttsfast.training.validation import report_validation, validate_model
 from ttsfast.training.weight_average import WeightAverage
 
@@ -88,6 +89,9 @@ class Trainer:
         self.precision = choose_precision(config, self.ranks.local_rank if self.ranks.size > 1 else None)
         refuse_cuda_graphs(config, self.device, self.ranks)
         set_up_arithmetic(training, self.device)
+        # Bits depend on the number of threads, and what is compiled is made for one.
+        adapt = self.device.type == "cpu" and not (training.deterministic or training.compile)
+        self.threads = Threads(adapt=adapt)
 
         # What is trained, and on what.
         self.store = open_store(config)
@@ -154,7 +158,7 @@ class Trainer:
             validated, training = not self._validation_due, self.config.training
             opened = RunTelemetry(self.run_folder, self.step, training, validated=validated)
         # SIGTERM may come more than once: until the last line is written, too.
-        with self.preemption, opened as self.telemetry:
+        with torch_threads(None), self.preemption, opened as self.telemetry:
             try:
                 return self._train()
             finally:
@@ -181,9 +185,13 @@ class Trainer:
             self.clock.lap("data")
             counts = self._global_counts
             normalizer = None if counts is None else counts.of(position, len(micro_batches))
+            self.threads.begin()
             if not self.train_step(micro_batches, normalizer=normalizer):
                 continue
+            change = self.threads.end(sum(batch.frames for batch in micro_batches))
             self.telemetry.advance(self.step)
+            if change is not None:
+                self.telemetry.say(messages.threads(self.step, change))
             seconds = pace.step_taken()
             if seconds is not None and self.step < training.max_steps:
                 self.telemetry.say(messages.pace(self.step, seconds, self.config, self.device))
@@ -260,7 +268,7 @@ class Trainer:
             self.clock.start()
         elif rows:
             figures = {"learning_rate": self.optimizers.rate, **self.clock.read()}
-            for part in (self.scaler, self.monitor, self.forward_backward, self.optimizer_step):
+            for part in (self.scaler, self.monitor, self.threads, self.forward_backward, self.optimizer_step):
                 figures |= part.figures()
             self.telemetry.report(self.step, rows, figures | device_load(self.device))
 

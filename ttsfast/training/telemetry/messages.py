@@ -13,6 +13,7 @@ from ttsfast.devices import Precision
 from ttsfast.models.build import BUILT_IN
 from ttsfast.terms.spec import TERMS
 from ttsfast.training.result import TrainingResult
+from ttsfast.training.threads import Change
 
 DAY = 24 * 3600.0
 
@@ -111,6 +112,16 @@ def steep(step: int, norm: float, threshold: float) -> str:
     return (
         f"step {step}: a gradient norm of {norm:.1f} was above "
         f"training.gradient_norm_threshold={threshold:g}; it was clipped; others are counted"
+    )
+
+
+def threads(step: int, change: Change) -> str:
+    """Another number of threads is faster."""
+    fewer = change.threads < change.before
+    return (
+        f"step {step}: {change.threads} thread{'s' if change.threads > 1 else ''} from here, "
+        f"{change.speed:,.0f} frames/s in place of {change.before_speed:,.0f} with {change.before}: "
+        f"{'other work keeps cores busy' if fewer else 'cores are free again'}"
     )
 
 
