@@ -131,7 +131,7 @@ class TrainingConfig:
     )
     tf32: bool = option(True, "let what stays in float32 be multiplied in TF32 (GPU only)")
     deterministic: bool = option(
-        False, "only operations that give the same bits each time; slower (GPU: exact resume)"
+        False, "the same operations and threads each time, so the same bits; slower (GPU: exact resume)"
     )
     ema_decay: float = option(
         0.0,

@@ -65,7 +65,7 @@ WHEN = {
     "training.compile": "for a long run on a GPU; measure it with ttsfast bench train",
     "training.cuda_graphs": "for a small model on a GPU that waits for its host",
     "training.tf32": "false when float32 on a GPU must be float32",
-    "training.deterministic": "when a GPU run must resume to the same bits",
+    "training.deterministic": "when a run must resume to the same bits, on a GPU or on a CPU that others use",
     "training.ema_decay": "0.999 when validation jumps from one time to the next",
     "training.early_stopping": "false for a run of fixed length",
     "training.early_stopping_patience": "lower to save time, higher when validation is noisy",
