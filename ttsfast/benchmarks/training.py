@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from ttsfast.benchmarks.npy_files import NpyFiles, usual_collate
 from ttsfast.benchmarks.plain_loop import PlainLoop, composite, forward
 from ttsfast.config import Config, load_config
 from ttsfast.devices import torch_threads
-from ttsfast.training.setup import tail_steps
+from ttsfast.training.setup import forever, tail_steps
 from ttsfast.training.trainer import Trainer
 
 TOLERANCE = 1e-5
@@ -60,16 +60,16 @@ def _run(
     progress(f"{utterances} utterances")
     seconds = like_speech(utterances)
     make_store(folder, seconds)
-    config = _config(folder, batch_size, steps * (rounds + 1))
+    config = config_of(folder, batch_size, steps * (rounds + 1))
     with Trainer(config) as trainer:
         trainer.model.train()
-        plain, difference = _plain_loops(trainer, folder / "npy")
+        plain, difference = plain_loops(trainer, folder / "npy")
         if difference > TOLERANCE:
             raise RuntimeError(
                 f"the losses of the two loops differ by {difference:.2g}: no speed is reported"
             )
 
-        batches = iter(_endless(trainer))
+        batches = forever(trainer.loader)
 
         def ours() -> int:
             taken = list(islice(batches, 1))
@@ -107,7 +107,8 @@ def _run(
     }
 
 
-def _config(folder: Path, batch_size: int, max_steps: int) -> Config:
+def config_of(folder: Path, batch_size: int, max_steps: int) -> Config:
+    """Of the preset ``demo``, for the store in ``folder`` and a run beside it."""
     return load_config(
         preset="demo",
         overrides=[
@@ -120,7 +121,9 @@ def _config(folder: Path, batch_size: int, max_steps: int) -> Config:
     )
 
 
-def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], float]:
+def plain_loops(
+    trainer: Trainer, folder: Path, workers: Sequence[int] = (0, 1, 2)
+) -> tuple[dict[int, PlainLoop], float]:
     """A loop for each number of workers, and how far its loss is from the trainer's on one batch."""
     config, store = trainer.config, trainer.store
     files = NpyFiles(folder, store, store.indices("train"))
@@ -134,13 +137,13 @@ def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], 
     )
     training = config.training
     loops = {
-        workers: PlainLoop(
+        count: PlainLoop(
             copy.deepcopy(trainer.model),
             copy.deepcopy(trainer.loss),
             files,
             collate,
             batch_size=config.data.batch_size,
-            workers=workers,
+            workers=count,
             clip=training.gradient_clip_norm,
             optimizer={
                 "lr": training.learning_rate,
@@ -149,7 +152,7 @@ def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], 
                 "weight_decay": training.weight_decay,
             },
         )
-        for workers in (0, 1, 2)
+        for count in workers
     }
     batch = collate([files[i] for i in range(4)])
     with torch.no_grad():
@@ -166,11 +169,6 @@ def _plain_loops(trainer: Trainer, folder: Path) -> tuple[dict[int, PlainLoop], 
         ).total
         theirs = composite(fresh, output, batch)
     return loops, float((ours - theirs).abs() / ours.abs())
-
-
-def _endless(trainer: Trainer) -> Any:
-    while True:
-        yield from trainer.loader
 
 
 def table(result: dict[str, Any]) -> str:

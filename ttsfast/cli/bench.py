@@ -26,6 +26,14 @@ def _writable(output: Path | None) -> Path | None:
     return output
 
 
+def _counts(text: str) -> list[int]:
+    """Raise InputError where ``text`` is not numbers between commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--neighbours {text}: whole numbers between commas, such as 0,1,2,4")
+    return list(dict.fromkeys(int(part) for part in parts))
+
+
 def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bool) -> None:
     text = json.dumps(result, indent=1)
     if output is not None:
@@ -158,6 +166,13 @@ def train(
             show_default=False,
         ),
     ] = "",
+    neighbours: Annotated[
+        str,
+        typer.Option(
+            help="Instead, time it beside so many busy processes, comma-separated, as 0,1,2,4.",
+            show_default=False,
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu or cuda, with --features.")] = "cpu",
     size: Annotated[str, typer.Option(help="Of ConvTTS, with --features.")] = "nano",
     batch_size: Annotated[int, typer.Option(min=1, help="Utterances, with --features.")] = 16,
@@ -165,11 +180,13 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Time the trainer beside a plain PyTorch loop with the same model, data and optimiser, on a CPU; or with
-    each of its features on and off.
+    each of its features on and off; or where others use the CPU too.
 
     Example: ttsfast bench train --threads 2
+    Example: ttsfast bench train --neighbours 0,1,2,4 --rounds 5
     Example: ttsfast bench train --features loss,loader
     """
+    from ttsfast.benchmarks import neighbours as shared
     from ttsfast.benchmarks import training as loops
     from ttsfast.benchmarks import training_features as switches
     from ttsfast.devices import find_device
@@ -178,6 +195,12 @@ def train(
     def progress(line: str) -> None:
         console.print(line, markup=False)
 
+    if neighbours:
+        if features:
+            raise InputError("--neighbours and --features are two measurements: ask for one of them")
+        result = shared.run(_counts(neighbours), rounds=rounds, threads=threads, progress=progress)
+        _report(result, shared.table(result), output, as_json)
+        return
     if not features:
         result = loops.run(rounds=rounds, threads=threads, progress=progress)
         _report(result, loops.table(result), output, as_json)
