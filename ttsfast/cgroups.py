@@ -47,8 +47,7 @@ def _quotas(mount: str, own: dict[str, PurePosixPath], root: Path) -> Iterator[f
     if group is None:
         return
     # Of a group outside of what is mounted, as a container may see its own, the mount's top is the nearest.
-    inside = group.is_relative_to(top) and ".." not in group.parts
-    place = group.relative_to(top) if inside else PurePosixPath()
+    place = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
     for folder in (place, *place.parents):
         yield read(root / point.lstrip("/") / folder)
 
