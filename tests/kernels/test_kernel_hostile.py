@@ -126,11 +126,15 @@ def test_strides(change: Any, smoothing: str) -> None:
 
 
 def test_mixed_strides() -> None:
-    inputs = make_inputs(predictions=2, heads=(2, 2))
+    inputs = make_inputs(predictions=2, heads=(2, 2), prior=True)
     first, second = inputs.mel
     assert inputs.stop_logits is not None
+    assert inputs.prior is not None
+    mean, logvar = inputs.prior
     inputs = inputs._replace(
-        mel=(_transposed(first), _sliced(second)),
+        # The gradients lie as the predictions do: utterances of the second one frame after another.
+        mel=(_transposed(first), second.transpose(0, 1).contiguous().transpose(0, 1)),
+        prior=(_transposed(mean), _sliced(logvar)),
         attention=(_transposed(inputs.attention[0]), inputs.attention[1]),
         stop_logits=_stepped(inputs.stop_logits),
     )
