@@ -40,7 +40,17 @@ def fair(threads: int, neighbours: int, cores: int) -> float:
 class Machine:
     """Takes steps as a controller says; everything else about it is known."""
 
-    def __init__(self, speed: Speed, cores: int, *, seed: int = 0, noise: float = 0.1, lag: float = 0.02):
+    def __init__(
+        self,
+        speed: Speed,
+        cores: int,
+        *,
+        seed: int = 0,
+        noise: float = 0.1,
+        lag: float = 0.02,
+        tells_idle: bool = True,
+    ):
+        self._tells_idle = tells_idle
         self.controller = ThreadController(cores)
         self._speed, self._cores, self._lag = speed, cores, lag
         self._noise, self._random = noise, random.Random(seed)
@@ -57,7 +67,8 @@ class Machine:
                 noise = 1 + self._noise * self._random.uniform(-1, 1)
                 window += step / (noise * self._speed(threads, neighbours))
             waiting = min(0.9, fair(threads, neighbours, self._cores) + self._lag * self._random.random())
-            self.controller.observe(Window(window_frames, window, waiting))
+            idle = max(0.0, self._cores - threads - neighbours) if self._tells_idle else 0.0
+            self.controller.observe(Window(window_frames, window, waiting, idle))
             frames, passed = frames + window_frames, passed + window
         return frames / passed
 
@@ -70,12 +81,13 @@ def test_it_is_nearly_as_fast_as_the_best_number_from_the_first_step_on(neighbou
     assert speed > (0.99 if neighbours == 0 else 0.9) * best
 
 
+@pytest.mark.parametrize(("tells_idle", "seconds"), [(True, 4), (False, 75)])
 @pytest.mark.parametrize("neighbours", range(1, 5))
-def test_it_comes_back_when_neighbours_leave(neighbours: int) -> None:
-    machine = Machine(two_cores, 2)
+def test_it_comes_back_when_neighbours_leave(neighbours: int, tells_idle: bool, seconds: float) -> None:
+    machine = Machine(two_cores, 2, tells_idle=tells_idle)
     machine.run(neighbours, 300)
     assert machine.controller.kept == 1
-    machine.run(0, 75)
+    machine.run(0, seconds)
     assert machine.controller.kept == 2
     assert machine.run(0, 60) > 0.97 * two_cores(2, 0)
 
@@ -197,3 +209,28 @@ def test_it_is_fixed_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPa
     threads.begin()
     assert threads.end(1) is None
     assert threads.figures() == {"threads": 2}
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_idle_are_cores_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def write_stat(ticks: int) -> None:
+        # The sum of all first; then a core of ours that idles or waits for a disk, and one of others.
+        rows = f"cpu 9 9 9 {4 * ticks} 0\ncpu3 9 9 9 {ticks} {ticks} 9\ncpu4 9 9 9 {2 * ticks} 0\nintr 1\n"
+        (tmp_path / "stat").write_text(rows)
+
+    def observe(_: ThreadController, window: Window) -> None:
+        seen.append(window)
+
+    seen: list[Window] = []
+    monkeypatch.setattr(adapting, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(adapting, "WINDOW", 0.0)
+    monkeypatch.setattr(adapting.os, "sched_getaffinity", lambda _: {3})
+    monkeypatch.setattr(adapting.os, "sysconf", lambda _: 100)
+    monkeypatch.setattr(adapting.time, "perf_counter", iter([10.0, 10.0, 12.0, 12.0]).__next__)
+    monkeypatch.setattr(ThreadController, "observe", observe)
+    write_stat(0)
+    threads = Threads(adapt=True)
+    threads.begin()
+    write_stat(75)
+    threads.end(1)
+    assert [window.idle for window in seen] == [0.75]
