@@ -145,7 +145,9 @@ class TrainingConfig:
     early_stopping_min_delta: float = option(5e-5, "what counts as improvement", low=0.0)
     early_stopping_restore_best_weights: bool = option(True, "finish with the best weights, not the last")
     monitor: str = option(
-        "mel_l1", "held-out metric to watch; never a weighted total", choices=("mel_l1", "duration_error")
+        "mcd_dtw_sl",
+        "held-out metric to watch: of free-running speech and its length, of fed mels, or of lengths alone",
+        choices=("mcd_dtw_sl", "mel_l1", "duration_error"),
     )
     convergence_window: int = option(
         200, "steps over which the log's convergence is judged", low=32, high=1_000_000
@@ -157,7 +159,7 @@ class TrainingConfig:
         high=1.0,
     )
     val_step: int = option(1000, "steps between validations", low=1)
-    val_utterances: int = option(16, "utterances spoken free-running at each validation", low=1)
+    val_utterances: int = option(48, "utterances spoken free-running at each validation", low=1)
     save_step: int = option(2000, "steps between checkpoints", low=1)
     keep_checkpoints: int = option(3, "checkpoints kept beside the best one", low=1)
     log_step: int = option(50, "steps between log lines", low=1)

@@ -44,6 +44,13 @@ def test_level_and_tempo_do_not_count() -> None:
     assert mcd(mel[::-1], mel, CONTRACT) > 1.0
 
 
+@pytest.mark.parametrize(("spoken", "recorded"), [(30, 20), (20, 30), (20, 20)])
+def test_length_counts_where_it_is_to(spoken: int, recorded: int) -> None:
+    rng = np.random.default_rng(2)
+    pairs = warped(rng.normal(size=(spoken, 80)), rng.normal(size=(recorded, 80)), CONTRACT)
+    assert pairs.mcd_sl == pytest.approx(pairs.mcd * (1.0 if spoken == recorded else 1.5))
+
+
 def test_respects_the_contracts_log() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(12, 80)), rng.normal(size=(15, 80))

@@ -123,6 +123,7 @@ class TestFreeRunning:
             "ran_on": 0.0,
             "cut_short": 0.0,
             "mcd_dtw": pytest.approx(0.0, abs=1e-6),
+            "mcd_dtw_sl": pytest.approx(0.0, abs=1e-6),
             "heard": 1.0,
             "diagonal_mass": pytest.approx(1.0),
             "coverage": 1.0,

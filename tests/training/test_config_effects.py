@@ -105,7 +105,7 @@ RUN: dict[str, Change] = {
         1, {"training.early_stopping_min_delta": 9.0, "training.val_step": 1}
     ),
     "training.early_stopping_min_delta": Change(
-        9.0, {"training.early_stopping_patience": 1, "training.val_step": 1}
+        9.0, {"training.early_stopping_patience": 1, "training.val_step": 1, "training.monitor": "mel_l1"}
     ),
     "training.early_stopping_restore_best_weights": Change(False, {"training.early_stopping_min_delta": 9.0}),
     "training.monitor": Change("duration_error"),

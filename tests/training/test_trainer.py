@@ -162,7 +162,7 @@ def test_another_watched_metric_starts_its_own_record(make_config: MakeConfig, m
     with Trainer(config, model=make_model(), resume=True) as trainer:
         result = trainer.fit()
     (row,) = [r for r in read_log(trainer.run_folder) if r["kind"] == "validation" and r["step"] == 7]
-    assert result.best_metric == row["mel_l1"]
+    assert result.best_metric == row["mcd_dtw_sl"]
     assert result.best_step == 7
 
 
@@ -172,7 +172,12 @@ def test_held_out_clips_without_an_end_are_refused_before_training(
     monkeypatch.setattr("ttsfast.training.setup._is_truncated", lambda store, index: True)
     with pytest.raises(InputError, match="every held-out clip is marked truncated"):
         Trainer(make_config(), model=make_model())
-    with Trainer(make_config(training__stop_loss_weight=0.0), model=make_model()) as trainer:
+    unstopped = make_config(training__stop_loss_weight=0.0)
+    with pytest.raises(InputError, match=r"nothing to watch.* training\.monitor=mel_l1"):
+        Trainer(unstopped, model=make_model())
+    with Trainer(
+        make_config(training__stop_loss_weight=0.0, training__monitor="mel_l1"), model=make_model()
+    ) as trainer:
         trainer.fit()
 
 

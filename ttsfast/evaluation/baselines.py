@@ -87,8 +87,8 @@ def copy_synthesis(
         vocoder: what makes sound of mels of their contract.
 
     Returns:
-        ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` (over utterances), ``heard`` (over
-        frames).
+        ``mel_l1`` and ``mel_l1_log`` (mean over frames), ``mcd_dtw`` and ``mcd_dtw_sl`` (over
+        utterances), ``heard`` (over frames).
     """
     figures = Figures()
     for name, original in log_mels:
@@ -100,6 +100,7 @@ def copy_synthesis(
         figures.add("mel_l1_log", name, metrics.mel_l1(a, b, mel_std), common)
         pairs = warped(copied - mel_mean, original - mel_mean, vocoder.contract)
         figures.add("mcd_dtw", name, pairs.mcd)
+        figures.add("mcd_dtw_sl", name, pairs.mcd_sl)
         figures.add("heard", name, pairs.heard, len(original))
     return figures
 
@@ -108,7 +109,15 @@ def natural(utterances: Iterable[str]) -> Figures:
     """The figures of the recordings themselves, from which the others are measured."""
     figures = Figures()
     for utterance in utterances:
-        for name in ("mel_l1", "mel_l1_log", "mcd_dtw", "duration_error", "ran_on", "cut_short"):
+        for name in (
+            "mel_l1",
+            "mel_l1_log",
+            "mcd_dtw",
+            "mcd_dtw_sl",
+            "duration_error",
+            "ran_on",
+            "cut_short",
+        ):
             figures.add(name, utterance, 0.0)
         for name in ("heard", "right_length"):
             figures.add(name, utterance, 1.0)

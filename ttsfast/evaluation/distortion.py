@@ -69,6 +69,15 @@ class Warped:
         return float(self.distortions.mean())
 
     @property
+    def mcd_sl(self) -> float:
+        """The same times the longer length over the shorter one (MCD-DTW-SL, Chen et al., 2022), dB.
+
+        Warping forgives speech that runs on or ends too soon; this does not.
+        """
+        shorter, longer = sorted((int(self.spoken[-1]) + 1, int(self.recorded[-1]) + 1))
+        return self.mcd * longer / shorter
+
+    @property
     def heard(self) -> float:
         """Share of the recording that is heard in the speech, however long the speech goes on.
 

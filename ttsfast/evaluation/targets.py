@@ -38,6 +38,10 @@ DEFINITIONS: dict[str, str] = {
         "coefficients 1 to 13 of the log-mel's cosine transform, mean along the best time warping; "
         "comparable only with figures of this program"
     ),
+    "mcd_dtw_sl": (
+        "free-running: mcd_dtw of each utterance times the longer length over the shorter one, of speech and "
+        "recording (MCD-DTW-SL); what a run is watched by"
+    ),
     "f0_rmse": (
         "free-running: root mean square error of the pitch in cents, over frames voiced in the speech and "
         "in the recording, paired along the warping of mcd_dtw; mean over utterances"
@@ -61,6 +65,7 @@ FROM_FREE_RUNNING = (
     "cut_short",
     "stop_rate",
     "mcd_dtw",
+    "mcd_dtw_sl",
     "f0_rmse",
     "gross_pitch_error",
     "voicing_error",
@@ -76,6 +81,7 @@ LABELS = {
     "coverage": "text read",
     "heard": "text heard",
     "mcd_dtw": "cepstral distortion, dB",
+    "mcd_dtw_sl": "distortion by length, dB",
     "f0_rmse": "pitch error, cents",
 }
 """Names for people, where taking the underscores out is not enough."""

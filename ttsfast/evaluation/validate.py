@@ -94,23 +94,23 @@ def free_running(
         device: where the model is.
         stop_threshold: probability at which the stop fires.
         max_frames: where an utterance that does not stop is cut.
-        mel_std: (C,) standard deviations of the features; with ``contract``, for ``mcd_dtw`` and ``heard``,
-            which take some 30 ms per utterance.
+        mel_std: (C,) standard deviations of the features; with ``contract``, for ``mcd_dtw``, ``mcd_dtw_sl``
+            and ``heard``, which take some 30 ms per utterance.
         contract: of the features.
         on_sample: called with each utterance as it is measured.
 
     Returns:
-        ``stop_rate``, ``duration_error``, ``right_length``, ``ran_on``, ``cut_short``, ``mcd_dtw`` (means
-        over utterances), ``heard`` (over recorded frames), ``diagonal_mass`` (over decoder steps),
-        ``coverage`` (over symbols), ``monotonicity`` (over moves). Clips marked truncated have no true end
-        and count for neither duration nor sound.
+        ``stop_rate``, ``duration_error``, ``right_length``, ``ran_on``, ``cut_short``, ``mcd_dtw``,
+        ``mcd_dtw_sl`` (means over utterances), ``heard`` (over recorded frames), ``diagonal_mass`` (over
+        decoder steps), ``coverage`` (over symbols), ``monotonicity`` (over moves). Clips marked truncated
+        have no true end and count for neither duration nor sound.
 
     Raises:
         InputError: there is no utterance, or an output is not finite.
         ValueError: only one of ``mel_std`` and ``contract`` is given.
     """
     if (mel_std is None) != (contract is None):
-        raise ValueError("mcd_dtw and heard need mel_std and contract, or neither")
+        raise ValueError("mcd_dtw, mcd_dtw_sl and heard need mel_std and contract, or neither")
     measured = _Measured()
     for sample in free_running_samples(
         model, batches, device, stop_threshold=stop_threshold, max_frames=max_frames
@@ -127,6 +127,7 @@ def free_running(
             if mel_std is not None and contract is not None:
                 pairs = warped(sample.predicted * mel_std, sample.target * mel_std, contract)
                 measured.of(sample, "mcd_dtw", pairs.mcd)
+                measured.of(sample, "mcd_dtw_sl", pairs.mcd_sl)
                 measured.of(sample, "heard", pairs.heard, recorded)
         if on_sample is not None:
             on_sample(sample)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from ttsfast.config import Config
+from ttsfast.config import Config, TrainingConfig
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.data.loading.device_corpus import DeviceCorpus, fits_beside_a_model, needed_bytes
 from ttsfast.data.loading.device_loader import DeviceLoader
@@ -73,8 +73,8 @@ def open_loaders(
                 f"{names}",
                 markup=False,
             )
-        if split == "validation" and config.training.stop_loss_weight > 0:
-            _check_true_end(store, indices)
+        if split == "validation":
+            _check_true_end(store, indices, config.training)
         if split == "train" and ranks.size > len(indices):
             raise InputError(
                 f"{ranks.size} ranks for {len(indices)} training utterances in {store.path}: "
@@ -94,12 +94,18 @@ def forever(loader: Loader) -> Iterator[Batch]:
         yield from loader
 
 
-def _check_true_end(store: Store, indices: np.ndarray) -> None:
-    if all(_is_truncated(store, int(i)) for i in indices):
-        raise InputError(
-            f"{store.path}: every held-out clip is marked truncated, so the stop threshold cannot be "
-            "calibrated; hold whole clips out (validation.txt), or set training.stop_loss_weight=0"
-        )
+def _check_true_end(store: Store, indices: np.ndarray, config: TrainingConfig) -> None:
+    if not all(_is_truncated(store, int(i)) for i in indices):
+        return
+    without, other = "the stop threshold cannot be calibrated", "training.stop_loss_weight=0"
+    if config.stop_loss_weight == 0:
+        if config.monitor == "mel_l1":
+            return
+        without, other = f"there is nothing to watch by {config.monitor}", "training.monitor=mel_l1"
+    raise InputError(
+        f"{store.path}: every held-out clip is marked truncated, so {without}; hold whole clips out "
+        f"(validation.txt), or set {other}"
+    )
 
 
 def _is_truncated(store: Store, index: int) -> bool:

@@ -83,6 +83,8 @@ def validate_model(
             device,
             stop_threshold=threshold,
             max_frames=voice.max_frames,
+            mel_std=voice.mel_std,
+            contract=voice.contract,
             on_sample=spoken.append,
         )
     except _Interrupted:
@@ -99,17 +101,19 @@ def report_validation(telemetry: Telemetry, step: int, found: Validation, voice:
     _show(telemetry, step, found.sample, voice)
     summary = ", ".join(
         f"{name} {found.metrics[name]:.3f}"
-        for name in ("mel_l1", "diagonal_mass", "coverage", "duration_error", "stop_rate")
+        for name in ("mel_l1", "diagonal_mass", "mcd_dtw_sl", "coverage", "duration_error", "stop_rate")
         if name in found.metrics
     )
     telemetry.say(f"step {step} validation: {summary}")
 
 
 def _spoken_batch(store: Store, batches: list[Batch], utterances: int) -> Batch:
-    """The first of the held-out utterances in the store's order: the same ones every time."""
+    """The first of the held-out utterances in the store's order, whole ones before truncated ones: the same
+    every time."""
     within_limits = {name for batch in batches for name in batch.ids}
-    chosen = [i for i in store.indices("validation") if store.entries.id[i] in within_limits][:utterances]
-    return collate([store[int(i)] for i in chosen], pad_value=store.silence)
+    known = [i for i in store.indices("validation") if store.entries.id[i] in within_limits]
+    known.sort(key=lambda i: store.entries[i].truncated)
+    return collate([store[int(i)] for i in known[:utterances]], pad_value=store.silence)
 
 
 def _show(telemetry: Telemetry, step: int, sample: ValidationSample, voice: VoiceInfo) -> None:
