@@ -1,6 +1,6 @@
 """Which checkpoint of a run each figure would choose, and what is heard of it.
 
-    ttsfast train STORE training.keep_checkpoints=40    # keeps every validated one; likewise with another seed
+    ttsfast train STORE training.keep_checkpoints=40   # keeps every validated one; likewise with another seed
     python bench/best_checkpoint.py STORE RUN [RUN ...] --asr MODEL --output best-checkpoint.json
 
 Every checkpoint is measured on the validation split, as the trainer measures, over all its utterances. Those
@@ -71,7 +71,7 @@ def measure(voice: Voice, store: Store) -> dict[str, Any]:
 def words(voice: Voice, store: Store, recogniser: Recogniser) -> dict[str, Any]:
     """Word errors, and words to be said, of each utterance of the test split; the figures beside them."""
     indices = store.indices("test")
-    texts = reference_texts(store, indices, Path(store.manifest.corpus))
+    texts = reference_texts(store, indices.tolist(), Path(store.manifest.corpus))
     heard: dict[str, tuple[int, int]] = {}
 
     def listen(sample: ValidationSample) -> None:
