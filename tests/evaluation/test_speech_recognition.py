@@ -82,3 +82,14 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(InputError, match=r"--asr needs the package jiwer: pip install 'ttsfast\[asr\]'"):
         Recogniser("small", "en")
+
+
+def test_a_device_that_cannot_listen_is_named(
+    recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def transcribe(*given: object, **named: object) -> None:
+        raise RuntimeError("Library libcublas.so.12 is not found or cannot be loaded")
+
+    monkeypatch.setattr("faster_whisper.WhisperModel.transcribe", transcribe)
+    with pytest.raises(InputError, match=r"cannot listen on cpu \(Library libcublas.* --device cpu"):
+        recogniser(np.zeros(16000, dtype=np.float32), 16000)

@@ -65,7 +65,7 @@ class Recogniser:
             raise InputError(f"--asr needs the package {error.name}: pip install 'ttsfast[asr]'") from error
         self.name = Path(model).name
         self.language = _base(language)
-        kind = torch.device(device).type
+        self._device = kind = torch.device(device).type
         try:
             self._model = WhisperModel(
                 str(model),
@@ -87,14 +87,25 @@ class Recogniser:
             )
 
     def __call__(self, wave: np.ndarray, sample_rate: int) -> str:
-        """The text, not normalised, of samples (samples,) float32; empty where nothing is heard."""
+        """The text, not normalised, of samples (samples,) float32; empty where nothing is heard.
+
+        Raises:
+            InputError: the device cannot run the recogniser, which CTranslate2 notices only here.
+        """
         if sample_rate != SAMPLE_RATE:
             wave = resample_audio(wave, sample_rate, SAMPLE_RATE)
         # One temperature: the others, for where this one fails, draw at random.
-        segments, _ = self._model.transcribe(
-            wave, language=self.language, temperature=0.0, condition_on_previous_text=False
-        )
-        return "".join(segment.text for segment in segments).strip()
+        try:
+            segments, _ = self._model.transcribe(
+                wave, language=self.language, temperature=0.0, condition_on_previous_text=False
+            )
+            return "".join(segment.text for segment in segments).strip()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"--asr {self.name}: cannot listen on {self._device} ({reason}); on a GPU "
+                "CTranslate2 needs cuBLAS and cuDNN: install them, or evaluate with --device cpu"
+            ) from error
 
     def compare(self, wave: np.ndarray, sample_rate: int, reference: str) -> Heard:
         """Listen, and count what is wrong.
