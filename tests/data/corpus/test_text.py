@@ -29,10 +29,13 @@ PERSIAN_SOUP = st.text(
 )
 
 
-@given(st.one_of(PERSIAN_SOUP, st.text(max_size=20)), st.sampled_from(["en", "fa", "hi"]), st.booleans())
+@given(
+    st.one_of(PERSIAN_SOUP, st.text(max_size=20)), st.sampled_from(["en", "fa", "hi", "tr"]), st.booleans()
+)
 @settings(max_examples=600, deadline=None)
 @example(text=f"ا{ZWNJ}\u064e{ZWNJ}ب", language="fa", keep=False)
 @example(text="e\u200b\u0301 \u0627\u200b\u0653", language="en", keep=True)
+@example(text="яİa", language="ru", keep=False)
 @example(text=f"ی\u200b\u0654ا 1,{ZWNJ}2", language="fa", keep=True)
 def test_normalising_twice_changes_nothing(text: str, language: str, keep: bool) -> None:
     once = normalize_text(text, language, keep_case=keep, keep_diacritics=keep)
@@ -41,7 +44,7 @@ def test_normalising_twice_changes_nothing(text: str, language: str, keep: bool)
     assert once == once.strip()
     assert "  " not in once
     invisible = {c for c in once if unicodedata.category(c) in ("Cc", "Cf")}
-    assert invisible <= {"en": set(), "fa": {ZWNJ}, "hi": {ZWNJ, "\u200d"}}[language]
+    assert invisible <= {"en": set(), "fa": {ZWNJ}, "hi": {ZWNJ, "\u200d"}, "ru": {ZWNJ, "\u200d"}}[language]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,43 @@ def test_harakat_stay_when_asked_for() -> None:
 def test_english_normalisation(raw: str, expected: str) -> None:
     assert normalize_text(raw, "en") == expected
     assert normalize_text("NASA Says", "en", keep_case=True) == "NASA Says"
+
+
+@pytest.mark.parametrize(
+    ("language", "raw", "expected"),
+    [
+        ("tr", "IŞIK İstanbul ISPARTA", "ışık istanbul ısparta"),
+        ("tr-tr", "I\u0307zmir", "izmir"),
+        ("az", "QIZIL İPƏK", "qızıl ipək"),
+        ("en", "IŞIK", "işik"),
+        ("de", "GROẞE", "große"),
+        ("el", "ΟΔΟΣ", "οδος"),
+    ],
+)
+def test_capitals_become_small_by_the_language(language: str, raw: str, expected: str) -> None:
+    assert normalize_text(raw, language) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "raw", "expected"),
+    [
+        ("en", "\ufb01nd the \ufb02ow, o\ufb03ce", "find the flow, office"),
+        ("en", "\uff28\uff45\uff4c\uff4c\uff4f\uff01 \uff15", "hello! 5"),
+        ("en", "\U0001d407\U0001d41e\U0001d425\U0001d425\U0001d428", "hello"),
+        # Cyrillic and Greek letters among Latin ones, and words of nothing else.
+        ("en", "h\u0435llo \u0441op, \u039fh \u0410", "hello cop, oh a"),
+        # A word that is Russian stays, to be named.
+        ("en", "hello привет", "hello привет"),
+        ("ru", "пpивет мoй email", "привет мой email"),
+        ("nl", "\u0133s", "ijs"),
+        ("ar", "\ufefa\ufee0\ufee1", "\u0644\u0625\u0644\u0645"),
+        # Other signs read otherwise than their letters.
+        ("en", "m² ½ №", "m² ½ №"),
+        ("ja", "ﾊﾞｽ、５！", "バス、5！"),
+    ],
+)
+def test_forms_and_look_alikes_become_plain_letters(language: str, raw: str, expected: str) -> None:
+    assert normalize_text(raw, language) == expected
 
 
 def test_joiners_stay_in_languages_that_write_with_them() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data.corpus.letters import lower_case, plain_letters
 from ttsfast.errors import InputError
 
 PADDING = "<pad>"
@@ -34,7 +35,6 @@ _PERSIAN = str.maketrans(
 _DIACRITICS = re.compile(
     "[\u064b-\u0653\u0655-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 )
-_PRESENTATION_FORMS = re.compile("[\ufb50-\ufdff\ufe70-\ufefc]+")
 # A joiner shapes letters; one beside a space, a mark or another joiner does nothing.
 _LETTER = "[^\\W\\d_]"
 _MARK = "[\u064b-\u065f\u0670\u06d6-\u06ed]"
@@ -46,23 +46,22 @@ def normalize_text(
 ) -> str:
     """One spelling for what reads the same; applying it twice changes nothing.
 
-    Any language: Unicode NFC; typographic quotes, hyphens and ellipses to their plain forms, dashes to one
-    dash; lower case (unless ``keep_case``); control characters and invisible marks (bidi controls, BOM,
-    zero-width space, soft hyphen) removed; white space collapsed to single spaces and stripped. Zero-width
-    joiners stay in the languages that write with them, and go in English.
+    Any language: Unicode NFC; ligatures, full-width letters and look-alikes of other scripts to plain letters
+    (see ``letters.py``); typographic quotes, hyphens and ellipses to their plain forms, dashes to one dash;
+    lower case by the rules of the language (unless ``keep_case``); control characters and invisible marks
+    (bidi controls, BOM, zero-width space, soft hyphen) removed; white space collapsed to single spaces and
+    stripped. Zero-width joiners stay in the languages that write with them, and go in English.
 
-    Persian ("fa") besides: Arabic yeh and kaf to Persian, presentation forms to letters, Arabic-Indic and
-    ASCII digits to Persian ones, tatweel removed, harakat removed (unless ``keep_diacritics``), the comma,
-    semicolon and question mark to «،», «؛» and «؟», and ZWNJ kept exactly where it parts two letters.
+    Persian ("fa") besides: Arabic yeh and kaf to Persian, Arabic-Indic and ASCII digits to Persian ones,
+    tatweel removed, harakat removed (unless ``keep_diacritics``), the comma, semicolon and question mark to
+    «،», «؛» and «؟», and ZWNJ kept exactly where it parts two letters.
     """
     persian = language == "fa"
-    text = unicodedata.normalize("NFC", text)
-    if persian:
-        text = _PRESENTATION_FORMS.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
+    text = plain_letters(unicodedata.normalize("NFC", text), language)
     joiners = _ZWNJ if persian else "" if language == "en" else _JOINERS
     text = "".join(_visible(character, joiners) for character in text).translate(_QUOTES_AND_DASHES)
     if not keep_case:
-        text = text.lower()
+        text = lower_case(text, language)
     if persian:
         text = _normalize_persian(text, keep_diacritics)
     return " ".join(unicodedata.normalize("NFC", text).split())
