@@ -62,6 +62,33 @@ def test_punctuation_inside_numbers_is_read_and_outside_is_kept() -> None:
 
 
 @needs_espeak
+def test_a_full_stop_that_shortens_a_word_is_no_end_of_sentence() -> None:
+    (phonemes,) = phonemize(["Dr. Smith came at 5 p.m. from the U.S. Army, e.g. in a car. He left."])
+    assert phonemes.count(".") == 2
+    assert phonemes.startswith("dˈɑːktɚ smˈɪθ")
+    (german,) = phonemize(["Am 3. Mai kam Dr. Meier."], "de")
+    assert german.count(".") == 1
+    assert phonemize(["م. رضایی آمد."], "fa")[0].count(".") == 1
+
+
+@needs_espeak
+@pytest.mark.parametrize("vowel", ["\u064e", "\u064f", "\u0650", "\u064b"])
+def test_shadda_with_a_vowel_doubles_its_letter_in_either_order(vowel: str) -> None:
+    one, other, name = phonemize([f"معل\u0651{vowel}م", f"معل{vowel}\u0651م", "تشدید"], "fa")
+    assert one == other
+    assert "ll" in one
+    assert name not in one
+
+
+@needs_espeak
+def test_stress_is_kept() -> None:
+    record, verb = phonemize(["a record", "to record it"])
+    assert "ɹˈ" in record
+    assert record.index("ˈ") < record.index("k")
+    assert verb.index("ˈ") > verb.index("ɹ")
+
+
+@needs_espeak
 @pytest.mark.parametrize("text", ["", "   ", "\n"])
 def test_nothing_to_say_is_an_error_to_speak_and_empty_to_phonemize(text: str) -> None:
     with pytest.raises(InputError, match="no text"):
@@ -92,5 +119,5 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     assert not available()
     for call in (lambda: speak("one"), lambda: phonemize(["one"])):
-        with pytest.raises(InputError, match=r"pip install -e '\.\[demo\]'"):
+        with pytest.raises(InputError, match=r"pip install 'ttsfast\[phonemes\]'"):
             call()

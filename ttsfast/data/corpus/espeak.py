@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ttsfast.data.corpus.sentences import ends_no_sentence
 from ttsfast.errors import InputError
 from ttsfast.progress import track
 
@@ -44,6 +45,8 @@ _lock = threading.Lock()
 
 # A comma or a point between digits belongs to the number.
 _PUNCTUATION = re.compile(r"\s*(?:[.,:](?!\d)|(?<!\d)[.,:]|[;!?…،؛؟«»\"“”()\[\]—–])\s*")
+# Unicode's normal form puts a vowel before shadda; espeak-ng wants it after, and else reads the mark's name.
+_VOWEL_BEFORE_SHADDA = re.compile("([\u064b-\u0650\u0652\u0670]+)\u0651")
 # espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)".
 _LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9-]+)?\)")
 
@@ -89,18 +92,25 @@ def phonemize(texts: Sequence[str], language: str = "en") -> list[str]:
     """Turn each text into IPA with stress marks, words parted by one space.
 
     Punctuation stays where it was, Persian «،», «؛» and «؟» included: espeak-ng itself would drop it, and it
-    is what teaches a voice to pause. Raises InputError when espeak-ng is not installed or lacks the language.
+    is what teaches a voice to pause. A full stop that only shortens a word is read with it. Raises InputError
+    when espeak-ng is not installed or lacks the language.
     """
     long = len(texts) > _WORTH_A_BAR
     with _espeak(language) as library:
         todo = track(texts, "reading as phonemes", len(texts)) if long else texts
-        return [_phonemize(library, text) for text in todo]
+        return [_phonemize(library, text, language) for text in todo]
 
 
-def _phonemize(library: ctypes.CDLL, text: str) -> str:
+def _phonemize(library: ctypes.CDLL, text: str, language: str) -> str:
+    text = _VOWEL_BEFORE_SHADDA.sub("\u0651\\1", text)
     pieces = []
     end = 0
     for match in _PUNCTUATION.finditer(text):
+        if match.group().strip() == ".":
+            before, after = text[end : match.start()], text[match.end() :]
+            inside = match.group() == "." and after[:1].isalpha()
+            if inside or ends_no_sentence(before, after, language):
+                continue
         pieces += [_phonemes_of(library, text[end : match.start()]), match.group()]
         end = match.end()
     pieces.append(_phonemes_of(library, text[end:]))
@@ -132,7 +142,7 @@ def _espeak(language: str) -> Iterator[ctypes.CDLL]:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise InputError("espeak-ng is not installed; run: pip install -e '.[demo]'") from error
+        raise InputError("espeak-ng is not installed; run: pip install 'ttsfast[phonemes]'") from error
     voice = VOICES.get(language, language)
     with _lock, TemporaryDirectory() as temporary:
         data = Path(espeakng_loader.get_data_path())
