@@ -38,6 +38,10 @@ class ExportError(RuntimeError):
     """An exported file does not speak as the voice does; it was not written."""
 
 
+class SpeechError(RuntimeError):
+    """Something was not read whole, in two tries; it was not written."""
+
+
 class Preempted(RuntimeError):
     """SIGTERM ended the run after a checkpoint was written.
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttsfast.evaluation import metrics
+from ttsfast.models.reading import PASSED_AT_ONCE
 
 
 def path(positions: list[int] | np.ndarray, symbols: int, peak: float = 1.0) -> np.ndarray:
@@ -237,7 +238,7 @@ def test_any_steady_reading_is_complete(
 @settings(max_examples=100, deadline=None)
 @given(st.integers(10, 65), st.data())
 def test_losing_a_run_of_symbols_costs_exactly_that_run(symbols: int, data: st.DataObject) -> None:
-    length = data.draw(st.integers(metrics.PASSED_AT_ONCE + 1, symbols - 4))
+    length = data.draw(st.integers(PASSED_AT_ONCE + 1, symbols - 4))
     start = data.draw(st.integers(2, symbols - 2 - length))
     positions = [n for n in range(symbols) if not start <= n < start + length]
     assert metrics.coverage(path(positions, symbols)) == pytest.approx(1 - length / symbols)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.convtts_config import ConvTTSConfig
+from ttsfast.models.interface import FreeRunning
 from ttsfast.models.voice import Voice
 
 BINS = 80
@@ -45,3 +50,45 @@ def small_voice(max_frames: int = 31) -> Voice:
         model=model.eval(),
         device=torch.device("cpu"),
     )
+
+
+class Walker(nn.Module):
+    """Reads a symbol a step and utters a frame for each, as it is told.
+
+    Args:
+        stop: the step after which the stop fires, given a text's symbols; None: it never does.
+        last: the last symbol that attention comes to, from 0.
+    """
+
+    def __init__(self, stop: Callable[[int], int | None], last: Callable[[int], int] | None = None) -> None:
+        super().__init__()
+        self.stop, self.last = stop, last or (lambda symbols: symbols - 1)
+        self.calls = 0
+
+    def synthesize(
+        self, text: Tensor, text_lengths: Tensor, speaker: Tensor, *, max_frames: int, stop_threshold: float
+    ) -> FreeRunning:
+        """Louder with every step, so that the frames are told apart."""
+        self.calls += 1
+        batch, longest = text.shape
+        attention = torch.zeros(batch, max_frames, longest)
+        lengths, stopped = torch.full((batch,), max_frames), torch.zeros(batch, dtype=torch.bool)
+        for row, symbols in enumerate(text_lengths.tolist()):
+            at = torch.arange(max_frames).clamp(max=self.last(symbols))
+            attention[row, torch.arange(max_frames), at] = 1.0
+            steps = self.stop(symbols)
+            if steps is not None and stop_threshold < 1.0:
+                lengths[row], stopped[row] = steps, True
+        mel = (0.01 * torch.arange(max_frames))[None, :, None].expand(batch, max_frames, BINS)
+        return FreeRunning(mel=mel, mel_lengths=lengths, attention=attention, stopped=stopped)
+
+
+def walking_voice(
+    stop: Callable[[int], int | None],
+    last: Callable[[int], int] | None = None,
+    *,
+    characters: str = "abcdefghijklmnopqrstuvwxyz .,",
+) -> Voice:
+    """A voice whose model is a :class:`Walker`."""
+    voice = small_voice(max_frames=200)
+    return replace(voice, model=Walker(stop, last), symbols=Symbols.of([characters]))

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from voices import BINS, small_voice
+from voices import BINS, Walker, small_voice, walking_voice
 
 from ttsfast.data.features.contract import MelContract
-from ttsfast.errors import InputError
-from ttsfast.models.voice import Voice
-from ttsfast.synthesis.speech import Line, given_lines, read_file, read_lines, stream_speech, write_speech
+from ttsfast.errors import InputError, SpeechError
+from ttsfast.models.voice import AFTER_THE_END, Voice
+from ttsfast.synthesis.lines import Line, given_lines, read_file, read_lines
+from ttsfast.synthesis.reader import PAUSE, Reader
+from ttsfast.synthesis.speech import require_whole, stream_speech, write_speech
 from ttsfast.synthesis.vocoder import Vocoder
 
 LIBROSA = MelContract.preset("librosa-22k")
@@ -27,7 +29,11 @@ LINEAR = Vocoder("linear", LIBROSA, lambda mel: mel[0].T @ WEIGHTS)
 
 @pytest.fixture(scope="module")
 def voice() -> Voice:
-    return small_voice()
+    return walking_voice(stop=lambda symbols: symbols, characters="abcdefg .")
+
+
+def reader(voice: Voice, vocoder: Vocoder = LINEAR, **choices: Any) -> Reader:
+    return Reader(voice=voice, vocoder=vocoder, **choices)
 
 
 def test_lines_are_named_by_their_id_or_their_number() -> None:
@@ -82,22 +88,23 @@ def test_what_cannot_be_read_is_named_with_its_place_and_nothing_is_written(
     line: Line, message: str, voice: Voice, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
-        write_speech(voice, [*given_lines(["bad"]), line], tmp_path / "out", None, PLAIN)
+        write_speech(reader(voice), [*given_lines(["bad"]), line], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_speakers_are_chosen_by_name(voice: Voice, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no speaker 'carl': this voice has 'anna', 'ben'"):
-        write_speech(voice, given_lines(["bad"]), tmp_path / "out", "carl", PLAIN)
+        write_speech(reader(voice, speaker="carl"), given_lines(["bad"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    mels = [voice.speak(["bad"], [name])[0].log_mel[:3] for name in ("anna", "ben")]
-    assert np.array_equal(voice.speak(["bad"])[0].log_mel[:3], mels[0])
+    small = small_voice()
+    mels = [small.speak(["bad"], [name])[0].log_mel[:3] for name in ("anna", "ben")]
+    assert np.array_equal(small.speak(["bad"])[0].log_mel[:3], mels[0])
     assert not np.allclose(mels[0], mels[1], atol=1e-3)
 
 
 def test_a_batch_is_written_in_files_and_a_record(voice: Voice, tmp_path: Path) -> None:
     lines = [Line(f"n{number}", text, "f.txt:1") for number, text in enumerate(["a", "bad cab", "gab"] * 6)]
-    entries = write_speech(voice, lines, tmp_path / "out", "ben", LINEAR)
+    entries = write_speech(reader(voice, speaker="ben"), lines, tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").glob("*.wav")) == sorted(f"{x.name}.wav" for x in lines)
     record = json.loads((tmp_path / "out" / "speech.json").read_text(encoding="utf-8"))
     assert record["utterances"] == entries
@@ -113,14 +120,14 @@ def test_a_batch_is_written_in_files_and_a_record(voice: Voice, tmp_path: Path) 
 
 def test_a_stream_holds_what_the_files_hold(voice: Voice, tmp_path: Path) -> None:
     lines = given_lines(["bad cab", "a", "gab fed"])
-    write_speech(voice, lines, tmp_path, None, LINEAR)
+    write_speech(reader(voice), lines, tmp_path)
     files = [soundfile.read(tmp_path / f"{line.name}.wav", dtype="int16")[0] for line in lines]
     raw, wav = io.BytesIO(), io.BytesIO()
-    stream_speech(voice, iter(lines), raw, None, LINEAR, raw=True)
-    stream_speech(voice, iter(lines), wav, None, LINEAR, raw=False)
+    stream_speech(reader(voice), iter(lines), raw, raw=True)
+    stream_speech(reader(voice), iter(lines), wav, raw=False)
     streamed = np.frombuffer(raw.getvalue(), "<i2")
-    # Alone or in a batch: the mels agree to rounding.
-    assert np.abs(streamed.astype(int) - np.concatenate(files)).max() <= 2
+    pause = np.zeros(round(PAUSE * 22050), dtype=np.int16)
+    assert np.array_equal(streamed, np.concatenate([files[0], pause, files[1], pause, files[2]]))
     assert len(wav.getvalue()) == 44 + len(raw.getvalue())
     heard, rate = soundfile.read(io.BytesIO(wav.getvalue()), dtype="int16")
     assert rate == 22050
@@ -137,5 +144,105 @@ def test_a_stream_is_written_before_the_next_line_is_read(voice: Voice) -> None:
             yield line
 
     with pytest.raises(InputError, match="unknown symbol 't'"):
-        stream_speech(voice, lines(), out, None, LINEAR, raw=True)
+        stream_speech(reader(voice), lines(), out, raw=True)
     assert 0 == sizes[0] < sizes[1] < sizes[2]
+
+
+THREE = "bad cab. a fed bee. gab"
+
+
+def test_long_text_is_spoken_sentence_by_sentence(voice: Voice, tmp_path: Path) -> None:
+    (entry,) = write_speech(reader(voice), given_lines([THREE]), tmp_path)
+    sentences = entry["sentences"]
+    assert [s["text"] for s in sentences] == ["bad cab.", "a fed bee.", "gab"]
+    # What lacks a full stop is given one.
+    assert [s["spoken"] for s in sentences] == ["bad cab.", "a fed bee.", "gab."]
+    assert entry["read"] == 1.0
+    wave, rate = soundfile.read(tmp_path / "0001.wav")
+    assert len(wave) == sum(round(s["seconds"] * rate) for s in sentences) + 2 * round(PAUSE * rate)
+    for sentence in sentences:
+        begin = round(sentence["start"] * rate)
+        assert not wave[:begin][-100:].any() or begin == 0
+        assert np.abs(wave[begin : begin + round(sentence["seconds"] * rate)]).max() > 0.01
+
+
+def test_a_text_may_be_spoken_in_one_go(voice: Voice, tmp_path: Path) -> None:
+    (entry,) = write_speech(reader(voice, split=False), given_lines([THREE]), tmp_path)
+    assert [s["text"] for s in entry["sentences"]] == [THREE]
+
+
+def test_a_sentence_longer_than_all_recordings_is_cut_at_its_commas_and_between_words(voice: Voice) -> None:
+    text = ", ".join(["bad cab"] * 9) + " " + "fed " * 40
+    pieces = reader(voice).sentences(Line("x", text, "here"))
+    assert len(pieces) > 3
+    assert max(map(len, pieces)) <= 60
+    assert " ".join(pieces) == text.strip()
+
+
+@pytest.mark.parametrize("stop", [lambda symbols: 2, lambda symbols: None], ids=["too early", "never"])
+def test_a_stop_in_the_wrong_place_is_followed_by_a_try_that_attention_ends(
+    stop: Any, tmp_path: Path
+) -> None:
+    voice = walking_voice(stop)
+    entries = write_speech(reader(voice), given_lines(["bad cab", "a"]), tmp_path)
+    assert [e["fault"] for e in entries] == ["", ""]
+    assert [e["read"] for e in entries] == [1.0, 1.0]
+    # "bad cab." has 8 symbols, and the last but one is near enough to its end.
+    frames = 7 + round(AFTER_THE_END * 22050 / 256)
+    assert entries[0]["seconds"] == pytest.approx(frames * 256 / 22050, abs=0.02)
+    assert not entries[0]["stopped"]
+    assert isinstance(voice.model, Walker)
+    assert voice.model.calls == 2
+
+
+def test_what_is_not_read_whole_in_two_tries_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    voice = walking_voice(lambda symbols: symbols, last=lambda symbols: min(symbols - 1, 9))
+    lines = [
+        Line("good", "bad cab", "f:1"),
+        Line("long", "bad cab fed bee", "f:2"),
+        Line("end", "cab", "f:3"),
+    ]
+    (tmp_path / "long.wav").write_bytes(b"of another day")
+    entries = write_speech(reader(voice), lines, tmp_path, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["end.wav", "good.wav", "speech.json"]
+    assert [e["file"] is None for e in entries] == [False, True, False]
+    assert "62% of the text was read" in entries[1]["fault"]
+    assert entries[1]["read"] == pytest.approx(10 / 16)
+    with pytest.raises(SpeechError, match=r"left out: long; "):
+        require_whole([e["id"] for e in entries if e["fault"]])
+    out = io.BytesIO()
+    with pytest.raises(SpeechError, match=r"left out: long; "):
+        stream_speech(reader(voice), iter(lines), out, raw=True)
+    whole = sum(round(e["seconds"] * 22050) for e in entries if e["file"])
+    assert len(out.getvalue()) == 2 * (whole + round(PAUSE * 22050))
+
+
+def test_one_file_holds_all_that_was_said(voice: Voice, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "hello.WAV"
+    entries = write_speech(reader(voice), given_lines(["bad cab", "a"]), path)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["hello.WAV", "hello.json"]
+    seconds = sum(e["seconds"] for e in entries) + PAUSE
+    assert soundfile.info(path).duration == pytest.approx(seconds, abs=1e-3)
+    with pytest.raises(InputError, match=r"hello\.mp3: only wav files are written; name it hello\.wav"):
+        write_speech(reader(voice), given_lines(["bad"]), tmp_path / "hello.mp3")
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(InputError, match=r"folder\.wav: is "):
+        write_speech(reader(voice), given_lines(["bad"]), tmp_path / "folder.wav", overwrite=True)
+
+
+@pytest.mark.parametrize("output", ["out", "out.wav"])
+def test_files_are_not_overwritten_unasked(output: str, voice: Voice, tmp_path: Path) -> None:
+    write_speech(reader(voice), given_lines(["bad cab"]), tmp_path / output)
+    held = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="is there already; choose another --output, or --overwrite it"):
+        write_speech(reader(voice), given_lines(["a"]), tmp_path / output)
+    assert held == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    write_speech(reader(voice), given_lines(["a"]), tmp_path / output, overwrite=True)
+    assert all(path.read_bytes() != content for path, content in held.items())
+
+
+def test_nothing_to_say_is_refused(voice: Voice, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is nothing to say"):
+        write_speech(reader(voice), [], tmp_path)
+    with pytest.raises(InputError, match="nothing is left to speak"):
+        write_speech(reader(voice), given_lines(["..."]), tmp_path)

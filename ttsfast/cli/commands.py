@@ -20,6 +20,7 @@ from ttsfast.errors import (
     Preempted,
     RankLost,
     SaidByAnotherRank,
+    SpeechError,
     TrainingError,
     exit_code,
 )
@@ -98,7 +99,7 @@ def _run() -> None:
                 sys.stdout.flush()
     except SaidByAnotherRank as error:
         sys.exit(error.code)
-    except (InputError, Preempted, TrainingError, ExportError, OSError) as error:
+    except (InputError, Preempted, TrainingError, ExportError, SpeechError, OSError) as error:
         if isinstance(error, (Preempted, RankLost)):
             # Whoever sends it (again), torchrun or a scheduler, is obeyed already.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -107,22 +107,31 @@ def synth(
         Path | None, typer.Option("--input", "-i", help="A file of lines, text or id|text; - is stdin.")
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the wav files; - streams to stdout.")
+        Path,
+        typer.Option("--output", "-o", help="Folder for wav files, or one file *.wav; - streams to stdout."),
     ] = SPEECH,
     raw: Annotated[bool, typer.Option(help="Stream samples (s16le, mono) without a wav header.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     speaker: Annotated[str | None, typer.Option(help="Speaker by name; the first one.")] = None,
+    no_split: Annotated[
+        bool, typer.Option("--no-split", help="Speak a text in one go, not by sentence.")
+    ] = False,
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Speak texts into wav files, with the mel contract beside them, or as a stream.
+    """Speak texts of any length into wav files, with the mel contract beside them, or as a stream.
+
+    What is not read whole is spoken once more, then left out: exit code 1.
 
     Example: ttsfast synth runs/ljspeech "Hello there." "How are you?" --output speech
     """
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
+    from ttsfast.synthesis.lines import given_lines, read_file, read_lines
+    from ttsfast.synthesis.reader import Reader
     from ttsfast.synthesis.vocoder import load_vocoder
 
     streaming = output == PIPE
@@ -132,32 +141,26 @@ def synth(
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
-    if streaming and input == PIPE:
-        _stream(
-            lambda: speech.stream_speech(
-                speaking,
-                speech.read_lines(sys.stdin, "stdin"),
-                sys.stdout.buffer,
-                speaker,
-                made_by,
-                raw=raw,
-            )
-        )
-        return
-    if input is None:
-        lines = speech.given_lines(texts or [])
+    reader = Reader(voice=speaking, vocoder=made_by, speaker=speaker, split=not no_split)
+    if input == PIPE:
+        lines = read_lines(sys.stdin, "stdin")
     else:
-        lines = list(speech.read_lines(sys.stdin, "stdin")) if input == PIPE else speech.read_file(input)
+        lines = iter(given_lines(texts or []) if input is None else read_file(input))
     if streaming:
-        speech.check(speaking, lines, speaker)
-        _stream(lambda: speech.stream_speech(speaking, lines, sys.stdout.buffer, speaker, made_by, raw=raw))
+        if input != PIPE:
+            # Before the first sample; what comes from a pipe is checked line by line.
+            lines = iter(given := list(lines))
+            reader.check(given)
+        _stream(lambda: speech.stream_speech(reader, lines, sys.stdout.buffer, raw=raw))
         return
-    spoken = speech.write_speech(speaking, lines, output, speaker, made_by)
+    spoken = speech.write_speech(reader, list(lines), output, overwrite=overwrite)
     if as_json:
         print_json(spoken)
     else:
         for entry in spoken:
-            print(f"{entry['file']}  {entry['seconds']:.2f} s  {entry['text']}")
+            read = "" if entry["read"] is None else f"  {entry['read']:.0%} read"
+            print(f"{entry['file'] or 'not spoken'}  {entry['seconds']:.2f} s{read}  {entry['text']}")
+    speech.require_whole([entry["id"] for entry in spoken if entry["fault"]])
 
 
 def export(

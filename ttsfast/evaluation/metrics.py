@@ -13,18 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ttsfast.models.reading import PASSED_AT_ONCE, missed
+
 DIAGONAL_BAND = 0.15
 """Half width of the diagonal band, as a share of the utterance."""
 
 FOCUS = 0.5
 """A step is focused when this much of its attention lies on one symbol and its two neighbours."""
-
-PASSED_AT_ONCE = 3
-"""Symbols that one decoder step may pass over between two it attends to: a step lasts some 40 ms, and
-stress marks, silent letters and spaces last less. A longer run without attention is a skip."""
-
-MISSED_AT_EDGE = 1
-"""Symbols at either end of the text that need no attention of their own (a full stop, a breath)."""
 
 STOP_TOLERANCE_FRAMES = 8
 """How far from the true end a stop may fire, in mel frames; every batch is padded by at least as many."""
@@ -102,11 +97,10 @@ def coverage(attention: np.ndarray | Tensor) -> float:
     """Share of the text's symbols that the decoder read.
 
     A symbol is read when a *focused* step attends to it most; a step is focused when at least
-    :data:`FOCUS` of its weight lies on that symbol and its two neighbours. A symbol between two read ones
-    counts as read too, when the unread run it belongs to is no longer than :data:`PASSED_AT_ONCE`: speech
-    passes short symbols faster than a decoder step. At the text's two ends a run of at most
-    :data:`MISSED_AT_EDGE` is forgiven. So a complete reading scores 1, a skipped word or a cut end loses
-    all of its symbols, and attention spread thinly over the text scores 0.
+    :data:`FOCUS` of its weight lies on that symbol and its two neighbours. Short runs between two read ones,
+    and the outermost symbols, are forgiven as in :func:`ttsfast.models.reading.missed`. So a complete reading
+    scores 1, a skipped word or a cut end loses all of its symbols, and attention spread thinly over the text
+    scores 0.
 
     It says nothing of order: read it beside :func:`diagonal_mass`.
 
@@ -119,13 +113,7 @@ def coverage(attention: np.ndarray | Tensor) -> float:
     padded = np.pad(rows, ((0, 0), (1, 1)))
     around = np.take_along_axis(padded, peak[:, None] + np.arange(3), axis=1).sum(axis=1)
     visited = np.unique(peak[around >= FOCUS])
-    if visited.size == 0:
-        return 0.0
-    unread = np.diff(visited) - 1
-    missed = int(unread[unread > PASSED_AT_ONCE].sum())
-    for edge in (int(visited[0]), symbols - 1 - int(visited[-1])):
-        missed += edge if edge > MISSED_AT_EDGE else 0
-    return 1.0 - missed / symbols
+    return 1.0 - missed(visited, symbols) / symbols
 
 
 def monotonicity(attention: np.ndarray | Tensor) -> float:

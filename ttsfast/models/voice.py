@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,21 @@ import torch
 from torch import nn
 
 from ttsfast.config import config_from_dict
+from ttsfast.data.corpus.text import closed
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
+from ttsfast.models.reading import end_of_reading, share_read
 from ttsfast.models.voice_info import VoiceInfo
+
+NEVER = 2.0
+"""A stop threshold that no probability reaches."""
+
+AFTER_THE_END = 0.2
+"""Seconds that a second try goes on after attention has come to the end of the text: as long as trained
+voices take from there to the step at which their stop fires."""
 
 
 @dataclass
@@ -24,14 +33,20 @@ class Speech:
     """One synthesised utterance."""
 
     text: str
+    spoken: str
+    """What was read for it: the symbols, which are letters or phonemes."""
     log_mel: np.ndarray
     """(T, C) in the contract's log units"""
     wave: np.ndarray
     """(samples,) float32"""
     attention: np.ndarray | None
     """(S, N), the mean over heads; None when the model reports none"""
+    read: float | None
+    """The share of its symbols that attention passed; None when the model reports none"""
     stopped: bool
-    """Whether the model itself ended the utterance, before the frame limit."""
+    """Whether the model itself ended the utterance, before the frame limit and with all of it read."""
+    fault: str
+    """Why it is not the whole text, after the second try too; empty when it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +82,17 @@ class Voice(VoiceInfo):
             raise InputError(f"{checkpoint.path}: the weights do not fit the model ({reason})") from error
         return cls(model=model.to(device).eval(), device=torch.device(device), **vars(info))
 
-    def encode(self, text: str, where: str) -> np.ndarray:
-        """Symbol ids (N,) of one text; ``where`` is its place, for the message.
+    def spoken(self, text: str, where: str) -> str:
+        """What is read for one text, in symbols of this voice; ``where`` is its place, for the message.
 
         Raises:
             InputError: an unknown symbol, named with its place, or a text of which nothing is left.
         """
-        made = self.frontend(text)
-        if not made:
+        made = closed(self.frontend(text), self.symbols, self.frontend.language)
+        if not any(character.isalnum() for character in made):
             raise InputError(f"{where}: nothing is left to speak after normalisation; give at least one word")
-        return self.symbols.encode(made, where)
+        self.symbols.encode(made, where)
+        return made
 
     def speak(
         self,
@@ -86,7 +102,12 @@ class Voice(VoiceInfo):
         batch_size: int = 16,
         vocoder: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[Speech]:
-        """Synthesise texts, free-running.
+        """Synthesise texts, free-running; what was not read whole is tried once more.
+
+        A text is not read whole when attention has not passed all of it, or when the stop does not fire
+        before the frame limit. The second try hears the same frames, goes on whatever the stop says, and
+        ends :data:`AFTER_THE_END` after attention has come to the end of the text; it is the same every time.
+        What is still not whole then says so in its ``fault``.
 
         Args:
             texts: to say.
@@ -101,12 +122,27 @@ class Voice(VoiceInfo):
         names = list(speakers) if speakers is not None else [self.speakers[0]] * len(texts)
         if len(names) != len(texts):
             raise InputError(f"{len(texts)} texts but {len(names)} speakers: give one speaker per text")
-        encoded = [self.encode(text, f"text {text!r}") for text in texts]
+        spoken = [self.spoken(text, f"text {text!r}") for text in texts]
         numbers = [self.speaker_number(name) for name in names]
         speech: list[Speech] = []
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
-            speech += self._speak_batch(texts[part], encoded[part], numbers[part], vocoder)
+            for text, symbols, take in zip(
+                texts[part], spoken[part], self._takes(spoken[part], numbers[part]), strict=True
+            ):
+                mel = take.mel * self.mel_std + self.mel_mean
+                speech.append(
+                    Speech(
+                        text=text,
+                        spoken=symbols,
+                        log_mel=mel,
+                        wave=griffin_lim(mel, self.contract) if vocoder is None else vocoder(mel),
+                        attention=take.attention,
+                        read=take.read,
+                        stopped=take.stopped,
+                        fault=take.fault,
+                    )
+                )
         return speech
 
     def speaker_number(self, name: str) -> int:
@@ -117,13 +153,26 @@ class Voice(VoiceInfo):
             raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
         return self.speakers.index(name)
 
-    def _speak_batch(
-        self,
-        texts: Sequence[str],
-        encoded: Sequence[np.ndarray],
-        speakers: Sequence[int],
-        vocoder: Callable[[np.ndarray], np.ndarray] | None,
-    ) -> list[Speech]:
+    def _takes(self, spoken: Sequence[str], speakers: Sequence[int]) -> list[_Take]:
+        encoded = [self.symbols.encode(text, f"text {text!r}") for text in spoken]
+        takes = [
+            _Take.first(mel, attention, stopped)
+            for mel, attention, stopped in self._free_run(encoded, speakers, self.stop_threshold)
+        ]
+        # A model without attention would say the same again.
+        again = [row for row, take in enumerate(takes) if take.fault and take.attention is not None]
+        if again:
+            hold = round(AFTER_THE_END * self.contract.sample_rate / self.contract.hop_length)
+            tries = self._free_run([encoded[row] for row in again], [speakers[row] for row in again], NEVER)
+            for row, (mel, attention, _) in zip(again, tries, strict=True):
+                assert attention is not None
+                takes[row] = _Take.second(mel, attention, hold)
+        return takes
+
+    def _free_run(
+        self, encoded: Sequence[np.ndarray], speakers: Sequence[int], stop_threshold: float
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool]]:
+        """Mel (T, C) in normalised units, attention (S, N) and whether the stop fired, text by text."""
         lengths = torch.tensor([len(ids) for ids in encoded], device=self.device)
         text = torch.zeros(len(encoded), int(max(len(ids) for ids in encoded)), dtype=torch.int64)
         for row, ids in enumerate(encoded):
@@ -134,19 +183,46 @@ class Voice(VoiceInfo):
                 lengths,
                 torch.tensor(speakers, device=self.device),
                 max_frames=self.max_frames,
-                stop_threshold=self.stop_threshold,
+                stop_threshold=stop_threshold,
             )
-        speech = []
-        for row, spoken in enumerate(texts):
-            frames = int(out.mel_lengths[row])
-            mel = out.mel[row, :frames].float().cpu().numpy() * self.mel_std + self.mel_mean
-            speech.append(
-                Speech(
-                    text=spoken,
-                    log_mel=mel,
-                    wave=griffin_lim(mel, self.contract) if vocoder is None else vocoder(mel),
-                    attention=out.attention_of(row, len(encoded[row])),
-                    stopped=bool(out.stopped[row]),
-                )
-            )
-        return speech
+        for row, ids in enumerate(encoded):
+            mel = out.mel[row, : int(out.mel_lengths[row])].float().cpu().numpy()
+            yield mel, out.attention_of(row, len(ids)), bool(out.stopped[row])
+
+
+@dataclass(frozen=True)
+class _Take:
+    """One try at an utterance."""
+
+    mel: np.ndarray
+    """(T, C) in normalised units"""
+    attention: np.ndarray | None
+    stopped: bool
+    fault: str
+
+    @property
+    def read(self) -> float | None:
+        return None if self.attention is None else share_read(self.attention)
+
+    @classmethod
+    def first(cls, mel: np.ndarray, attention: np.ndarray | None, stopped: bool) -> _Take:
+        fault = _unread(attention)
+        if not stopped:
+            fault = f"its end did not come within {len(mel)} frames"
+        return cls(mel, attention, stopped and not fault, fault)
+
+    @classmethod
+    def second(cls, mel: np.ndarray, attention: np.ndarray, hold: int) -> _Take:
+        """Cut ``hold`` frames after attention came to the end of the text."""
+        end = end_of_reading(attention)
+        if end is None:
+            return cls(mel, attention, False, f"{_unread(attention)} within {len(mel)} frames")
+        per_step = -(-len(mel) // len(attention))
+        frames = min((end + 1) * per_step + hold, len(mel))
+        attention = attention[: -(-frames // per_step)]
+        return cls(mel[:frames], attention, False, _unread(attention))
+
+
+def _unread(attention: np.ndarray | None) -> str:
+    share = 1.0 if attention is None else share_read(attention)
+    return "" if share == 1.0 else f"{share:.0%} of the text was read"

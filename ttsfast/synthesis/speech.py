@@ -3,165 +3,123 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ttsfast.data.corpus.audio import pcm16, write_wav
-from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, output_folder
-from ttsfast.models.voice import Speech, Voice
+from ttsfast.errors import InputError, SpeechError
+from ttsfast.files import atomic_write, check_output_file, output_folder
 from ttsfast.progress import console, track
-from ttsfast.synthesis.vocoder import Vocoder
+from ttsfast.synthesis.lines import Line
+from ttsfast.synthesis.reader import Reader, Utterance
 
-BATCH = 16
-_NAME = re.compile(r"\w[\w.-]*")
-_LONGEST_NAME = 200
-"""bytes: file systems take 255, some of them for the ending and for the temporary file's"""
 _UNKNOWN_LENGTH = 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Line:
-    """One utterance to speak."""
-
-    name: str
-    """of its file, without the suffix"""
-    text: str
-    where: str
-    """for messages: the file and line"""
-
-
-def given_lines(texts: Sequence[str]) -> list[Line]:
-    """Texts from the command line, named 0001 and on."""
-    return [Line(f"{number:04d}", text, f"text {text!r}") for number, text in enumerate(texts, start=1)]
-
-
-def read_lines(handle: Iterable[str], source: str) -> Iterator[Line]:
-    """``text`` or ``id|text``, one utterance a line; empty lines are passed over.
-
-    A line without an id is named by its number, so that its name depends on no other line.
-
-    Raises:
-        InputError: an id that cannot name a file or stands twice, or a line without text; with its place.
-    """
-    seen: dict[str, int] = {}
-    try:
-        for number, line in enumerate(handle, start=1):
-            line = line.strip("\ufeff \t\r\n")
-            if not line:
-                continue
-            where = f"{source}:{number}"
-            name, bar, text = (part.strip() for part in line.partition("|"))
-            if not bar:
-                name, text = f"{number:04d}", name
-            elif len(name.encode()) > _LONGEST_NAME:
-                raise InputError(
-                    f"{where}: the name {name[:20]}... has {len(name.encode())} bytes, more than the "
-                    f"{_LONGEST_NAME} that a file's may have; use a shorter id"
-                )
-            elif not _NAME.fullmatch(name):
-                raise InputError(
-                    f"{where}: {name!r} cannot name a file; use letters, digits, '_', '-' and '.', or no '|'"
-                )
-            if name in seen:
-                raise InputError(f"{where}: the name {name!r} is taken by line {seen[name]}; use another id")
-            seen[name] = number
-            yield Line(name, text, where)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 text ({error}); convert it") from error
-
-
-def read_file(path: Path) -> list[Line]:
-    """:func:`read_lines` of a file; raises InputError also when it cannot be opened or holds nothing."""
-    try:
-        with path.open(encoding="utf-8") as handle:
-            lines = list(read_lines(handle, str(path)))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if not lines:
-        raise InputError(f"{path}: holds no text; write one utterance a line")
-    return lines
+_RECORD = "speech.json"
+OTHER_SOUNDS = frozenset((".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wma"))
+"""Endings of what is no folder, and no wav file either."""
 
 
 def write_speech(
-    voice: Voice, lines: Sequence[Line], output: Path, speaker: str | None, vocoder: Vocoder
+    reader: Reader, lines: Sequence[Line], output: Path, *, overwrite: bool = False
 ) -> list[dict[str, Any]]:
-    """Speak ``lines`` into ``output/NAME.wav``.
+    """Speak ``lines`` into ``output/NAME.wav``, or all into one file where ``output`` ends in ``.wav``.
 
-    Every text is checked before the first file is written. ``output/speech.json`` names the files, the texts,
-    the vocoder and the mel contract.
+    Every text is checked before the first file is written. ``output/speech.json`` (for ``x.wav``,
+    ``x.json``) names the files, the texts with their sentences, the vocoder and the mel contract. What was
+    not read whole is not written; its entry has no file and says why in ``fault``.
 
     Raises:
-        InputError: an unknown symbol, with its place, or an unknown speaker.
+        InputError: no text, an unknown symbol, with its place, or an unknown speaker; a file that is there
+            already and is not to be overwritten, or one of another kind than wav.
     """
-    check(voice, lines, speaker)
-    output_folder(output)
-    rate = voice.contract.sample_rate
-    entries = []
-    spoken = _speak(voice, lines, speaker, vocoder)
+    if not lines:
+        raise InputError("there is nothing to say: give texts, or a file that holds some")
+    reader.check(lines)
+    if output.suffix.lower() in OTHER_SOUNDS:
+        raise InputError(f"{output}: only wav files are written; name it {output.stem}.wav and convert that")
+    single = output.suffix.lower() == ".wav"
+    record = output.with_suffix(".json") if single else output / _RECORD
+    paths = [output if single else output / f"{line.name}.wav" for line in lines]
+    if taken := [path for path in (record, *paths) if path.exists() and not overwrite]:
+        raise InputError(f"{taken[0]}: is there already; choose another --output, or --overwrite it")
+    output_folder(output.parent if single else output)
+    if single:
+        check_output_file(output)
+    entries: list[dict[str, Any]] = []
+    waves: list[np.ndarray] = []
+    spoken: Iterable[Utterance] = reader.speak(lines)
     if len(lines) > 1:
         spoken = track(spoken, "speaking", total=len(lines))
-    for line, speech in zip(lines, spoken, strict=True):
-        path = output / f"{line.name}.wav"
-        write_wav(path, speech.wave, rate)
-        _note_cut(voice, line, speech)
-        entries.append(
-            {
-                "file": str(path),
-                "text": speech.text,
-                "seconds": len(speech.wave) / rate,
-                "stopped": speech.stopped,
-            }
-        )
-    with atomic_write(output / "speech.json") as handle:
-        record = {
-            "mel_contract": voice.contract.to_dict(),
-            "vocoder": vocoder.name,
-            "speaker": speaker or voice.speakers[0],
-            "utterances": entries,
-        }
-        handle.write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+    for path, utterance in zip(paths, spoken, strict=True):
+        _note(utterance)
+        whole = not utterance.fault
+        entries.append({"file": str(path) if whole else None, **_entry(utterance, reader)})
+        if single and whole:
+            waves += [reader.silence, utterance.wave] if waves else [utterance.wave]
+        elif whole:
+            write_wav(path, utterance.wave, reader.sample_rate)
+        else:
+            # An older one of this name would pass for it.
+            path.unlink(missing_ok=True)
+    if waves:
+        write_wav(output, np.concatenate(waves), reader.sample_rate)
+    values = {
+        "mel_contract": reader.voice.contract.to_dict(),
+        "vocoder": reader.vocoder.name,
+        "speaker": reader.speaker or reader.voice.speakers[0],
+        "utterances": entries,
+    }
+    with atomic_write(record) as handle:
+        handle.write(json.dumps(values, indent=1, ensure_ascii=False).encode())
     return entries
 
 
-def stream_speech(
-    voice: Voice, lines: Iterable[Line], out: IO[bytes], speaker: str | None, vocoder: Vocoder, *, raw: bool
-) -> None:
-    """Write 16-bit little-endian mono samples, each utterance as soon as it is spoken.
+def stream_speech(reader: Reader, lines: Iterable[Line], out: IO[bytes], *, raw: bool) -> None:
+    """Write 16-bit little-endian mono samples, each sentence as soon as it is spoken, with pauses between.
 
     Args:
-        voice: who speaks.
+        reader: who speaks.
         lines: may be read from a pipe; each is checked when its turn comes.
         out: where to.
-        speaker: by name; the voice's first when None.
-        vocoder: for the voice's contract.
         raw: samples alone; else a wav header comes first, with the greatest length there is, as for any
             stream whose end is not known.
 
     Raises:
         InputError: an unknown symbol, with its place, or an unknown speaker.
+        SpeechError: at the end, when a sentence was not read whole and so was left out.
         BrokenPipeError: nobody reads any more.
     """
     if not raw:
-        out.write(stream_header(voice.contract.sample_rate))
+        out.write(stream_header(reader.sample_rate))
+    unread = []
+    begun = False
     for line in lines:
-        check(voice, [line], speaker)
-        for speech in _speak(voice, [line], speaker, vocoder):
-            out.write(pcm16(speech.wave).astype("<i2").tobytes())
+        reader.check([line])
+        for speech in reader.stream(line):
+            one = Utterance(line, (speech,), reader.silence)
+            _note(one)
+            if speech.fault:
+                unread.append(line.name)
+                continue
+            samples = [reader.silence, speech.wave] if begun else [speech.wave]
+            begun = True
+            out.write(pcm16(np.concatenate(samples)).astype("<i2").tobytes())
             out.flush()
-            _note_cut(voice, line, speech)
+    require_whole(unread)
 
 
-def check(voice: Voice, lines: Sequence[Line], speaker: str | None) -> None:
-    """Raise InputError where a text cannot be read (with its place) or the speaker is unknown."""
-    if speaker is not None:
-        voice.speaker_number(speaker)
-    for line in lines:
-        voice.encode(line.text, line.where)
+def require_whole(unread: Sequence[str]) -> None:
+    """Raise SpeechError when there are utterances, given by their names, that were not read whole."""
+    if unread:
+        more = f" and {len(unread) - 10} more" if len(unread) > 10 else ""
+        raise SpeechError(
+            f"not read whole in two tries, and left out: {', '.join(unread[:10])}{more}; train the voice for "
+            "longer, or write shorter sentences"
+        )
 
 
 def stream_header(sample_rate: int) -> bytes:
@@ -175,15 +133,39 @@ def stream_header(sample_rate: int) -> bytes:
     )
 
 
-def _speak(voice: Voice, lines: Sequence[Line], speaker: str | None, vocoder: Vocoder) -> Iterator[Speech]:
-    for start in range(0, len(lines), BATCH):
-        texts = [line.text for line in lines[start : start + BATCH]]
-        speakers = None if speaker is None else [speaker] * len(texts)
-        yield from voice.speak(texts, speakers, batch_size=BATCH, vocoder=vocoder)
+def _entry(utterance: Utterance, reader: Reader) -> dict[str, Any]:
+    rate = reader.sample_rate
+    starts = utterance.starts
+    return {
+        "id": utterance.line.name,
+        "text": utterance.line.text,
+        "seconds": len(utterance.wave) / rate,
+        "stopped": all(speech.stopped for speech in utterance.sentences),
+        "read": utterance.read,
+        "fault": utterance.fault,
+        "sentences": [
+            {
+                "text": speech.text,
+                "spoken": speech.spoken,
+                "start": start / rate,
+                "seconds": len(speech.wave) / rate,
+                "read": speech.read,
+                "stopped": speech.stopped,
+            }
+            for start, speech in zip(starts, utterance.sentences, strict=True)
+        ],
+    }
 
 
-def _note_cut(voice: Voice, line: Line, speech: Speech) -> None:
-    if not speech.stopped:
+def _note(utterance: Utterance) -> None:
+    """Say what the ear may not notice."""
+    if utterance.fault:
+        console.print(f"{utterance.line.where}: not spoken: {utterance.fault}", markup=False)
+        return
+    again = sum(not speech.stopped and speech.read is not None for speech in utterance.sentences)
+    if again:
         console.print(
-            f"{line.where}: the stop token did not fire, cut after {voice.max_frames} frames", markup=False
+            f"{utterance.line.where}: {again} of {len(utterance.sentences)} sentences spoken twice, as the "
+            "stop did not fire at their end; the second time they ended where attention had read them",
+            markup=False,
         )

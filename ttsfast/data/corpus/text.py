@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ttsfast.data.corpus.letters import lower_case, plain_letters
+from ttsfast.data.corpus.sentences import ENDS, GREEK_QUESTION
 from ttsfast.errors import InputError
 
 PADDING = "<pad>"
@@ -140,6 +141,27 @@ class Symbols:
                 "the symbol table must be sorted and without repetitions; prepare the corpus again"
             )
         return cls(characters)
+
+
+_FULL_STOPS = "。।۔."
+"""A corpus that has one of another script than Latin ends its sentences in it."""
+_TRAILING = re.compile(r"[\s,;:،؛、，；：—-]+$")
+_CLOSING_QUOTES = "\"'»›)]」』】"
+
+
+def closed(text: str, symbols: Symbols, language: str) -> str:
+    """A front end's text with a full stop at its end where it has no mark that ends a sentence.
+
+    A voice learns to stop from how its texts end; after anything else it may go on until the frame limit. A
+    comma or a dash at the end gives way. Nothing is added where ``symbols`` has no full stop: such a corpus
+    ends otherwise. Texts to train on stay as they are listed: what a store holds is what its recordings were
+    prepared with, and one that does end otherwise is a lesson, too.
+    """
+    ends = ENDS + GREEK_QUESTION if language == "el" else ENDS
+    if not text or text.rstrip(_CLOSING_QUOTES)[-1:] in ends:
+        return text
+    mark = next((mark for mark in _FULL_STOPS if mark in symbols.characters), "")
+    return _TRAILING.sub("", text) + mark if mark else text
 
 
 @dataclass(frozen=True)
