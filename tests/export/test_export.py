@@ -104,8 +104,15 @@ def test_any_runtime_can_speak_it(voice: Voice, exported: Path) -> None:
             "stop_threshold": np.array(known["stop_threshold"], dtype=np.float32),
         },
     )
-    expected = voice.speak(["bad cab"], ["ben"])[0].log_mel
-    assert lengths.tolist() == [len(expected)]
+    ours = voice.model.synthesize(
+        torch.tensor([ids]),
+        torch.tensor([len(ids)]),
+        torch.tensor([1]),
+        max_frames=voice.max_frames,
+        stop_threshold=voice.stop_threshold,
+    )
+    assert lengths.tolist() == ours.mel_lengths.tolist()
+    expected = ours.mel[0].numpy() * voice.mel_std + voice.mel_mean
     assert np.abs(log_mel[0] - expected).max() < 1e-4
 
 
@@ -242,7 +249,8 @@ def test_a_device_that_onnxruntime_lacks_is_said(exported: Path) -> None:
 
 def test_the_command_speaks_the_file(exported: Path, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
-    lines.write_text("bad cab\n\nfarewell|gab\n", encoding="utf-8")
+    # Of random weights, only texts of one symbol are sure to be read whole.
+    lines.write_text("a\n\nfarewell|b\n", encoding="utf-8")
     arguments = [
         "synth",
         exported,
@@ -279,13 +287,13 @@ def test_a_stream_is_heard_line_by_line_and_its_reader_may_leave(speaking: subpr
     assert speaking.stdin is not None
     assert speaking.stdout is not None
     assert speaking.stderr is not None
-    speaking.stdin.write(b"bad cab\n")
+    speaking.stdin.write(b"a\n")
     speaking.stdin.flush()
     # The first line is spoken while the second has not been written yet.
     assert len(speaking.stdout.read(512)) == 512
     speaking.stdout.close()
     try:
-        speaking.stdin.write(b"gab fed\n" * 100)
+        speaking.stdin.write(b"b\n" * 100)
         speaking.stdin.close()
     except BrokenPipeError:
         pass

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from voices import BINS, Walker, small_voice, walking_voice
 
+from ttsfast.data.corpus.spelling import Spelling
 from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError, SpeechError
 from ttsfast.models.voice import AFTER_THE_END, Voice
@@ -239,6 +242,24 @@ def test_files_are_not_overwritten_unasked(output: str, voice: Voice, tmp_path: 
     assert held == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     write_speech(reader(voice), given_lines(["a"]), tmp_path / output, overwrite=True)
     assert all(path.read_bytes() != content for path, content in held.items())
+
+
+def test_a_sentence_of_which_nothing_is_left_is_a_pause(voice: Voice) -> None:
+    skip = reader(voice, spelling=Spelling(unknown="skip"))
+    assert skip.sentences(Line("x", "bad. ... 漢字! cab.", "here")) == ["bad.", "cab."]
+    assert reader(voice).sentences(Line("x", "bad. ... cab.", "here")) == ["bad.", "cab."]
+    with pytest.raises(InputError, match="unknown symbol '漢'"):
+        reader(voice).check([Line("x", "bad. 漢字! cab.", "here")])
+
+
+@given(st.text(st.sampled_from("abz .,\n"), max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_every_letter_of_a_text_is_in_one_of_its_sentences(text: str) -> None:
+    assume("a" in text)
+    whole = walking_voice(lambda symbols: symbols)
+    line = Line("x", text, "here")
+    given_to_it = "".join(whole.spoken(piece, "here") for piece in reader(whole).sentences(line))
+    assert [c for c in given_to_it if c.isalpha()] == [c for c in text if c.isalpha()]
 
 
 def test_nothing_to_say_is_refused(voice: Voice, tmp_path: Path) -> None:

@@ -116,6 +116,13 @@ def synth(
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Speak a text in one go, not by sentence.")
     ] = False,
+    unknown: Annotated[
+        str, typer.Option(help="A symbol that the voice has not learnt: error, or skip to leave it out.")
+    ] = "error",
+    lexicon: Annotated[
+        Path | None,
+        typer.Option(help="Your own readings: WORD<tab>READING a line, a spelling or /phonemes/."),
+    ] = None,
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
@@ -127,6 +134,8 @@ def synth(
 
     Example: ttsfast synth runs/ljspeech "Hello there." "How are you?" --output speech
     """
+    from ttsfast.data.corpus.lexicon import Lexicon
+    from ttsfast.data.corpus.spelling import Spelling
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
@@ -136,12 +145,13 @@ def synth(
 
     streaming = output == PIPE
     _check_choices(texts, input, streaming, raw, as_json)
+    spelling = Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())
     where = find_device(device)
     speaking = Voice.load(voice, where)
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
-    reader = Reader(voice=speaking, vocoder=made_by, speaker=speaker, split=not no_split)
+    reader = Reader(voice=speaking, vocoder=made_by, speaker=speaker, split=not no_split, spelling=spelling)
     if input == PIPE:
         lines = read_lines(sys.stdin, "stdin")
     else:

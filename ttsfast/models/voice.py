@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ttsfast.config import config_from_dict
-from ttsfast.data.corpus.text import closed
+from ttsfast.data.corpus.spelling import Spelling
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
@@ -19,6 +19,9 @@ from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
 from ttsfast.models.reading import end_of_reading, share_read
 from ttsfast.models.voice_info import VoiceInfo
+
+PLAIN = Spelling()
+"""Every symbol must be known, and no reading is the user's own."""
 
 NEVER = 2.0
 """A stop threshold that no probability reaches."""
@@ -82,17 +85,17 @@ class Voice(VoiceInfo):
             raise InputError(f"{checkpoint.path}: the weights do not fit the model ({reason})") from error
         return cls(model=model.to(device).eval(), device=torch.device(device), **vars(info))
 
-    def spoken(self, text: str, where: str) -> str:
+    def spoken(self, text: str, where: str, spelling: Spelling = PLAIN) -> str:
         """What is read for one text, in symbols of this voice; ``where`` is its place, for the message.
 
         Raises:
-            InputError: an unknown symbol, named with its place, or a text of which nothing is left.
+            InputError: as ``spelling`` does.
         """
-        made = closed(self.frontend(text), self.symbols, self.frontend.language)
-        if not any(character.isalnum() for character in made):
-            raise InputError(f"{where}: nothing is left to speak after normalisation; give at least one word")
-        self.symbols.encode(made, where)
-        return made
+        return spelling(text, where, self.frontend, self.symbols)
+
+    def encode(self, text: str, where: str) -> np.ndarray:
+        """Symbol ids (N,) of :meth:`spoken`, which says what is raised."""
+        return self.symbols.encode(self.spoken(text, where), where)
 
     def speak(
         self,
@@ -101,6 +104,7 @@ class Voice(VoiceInfo):
         *,
         batch_size: int = 16,
         vocoder: Callable[[np.ndarray], np.ndarray] | None = None,
+        spelling: Spelling = PLAIN,
     ) -> list[Speech]:
         """Synthesise texts, free-running; what was not read whole is tried once more.
 
@@ -115,6 +119,7 @@ class Voice(VoiceInfo):
             batch_size: texts at a time.
             vocoder: from log-mels (T, C) to samples, as :func:`ttsfast.synthesis.vocoder.load_vocoder` gives;
                 Griffin-Lim when None.
+            spelling: how texts are read.
 
         Raises:
             InputError: an unknown symbol (named with its place) or speaker.
@@ -122,7 +127,7 @@ class Voice(VoiceInfo):
         names = list(speakers) if speakers is not None else [self.speakers[0]] * len(texts)
         if len(names) != len(texts):
             raise InputError(f"{len(texts)} texts but {len(names)} speakers: give one speaker per text")
-        spoken = [self.spoken(text, f"text {text!r}") for text in texts]
+        spoken = [self.spoken(text, f"text {text!r}", spelling) for text in texts]
         numbers = [self.speaker_number(name) for name in names]
         speech: list[Speech] = []
         for start in range(0, len(texts), batch_size):

@@ -9,7 +9,8 @@ from itertools import islice
 import numpy as np
 
 from ttsfast.data.corpus.sentences import split_long, split_sentences
-from ttsfast.models.voice import Speech, Voice
+from ttsfast.data.corpus.spelling import Spelling
+from ttsfast.models.voice import PLAIN, Speech, Voice
 from ttsfast.synthesis.lines import Line
 from ttsfast.synthesis.vocoder import Vocoder
 
@@ -67,6 +68,8 @@ class Reader:
     """By name; the voice's first when None."""
     split: bool = True
     """Speak a sentence at a time; else each text in one go."""
+    spelling: Spelling = PLAIN
+    """How texts are read: unknown symbols, and pronunciations of the user's own."""
 
     @property
     def sample_rate(self) -> int:
@@ -84,12 +87,18 @@ class Reader:
             self.voice.speaker_number(self.speaker)
         for line in lines:
             for sentence in self.sentences(line):
-                self.voice.spoken(sentence, line.where)
+                self.voice.spoken(sentence, line.where, self.spelling)
+
+    def skipped(self, line: Line) -> list[str]:
+        """The symbols of a line that are left out as unknown, each once."""
+        voice = self.voice
+        return self.spelling.skipped(line.text, line.where, voice.frontend, voice.symbols)
 
     def sentences(self, line: Line) -> list[str]:
         """The text in sentences, and these in pieces no longer than what the voice was trained on.
 
         Its longest recording, which a voice remembers as half of its frame limit, bounds what was said in it.
+        What says nothing, "...", is a pause.
         """
         if not self.split:
             return [line.text]
@@ -100,8 +109,7 @@ class Reader:
             piece
             for sentence in split_sentences(line.text, self.voice.frontend.language)
             for piece in split_long(sentence, longest)
-            # Marks alone, "...", are a pause.
-            if any(character.isalnum() for character in piece)
+            if self.spelling.says(piece, line.where, self.voice.frontend, self.voice.symbols)
         ]
         return pieces or [line.text]
 
@@ -129,4 +137,6 @@ class Reader:
         for start in range(0, len(texts), BATCH):
             batch = texts[start : start + BATCH]
             speakers = None if self.speaker is None else [self.speaker] * len(batch)
-            yield from self.voice.speak(batch, speakers, batch_size=BATCH, vocoder=self.vocoder)
+            yield from self.voice.speak(
+                batch, speakers, batch_size=BATCH, vocoder=self.vocoder, spelling=self.spelling
+            )

@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from ttsfast.data.corpus.audio import pcm16, write_wav
+from ttsfast.data.corpus.text import describe
 from ttsfast.errors import InputError, SpeechError
 from ttsfast.files import atomic_write, check_output_file, output_folder
 from ttsfast.progress import console, track
@@ -38,7 +39,7 @@ def write_speech(
     """
     if not lines:
         raise InputError("there is nothing to say: give texts, or a file that holds some")
-    reader.check(lines)
+    check(reader, lines)
     if output.suffix.lower() in OTHER_SOUNDS:
         raise InputError(f"{output}: only wav files are written; name it {output.stem}.wav and convert that")
     single = output.suffix.lower() == ".wav"
@@ -98,7 +99,7 @@ def stream_speech(reader: Reader, lines: Iterable[Line], out: IO[bytes], *, raw:
     unread = []
     begun = False
     for line in lines:
-        reader.check([line])
+        check(reader, [line])
         for speech in reader.stream(line):
             one = Utterance(line, (speech,), reader.silence)
             _note(one)
@@ -110,6 +111,16 @@ def stream_speech(reader: Reader, lines: Iterable[Line], out: IO[bytes], *, raw:
             out.write(pcm16(np.concatenate(samples)).astype("<i2").tobytes())
             out.flush()
     require_whole(unread)
+
+
+def check(reader: Reader, lines: Sequence[Line]) -> None:
+    """Raise InputError as the reader does, and say which symbols are left out as unknown."""
+    reader.check(lines)
+    for line in lines:
+        if left_out := reader.skipped(line):
+            console.print(
+                f"{line.where}: left out, unknown: {', '.join(map(describe, left_out))}", markup=False
+            )
 
 
 def require_whole(unread: Sequence[str]) -> None:

@@ -84,6 +84,9 @@ def _normalize_persian(text: str, keep_diacritics: bool) -> str:
     return _USELESS_ZWNJ.sub("", re.sub(f"{_ZWNJ}+", _ZWNJ, text))
 
 
+_PREPARE_AGAIN = "prepare the corpus again with texts that hold this symbol"
+
+
 @dataclass(frozen=True)
 class Symbols:
     """The character set of a voice, fixed when its corpus is prepared; symbol 0 is padding."""
@@ -100,8 +103,8 @@ class Symbols:
         """Symbols, padding included: the rows of a text embedding."""
         return len(self.characters) + 1
 
-    def encode(self, text: str, where: str) -> np.ndarray:
-        """Symbol ids (N,) int64. ``where`` names the file and utterance for the message.
+    def encode(self, text: str, where: str, remedy: str = _PREPARE_AGAIN) -> np.ndarray:
+        """Symbol ids (N,) int64. ``where`` names the file and utterance for the message, ``remedy`` ends it.
 
         Raises InputError for an empty text and for a character outside the set, with its name and place.
         """
@@ -112,8 +115,7 @@ class Symbols:
             if character not in ids:
                 place = f"at character {position} of {_clip(text)!r}"
                 raise InputError(
-                    f"{where}: unknown symbol {describe(character)} {place}; "
-                    "change the text, or prepare the corpus again with texts that hold this symbol"
+                    f"{where}: unknown symbol {describe(character)} {place}; change the text, or {remedy}"
                 )
         return np.fromiter((ids[character] for character in text), dtype=np.int64, count=len(text))
 

@@ -1,0 +1,87 @@
+"""What a voice is given to read for a text of the user's: all in symbols that it knows."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ttsfast.data.corpus.lexicon import Lexicon
+from ttsfast.data.corpus.read_out import read_out
+from ttsfast.data.corpus.text import Symbols, TextFrontend, closed, normalize_text
+from ttsfast.errors import InputError
+
+UNKNOWN = ("error", "skip")
+_PHONEMES = re.compile(r"\[\[(.*?)\]\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spelling:
+    """From a raw text to the one that is encoded.
+
+    Readings of the lexicon are put in; numbers, signs and abbreviations are read out as words, but for what a
+    voice of letters has symbols for; the front end normalises the text or makes phonemes of it; and the
+    sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are.
+    """
+
+    unknown: str = "error"
+    """What a symbol does that the voice has not learnt: "error", or "skip" to leave it out."""
+    lexicon: Lexicon = field(default_factory=Lexicon)
+
+    def __post_init__(self) -> None:
+        if self.unknown not in UNKNOWN:
+            raise InputError(f"unknown is {self.unknown!r}, must be one of {', '.join(UNKNOWN)}")
+
+    def __call__(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
+        """The text to encode.
+
+        Args:
+            text: raw.
+            where: its place, for messages.
+            frontend: the voice's.
+            symbols: the voice's.
+
+        Raises:
+            InputError: an unknown symbol, named with its place, phonemes for a voice of letters, or a text of
+                which nothing is left.
+        """
+        made = self._readable(text, where, frontend, symbols)
+        if not any(character.isalnum() for character in made):
+            raise InputError(f"{where}: nothing is left to speak after normalisation; give at least one word")
+        symbols.encode(made, where, "leave it out with --unknown skip")
+        return closed(made, symbols, frontend.language)
+
+    def says(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> bool:
+        """Whether anything is left of a text; marks alone are a pause. Raises InputError as a call does."""
+        made = self._readable(text, where, frontend, symbols)
+        return any(character.isalnum() for character in made)
+
+    def skipped(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> list[str]:
+        """The symbols of a text that are left out as unknown, each once; none where they are errors."""
+        if self.unknown != "skip":
+            return []
+        made = self._made(text, where, frontend, symbols)
+        return sorted({character for character in made if character not in symbols.characters} - {" "})
+
+    def _readable(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
+        made = self._made(text, where, frontend, symbols)
+        if self.unknown == "skip":
+            made = " ".join("".join(c for c in made if c in symbols.characters).split())
+        return made
+
+    def _made(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
+        known = set(symbols.characters)
+
+        def keep(token: str) -> bool:
+            return not frontend.phonemes and set(normalize_text(token, frontend.language)) <= known
+
+        made = []
+        for number, part in enumerate(_PHONEMES.split(self.lexicon.apply(text, frontend.language))):
+            if number % 2 == 0:
+                said = frontend(read_out(part, frontend.language, keep))
+                # Beside phonemes, the spaces that a front end strips tell words apart.
+                made.append(f"{' ' if part[:1].isspace() else ''}{said}{' ' if part[-1:].isspace() else ''}")
+            elif frontend.phonemes:
+                made.append(part)
+            else:
+                raise InputError(f"{where}: [[{part}]] is phonemes, and this voice reads letters; spell it")
+        return " ".join("".join(made).split())
