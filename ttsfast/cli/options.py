@@ -12,6 +12,12 @@ from ttsfast.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Import the module that makes the voice's model, where that is not built in."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(

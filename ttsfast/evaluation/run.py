@@ -40,6 +40,7 @@ def evaluate_run(
     assume_contract: bool = False,
     device: str = "cpu",
     title: str | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint and write ``metrics.json`` and ``report.html``.
 
@@ -56,10 +57,11 @@ def evaluate_run(
         assume_contract: take a vocoder that names no mel contract as one for the voice's.
         device: where to compute.
         title: of the report.
+        trust_code: import the module of a model that is not built in.
 
     Raises:
         InputError: no checkpoint, no store, or one that does not fit the voice; or a vocoder or a recogniser
-            that cannot be had.
+            that cannot be had; or a model that is not built in, without ``trust_code``.
     """
     checkpoint = find_checkpoint(run_folder, prefer_best=True)
     state = load_checkpoint(checkpoint).state
@@ -67,7 +69,7 @@ def evaluate_run(
     run_folder = checkpoint.parent.parent
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
-    voice = Voice.load(checkpoint, find_device(device))
+    voice = Voice.load(checkpoint, find_device(device), trust_code=trust_code)
     made_by = load_vocoder(vocoder, voice.contract, assume_contract=assume_contract, device=voice.device)
     recogniser = None if asr is None else Recogniser(asr, voice.frontend.language, voice.device)
     opened = Store.open(store or config.data.store)
