@@ -59,7 +59,7 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, SIGTERM 75."""
+    """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, preempted 75."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Every rank would print torch's warning that looking for unused parameters costs time; it is meant.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -101,6 +101,7 @@ def _run() -> None:
     except (InputError, Preempted, TrainingError, ExportError, OSError) as error:
         if isinstance(error, (Preempted, RankLost)):
             # Whoever sends it (again), torchrun or a scheduler, is obeyed already.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         print(f"ttsfast: {error}", file=streams.Forgiving(sys.stderr))
         sys.exit(exit_code(error))

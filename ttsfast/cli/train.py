@@ -25,7 +25,7 @@ def train(
     find_lr_picture: Annotated[Path, typer.Option(help="Where --find-lr draws.")] = FIND_LR_PICTURE,
     as_json: AsJson = False,
 ) -> None:
-    """Train a voice. SIGTERM writes a checkpoint and exits with code 75; --resume goes on from it.
+    """Train a voice. SIGTERM and Ctrl-C write a checkpoint and exit with code 75; --resume goes on from it.
 
     Example: ttsfast train data/ljspeech training.max_steps=20000 --resume
 
@@ -33,6 +33,7 @@ def train(
     """
     if find_lr:
         refuse_several("train --find-lr")
+    from ttsfast.models.build import built_in
     from ttsfast.progress import console
     from ttsfast.training.configure import configure
     from ttsfast.training.distributed.process_group import join_ranks
@@ -62,7 +63,7 @@ def train(
         )
         return
     print(f"voice: {result.checkpoint}")
-    run = shlex.quote(str(result.run_folder))
+    run = shlex.quote(str(result.run_folder)) + ("" if built_in(chosen.model) else " --trust-code")
     print(f'next: ttsfast evaluate {run}, then open its report.html; or ttsfast synth {run} "Hello there."')
 
 

@@ -165,6 +165,16 @@ def refuse_used_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
         )
 
 
+def refuse_overtaken(run_folder: Path, step: int, ranks: ProcessGroup) -> None:
+    """Raise InputError where another trainer has taken a run beyond the ``step`` that it is to go on from."""
+    found = ranks.broadcast_object(checkpoints(run_folder)[-1:])
+    if found and int(found[0].name[5:13]) > step:
+        raise InputError(
+            f"{run_folder}: another trainer has left {found[0].name} there since this one looked; start "
+            "again with --resume, or set another training.run_folder"
+        )
+
+
 def point_at_best(run_folder: Path, early_stopping: EarlyStopping) -> None:
     """Do what a kill between a checkpoint and the pointer to it left undone."""
     folder = checkpoint_folder(run_folder, max(0, early_stopping.best_step))
