@@ -46,7 +46,7 @@ class ModelConfig:
 class TrainingConfig:
     """Losses, optimiser, schedule and what is watched."""
 
-    run_folder: str = option("runs/voice", "checkpoints, logs and reports go here")
+    run_folder: str = option("runs/voice", "checkpoints, logs and reports go here", path=True)
     seed: int = option(0, "seed of the weights, dropout and batch order", low=0, high=2**31 - 1)
     device: str = option("auto", "auto takes the GPU where there is one", choices=("auto", "cpu", "cuda"))
     max_steps: int = option(100_000, "optimiser steps", low=1)
@@ -180,7 +180,7 @@ class TrainingConfig:
 class DataConfig:
     """The feature store and how batches are made from it."""
 
-    store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address")
+    store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address", path=True)
     batch_size: int = option(48, "utterances per micro-batch", low=1, high=65_536)
     frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
     speaker_balance: float = option(

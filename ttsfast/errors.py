@@ -62,7 +62,7 @@ PREEMPTED_EXIT_CODE = 75
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that the command line gives an error: bad input 2, :class:`Preempted` 75, anything else 1."""
+    """The exit code that the command line gives an error: bad input 2, preempted 75, anything else 1."""
     if isinstance(error, Preempted):
         return PREEMPTED_EXIT_CODE
     return 2 if isinstance(error, InputError) else 1

@@ -156,7 +156,7 @@ def verify(
     if not report.ok:
         count = len(report.problems)
         raise InputError(
-            f"{store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
+            f"{report.store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
             f"{'them' if count > 1 else 'it'}"
         )
 

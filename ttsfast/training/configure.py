@@ -18,10 +18,10 @@ from ttsfast.config import (
     render,
 )
 from ttsfast.data.store.manifest import NAME as MANIFEST
-from ttsfast.data.store.store import Store
+from ttsfast.data.store.store import Store, not_there
 from ttsfast.devices import this_machine
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, is_address, is_folder, naming
+from ttsfast.files import atomic_write, from_home, is_address, is_folder, naming
 from ttsfast.options import Values, overlaid
 from ttsfast.training.auto import Speech, choose
 
@@ -63,6 +63,7 @@ def configure(arguments: Sequence[str], preset: str | None = None, *, resume: bo
         before, _ = read_settings(run_folder / RUN_CONFIG, ())
         # The folder may lie elsewhere now.
         config = config_of(overlaid(before, {"training": {"run_folder": str(run_folder)}}, given))
+        _check_moved(config.data.store, run_folder)
         return Configured(config, preset, (f"settings are those of {run_folder / RUN_CONFIG}",))
     return _chosen(given, run_folder)
 
@@ -73,6 +74,15 @@ def write_run_config(config: Config, run_folder: Path) -> None:
     text = render(config, title="What this run was last started with; --resume goes on from it.")
     with naming(path, "make room, or let it be written to"), atomic_write(path) as handle:
         handle.write(text.encode())
+
+
+def _check_moved(store: str, run_folder: Path) -> None:
+    """Raise InputError, in words for a run that was moved, where the store of a run is gone."""
+    if (place := not_there(store)) is not None:
+        raise InputError(
+            f"{run_folder / RUN_CONFIG}: its data.store={place} is not there; if the run or the store was "
+            f"moved, name the store: `ttsfast train STORE training.run_folder={run_folder} --resume`"
+        )
 
 
 def _chosen(given: Values, run_folder: Path) -> Configured:
@@ -116,7 +126,7 @@ def _run_folder(given: Values) -> Path:
 def _sorted_out(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The YAML file, and what else is set."""
     overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
-    places = [argument for argument in arguments if not _OVERRIDE.match(argument)]
+    places = [from_home(argument) for argument in arguments if not _OVERRIDE.match(argument)]
     stores = [place for place in places if is_address(place) or is_folder(Path(place))]
     files = [place for place in places if place not in stores]
     for store in stores:

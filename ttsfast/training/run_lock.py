@@ -82,8 +82,8 @@ class RunLock:
                 raise
             who = f" ({holder})" if holder else ""
             return (
-                f"{self._path.parent}: another trainer is at work there{who}; wait for it, end it (a suspended "
-                "one is still there), or set another training.run_folder"
+                f"{self._path.parent}: another trainer is at work there{who}; wait for it, end it (a "
+                "suspended one is still there), or set another training.run_folder"
             )
         self._held = descriptor
         # For people only: on a full disk it is missing.
