@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ttsfast.cli.options import AsJson, Preset, Settings, print_json, refuse_several
+from ttsfast.cli.options import AsJson, Preset, Settings, TrustCode, print_json, refuse_several
 
 DEMO_RUN = Path("runs/demo")
 FIND_LR_PICTURE = Path("learning-rate.png")
@@ -18,6 +18,11 @@ def train(
     settings: Settings = None,
     preset: Preset = None,
     resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin with the weights of a voice: a run folder, or a checkpoint."),
+    ] = None,
+    trust_code: TrustCode = False,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Draw a learning-rate range test instead; writes no run.")
     ] = False,
@@ -28,6 +33,8 @@ def train(
     """Train a voice. SIGTERM and Ctrl-C write a checkpoint and exit with code 75; --resume goes on from it.
 
     Example: ttsfast train data/ljspeech training.max_steps=20000 --resume
+
+    A voice to start from: ttsfast train data/mine --from runs/ljspeech
 
     On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train data/ljspeech --resume
     """
@@ -40,7 +47,7 @@ def train(
     from ttsfast.training.find_lr import find_learning_rate
     from ttsfast.training.trainer import Trainer
 
-    configured = configure(settings or [], preset, resume=resume)
+    configured = configure(settings or [], preset, resume=resume, start=start, trust_code=trust_code)
     chosen = configured.config
     if find_lr:
         found = find_learning_rate(chosen, find_lr_picture, steps=find_lr_steps)

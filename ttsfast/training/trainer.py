@@ -30,6 +30,7 @@ from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
 from ttsfast.training.distributed.sharding import data_parallel
+from ttsfast.training.freeze import freeze
 from ttsfast.training.monitor import Content, Monitor
 from ttsfast.training.non_finite import Fault, StepInputs, training_error
 from ttsfast.training.objective import Objective
@@ -51,6 +52,7 @@ from ttsfast.training.resume import (
 from ttsfast.training.run_lock import RunLock
 from ttsfast.training.schedule import learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, forever, open_loaders, open_store
+from ttsfast.training.start import start_from
 from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
 from ttsfast.training.telemetry.pace import Pace
@@ -101,6 +103,8 @@ class Trainer:
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
+        start_from(training, self.model, self.voice, resume=resume, ranks=self.ranks)
+        freeze(self.model, training.freeze)
         check_consistency(self.ranks, config, self.store.fingerprint, self.model.state_dict())
         seed_rank(training.seed, self.ranks.rank)
         r = int(getattr(self.model, "reduction_factor", 1))

@@ -100,7 +100,8 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
                 report.problems.extend(problems)
                 moments.add(part)
         report.problems.extend(_check_splits(place, manifest))
-        if not report.problems:
+        # Statistics of another store are not these features'.
+        if not report.problems and manifest.statistics_of:
             report.problems.extend(_check_moments(place, manifest, moments.mel))
             report.problems.extend(_check_tracks(place, manifest, moments.tracks))
     return report
