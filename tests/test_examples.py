@@ -72,7 +72,7 @@ def test_an_example_learns_resumes_and_speaks(name: str, store: Path, tmp_path: 
         result = trainer.fit()
         assert held_out_error(trainer) < 0.95 * before
     assert result.step == 16
-    voice = Voice.load(run)
+    voice = Voice.load(run, trust_code=True)
     # Any vocoder will do where it is the mels that are compared.
     first, again = (voice.speak(["abcdab"], vocoder=lambda mel: mel[:, 0])[0] for _ in range(2))
     assert np.isfinite(first.log_mel).all()

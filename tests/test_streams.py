@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.table import Table
 
+from ttsfast.cli import commands
+from ttsfast.cli.options import print_json
 from ttsfast.progress import console
 
 COMMAND = [sys.executable, "-m", "ttsfast", "config", "--preset", "demo"]
@@ -37,6 +43,44 @@ def test_the_exit_code_stands_where_stderr_is_not_read() -> None:
         ]
     os.close(writing)
     assert codes == [2, 2]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1256"])
+def test_a_locale_that_lacks_a_letter_ends_nothing(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"text": "سلام ünï \U0001f600 ─"}
+    written = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    for name, buffer in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(buffer, encoding=encoding))
+
+    def command() -> None:
+        print_json(said)
+        print(said["text"], file=sys.stderr)
+        table = Table("column")
+        table.add_row(said["text"])
+        console.print(table)
+
+    monkeypatch.setattr(commands, "app", command)
+    commands.main()
+    assert json.loads(written["stdout"].getvalue().decode(encoding)) == said
+    assert r"\U0001f600" in written["stderr"].getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "says"),
+    [
+        ("wavs/سلام.wav", "ascii", r"holds 'س', which cannot be written in ascii.*PYTHONUTF8=1"),
+        ("a\udcffb", "utf-8", r"holds '\\udcff', which is no character.*not UTF-8; convert them"),
+    ],
+)
+def test_what_no_encoding_can_write_is_one_line(
+    text: str, encoding: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "app", lambda: text.encode(encoding))
+    with pytest.raises(SystemExit) as caught:
+        commands.main()
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(says, line)
 
 
 def test_closed_streams_are_not_given_to_files() -> None:

@@ -19,6 +19,8 @@ from ttsfast.options import Values, checked_values, option, overlaid, parse, sho
 
 AUTO, DEFAULTS = "auto", "fast_convergence"
 """Two presets without a file: what is chosen for a machine and a store, and the defaults below."""
+NONE = "none"
+"""Of keys that name a path or parts of the model: there is none."""
 PRESET = "preset"
 """The key, beside the sections of a YAML file, that names what the file leaves out."""
 
@@ -46,10 +48,14 @@ class ModelConfig:
 class TrainingConfig:
     """Losses, optimiser, schedule and what is watched."""
 
-    run_folder: str = option("runs/voice", "checkpoints, logs and reports go here")
+    run_folder: str = option("runs/voice", "checkpoints, logs and reports go here", path=True)
     seed: int = option(0, "seed of the weights, dropout and batch order", low=0, high=2**31 - 1)
     device: str = option("auto", "auto takes the GPU where there is one", choices=("auto", "cpu", "cuda"))
     max_steps: int = option(100_000, "optimiser steps", low=1)
+    start_from: str = option(
+        NONE, "a run or checkpoint whose weights a new run begins with (train --from)", path=True
+    )
+    freeze: str = option(NONE, "parts of the model that stay as they are, such as symbols,text_layers")
 
     mel_loss_weight: float = option(22.0, "weight of the mel distance", low=0.0)
     kl_loss_weight: float = option(1.8, "weight of the KL of the posterior", low=0.0)
@@ -180,7 +186,7 @@ class TrainingConfig:
 class DataConfig:
     """The feature store and how batches are made from it."""
 
-    store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address")
+    store: str = option("data/store", "written by `ttsfast prepare`: a folder, or an address", path=True)
     batch_size: int = option(48, "utterances per micro-batch", low=1, high=65_536)
     frame_budget: int = option(0, "padded frames per micro-batch at most; 0: no limit", low=0)
     speaker_balance: float = option(

@@ -43,7 +43,7 @@ class SpeechError(RuntimeError):
 
 
 class Preempted(RuntimeError):
-    """SIGTERM ended the run after a checkpoint was written.
+    """SIGTERM or Ctrl-C ended the run after a checkpoint was written.
 
     The command line exits with :data:`PREEMPTED_EXIT_CODE`, by which a scheduler knows to queue it again.
     """
@@ -66,7 +66,7 @@ PREEMPTED_EXIT_CODE = 75
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that the command line gives an error: bad input 2, SIGTERM 75, anything else 1."""
+    """The exit code that the command line gives an error: bad input 2, preempted 75, anything else 1."""
     if isinstance(error, Preempted):
         return PREEMPTED_EXIT_CODE
     return 2 if isinstance(error, InputError) else 1

@@ -116,6 +116,14 @@ def file_sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def from_home(path: str) -> str:
+    """A path with the folder that ``~`` or ``~name`` at its start stands for; any other as it is.
+
+    A shell leaves them to the program in ``key=~/x``, and nobody else reads them in a file.
+    """
+    return os.path.expanduser(path)
+
+
 def is_address(path: Path | str) -> bool:
     """Whether ``path`` is an address (``s3://bucket/store``) and not a path of this machine."""
     return "://" in str(path)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ttsfast.errors import InputError
+from ttsfast.files import from_home
 
 Values = dict[str, dict[str, Any]]
 """Sections, and in each the keys that somebody named."""
@@ -29,12 +30,13 @@ def option(
     high: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
+    path: bool = False,
 ) -> Any:
     """A field with its documentation and range: ``low <= value <= high``, ``value > above``.
 
-    Whole numbers have :data:`LARGEST_WHOLE` above them in any case.
+    Whole numbers have :data:`LARGEST_WHOLE` above them in any case. A ``path`` may begin with ``~``.
     """
-    limits = {"low": low, "high": high, "above": above, "choices": choices}
+    limits = {"low": low, "high": high, "above": above, "choices": choices, "path": path}
     return field(default=default, metadata={"help": help, **limits})
 
 
@@ -152,6 +154,8 @@ def _checked(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> An
     if limits["choices"] and converted not in limits["choices"]:
         hint = nearest(converted, limits["choices"])
         raise InputError(f"{name}: {shortened(converted)} is not one of {', '.join(limits['choices'])}{hint}")
+    if limits["path"]:
+        return from_home(converted)
     high = LARGEST_WHOLE if limits["high"] is None and kind is int else limits["high"]
     if limits["low"] is not None and converted < limits["low"]:
         raise InputError(f"{name}: {shortened(converted)} is below the least value {limits['low']:g}")

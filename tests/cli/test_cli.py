@@ -106,6 +106,34 @@ def test_what_is_for_one_process_says_so_under_torchrun(command: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "~/voice"),
+        ("export", "~/voice"),
+        ("verify", "~/voice"),
+        ("inspect", "~/voice"),
+        ("compare", "~/voice", "~/other"),
+        ("train", "~/voice"),
+        ("train", "data.store=~/voice"),
+        ("train", "data.store=~/voice", "--preset", "demo"),
+        ("prepare", "~/voice", "store"),
+        ("synth", "~/voice", "~/hello"),
+    ],
+)
+def test_a_path_may_begin_at_the_users_own_folder(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    message = str(CliRunner().invoke(app, arguments).exception)
+    assert f"{home}/voice" in message
+    assert "~/voice" not in message
+    assert not (tmp_path / "~").exists()
+
+
 def test_verify_does_not_advise_to_prepare_what_cannot_be_reached(tmp_path: Path) -> None:
     assert failure("verify", f"file://{tmp_path}/none") == (
         f"file://{tmp_path}/none: 1 problem, listed above with what to do about it"

@@ -12,15 +12,19 @@ import pytest
 import torch
 from model_checks import small_model
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from ttsfast.cli import app
 from ttsfast.config import Config, ModelConfig, config_from_dict
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
+from ttsfast.models.checkpoint import checkpoint_folder
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.training.checkpoint import save_checkpoint
 
 BINS = 80
 INFO = VoiceInfo(
@@ -124,6 +128,30 @@ def test_a_key_that_the_factory_does_not_read_is_refused(write_module: Callable[
     write_module(GOOD)
     with pytest.raises(InputError, match=r"model.dropout=0.3 is set, and the factory does not read it"):
         build_model(ModelConfig(architecture="my_voice:build", dropout=0.3), INFO)
+
+
+@pytest.mark.parametrize("command", ["synth", "evaluate", "export"])
+def test_a_voice_from_elsewhere_runs_no_code_unless_it_is_trusted(
+    command: str, write_module: Callable[[str], None], tmp_path: Path
+) -> None:
+    write_module(f"open('imported', 'w').close()\n{GOOD}")
+    config = config_from_dict({"model": {"architecture": "my_voice:build"}, "data": {"store": "none"}})
+    model = build_model(config.model, INFO)
+    (tmp_path / "imported").unlink()
+    del sys.modules["my_voice"]
+    state = {"config": config.to_dict()}
+    folder = checkpoint_folder(tmp_path / "run", 1)
+    save_checkpoint(folder, 1, weights=model.state_dict(), training={}, voice=INFO.to_dict(), state=state)
+    arguments = [command, "run", *(["abc"] if command == "synth" else [])]
+    refused = CliRunner().invoke(app, arguments).exception
+    assert isinstance(refused, InputError)
+    assert "model.architecture=my_voice:build would import the module my_voice from " in str(refused)
+    assert "add --trust-code" in str(refused)
+    assert not (tmp_path / "imported").exists()
+    # What comes next is about the model, which is no voice.
+    result = CliRunner().invoke(app, [*arguments, "--trust-code"])
+    assert result.exit_code != 0
+    assert (tmp_path / "imported").exists()
 
 
 def test_a_model_of_mels_alone_fits_where_the_other_terms_are_off() -> None:

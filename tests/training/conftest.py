@@ -51,6 +51,12 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def longer_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus of :func:`store_path` with ten utterances more."""
+    return write_corpus(tmp_path_factory.mktemp("longer") / "corpus", 30)
+
+
+@pytest.fixture(scope="session")
 def make_config_of(store_path: Path) -> Callable[..., Config]:
     """What :func:`make_config` is, for fixtures that live longer than a test: of the run folder they name."""
 

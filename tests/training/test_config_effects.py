@@ -40,6 +40,8 @@ RUN: dict[str, Change] = {
     "training.run_folder": Change("elsewhere"),
     "training.seed": Change(3),
     "training.max_steps": Change(5),
+    "training.start_from": Change("no-such-voice"),
+    "training.freeze": Change("embed"),
     "training.mel_loss_weight": Change(2.0),
     "training.kl_loss_weight": Change(30.0),
     "training.stop_loss_weight": Change(9.0),

@@ -126,6 +126,44 @@ def test_the_handler_of_before_is_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_ctrl_c_saves_as_sigterm_does_and_a_second_one_ends_at_once(
+    make_config_of: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(make_config_of, tmp_path / "run")
+    before = signal.getsignal(signal.SIGINT)
+    for times, ends, left in ((1, Preempted, 2), (2, KeyboardInterrupt, 2)):
+        with Trainer(config, model=make_model(), resume=True) as trainer:
+            step = trainer.train_step
+
+            def interrupted(*args: Any, step: Any = step, times: int = times, **kwargs: Any) -> Any:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+                return step(*args, **kwargs)
+
+            monkeypatch.setattr(trainer, "train_step", interrupted)
+            if times == 1:
+                monkeypatch.setattr(trainer, "step", 1)
+            with pytest.raises(ends, match="stopped by Ctrl-C at step 2" if times == 1 else "^$"):
+                trainer.fit()
+        assert checkpoints(tmp_path / "run")[-1].name == f"step-{left:08d}"
+        assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_is_left_alone_where_a_shell_keeps_it_away_and_counted_once_under_torchrun() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not preemption.requested
+        signal.signal(signal.SIGINT, before)
+        with Preemption(alone=False) as preemption:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert preemption.requested
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_sigterm_while_the_run_closes_is_no_other_end(
     make_config_of: MakeConfig, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

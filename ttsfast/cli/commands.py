@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,7 +27,7 @@ from ttsfast.errors import (
     TrainingError,
     exit_code,
 )
-from ttsfast.files import naming
+from ttsfast.files import from_home, naming
 
 app = typer.Typer(
     help="A fast-converging trainer for text-to-speech acoustic models.",
@@ -44,6 +47,27 @@ for command in (
 app.add_typer(bench, name="bench")
 
 
+def _paths_from_home(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose paths may begin with ``~``, as a shell hands on ``--output=~/x``."""
+
+    def expanded(value: Any) -> Any:
+        if isinstance(value, list):
+            return [expanded(one) for one in value]
+        return Path(from_home(str(value))) if isinstance(value, Path) else value
+
+    @wraps(command)
+    def run(**arguments: Any) -> Any:
+        return command(**{name: expanded(value) for name, value in arguments.items()})
+
+    return run
+
+
+for group in (app, bench):
+    for registered in group.registered_commands:
+        assert registered.callback is not None
+        registered.callback = _paths_from_home(registered.callback)
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"ttsfast {__version__}")
@@ -60,11 +84,12 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, SIGTERM 75."""
+    """Run a command; what ends it becomes one line on stderr: bad input code 2, failure 1, preempted 75."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Every rank would print torch's warning that looking for unused parameters costs time; it is meant.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     streams.open_closed()
+    streams.print_anything()
     heed_quota()
     try:
         _run()
@@ -99,9 +124,24 @@ def _run() -> None:
                 sys.stdout.flush()
     except SaidByAnotherRank as error:
         sys.exit(error.code)
+    except UnicodeEncodeError as error:
+        print(f"ttsfast: {_unsayable(error)}", file=streams.Forgiving(sys.stderr))
+        sys.exit(2)
     except (InputError, Preempted, TrainingError, ExportError, SpeechError, OSError) as error:
         if isinstance(error, (Preempted, RankLost)):
             # Whoever sends it (again), torchrun or a scheduler, is obeyed already.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
         print(f"ttsfast: {error}", file=streams.Forgiving(sys.stderr))
         sys.exit(exit_code(error))
+
+
+def _unsayable(error: UnicodeEncodeError) -> str:
+    """One line on a name or text that an encoding lacks."""
+    what = f"{error.object[:80]!r} holds {error.object[error.start]!r}, which"
+    if "surrogates" in error.reason:
+        return f"{what} is no character: it was read from bytes that are not UTF-8; convert them"
+    return (
+        f"{what} cannot be written in {error.encoding}, the encoding of this locale; start ttsfast with "
+        "PYTHONUTF8=1, or in a locale such as C.UTF-8"
+    )

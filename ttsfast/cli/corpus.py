@@ -6,12 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttsfast.cli.options import AsJson, print_json, show
 from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    from ttsfast.data.features.contract import MelContract
+    from ttsfast.data.store.manifest import Manifest
 
 CorpusFolder = Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")]
 ExcludeBad = Annotated[
@@ -25,11 +29,30 @@ Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the G
 def prepare(
     corpus: CorpusFolder,
     store: Annotated[Path, typer.Argument(help="Folder to write the feature store to.")],
-    language: Annotated[str, typer.Option(help="Language of the text, such as en or fa.")] = "en",
-    phonemes: Annotated[bool, typer.Option(help="Turn text into phonemes with espeak-ng.")] = False,
-    keep_diacritics: Annotated[bool, typer.Option(help="Keep Persian harakat as symbols.")] = False,
+    language: Annotated[
+        str | None,
+        typer.Option(help="Language of the text, such as en or fa.", show_default="en, or that of --like"),
+    ] = None,
+    phonemes: Annotated[
+        bool | None, typer.Option(help="Turn text into phonemes with espeak-ng.", show_default="no")
+    ] = None,
+    keep_diacritics: Annotated[
+        bool | None, typer.Option(help="Keep Persian harakat as symbols.", show_default="no")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="A store whose mel contract and statistics this one keeps, so that a voice trained on that "
+            "can go on with this (train --from); and its language, phonemes, diacritics and symbols."
+        ),
+    ] = None,
     layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
-    contract: Annotated[str, typer.Option(help="Mel contract: hifigan-22k or librosa-22k.")] = "hifigan-22k",
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="Mel contract: hifigan-22k or librosa-22k.", show_default="hifigan-22k, or that of --like"
+        ),
+    ] = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the texts that checkpoints are chosen by.")
     ] = 0.05,
@@ -66,14 +89,23 @@ def prepare(
     Example: ttsfast prepare LJSpeech-1.1 data/ljspeech --language en
     """
     from ttsfast.data.corpus.text import TextFrontend
-    from ttsfast.data.features.contract import MelContract
+    from ttsfast.data.prepare.like import Like
     from ttsfast.data.prepare.partitions import Partition
     from ttsfast.data.prepare.prepare import PrepareOptions, prepare_partition
     from ttsfast.data.prepare.prepare import prepare as run
+    from ttsfast.data.store.manifest_reader import read_manifest
 
+    known = None if like is None else read_manifest(like)
+    before = TextFrontend("en") if known is None else known.frontend
+    frontend = TextFrontend(
+        before.language if language is None else language,
+        phonemes=before.phonemes if phonemes is None else phonemes,
+        keep_diacritics=before.keep_diacritics if keep_diacritics is None else keep_diacritics,
+    )
     options = PrepareOptions(
-        contract=MelContract.preset(contract),
-        frontend=TextFrontend(language, phonemes=phonemes, keep_diacritics=keep_diacritics),
+        contract=_contract(contract, known),
+        frontend=frontend,
+        like=None if known is None else Like.of(known, frontend),
         layout=layout,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
@@ -156,7 +188,7 @@ def verify(
     if not report.ok:
         count = len(report.problems)
         raise InputError(
-            f"{store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
+            f"{report.store}: {count} problem{'s' if count > 1 else ''}, listed above with what to do about "
             f"{'them' if count > 1 else 'it'}"
         )
 
@@ -192,6 +224,19 @@ def inspect(
         Console().print(inspection.table())
         if output is not None:
             print(output)
+
+
+def _contract(name: str | None, like: Manifest | None) -> MelContract:
+    """The mel contract of a name, or of the store to be like, which must not be two."""
+    from ttsfast.data.features.contract import DEFAULT_PRESET, MelContract
+
+    if like is None:
+        return MelContract.preset(name or DEFAULT_PRESET)
+    if name is not None and MelContract.preset(name) != like.contract:
+        raise InputError(
+            f"--contract {name}: the store of --like has another mel contract; leave one of them out"
+        )
+    return like.contract
 
 
 @contextmanager

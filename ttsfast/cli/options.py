@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,12 @@ from ttsfast.errors import InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Import the module that makes the voice's model, where that is not built in."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
@@ -28,7 +35,9 @@ Preset = Annotated[
 
 
 def print_json(values: Any) -> None:
-    print(json.dumps(values, indent=1, ensure_ascii=False))
+    # Escapes of JSON's own, where the terminal lacks a letter.
+    escaped = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(json.dumps(values, indent=1, ensure_ascii=escaped))
 
 
 def show(report: Any, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ttsfast.cli.options import AsJson, Preset, Settings, print_json, refuse_several
+from ttsfast.cli.options import AsJson, Preset, Settings, TrustCode, print_json, refuse_several
 
 DEMO_RUN = Path("runs/demo")
 FIND_LR_PICTURE = Path("learning-rate.png")
@@ -18,6 +18,11 @@ def train(
     settings: Settings = None,
     preset: Preset = None,
     resume: Annotated[bool, typer.Option(help="Continue from the run's last checkpoint.")] = False,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin with the weights of a voice: a run folder, or a checkpoint."),
+    ] = None,
+    trust_code: TrustCode = False,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Draw a learning-rate range test instead; writes no run.")
     ] = False,
@@ -25,21 +30,24 @@ def train(
     find_lr_picture: Annotated[Path, typer.Option(help="Where --find-lr draws.")] = FIND_LR_PICTURE,
     as_json: AsJson = False,
 ) -> None:
-    """Train a voice. SIGTERM writes a checkpoint and exits with code 75; --resume goes on from it.
+    """Train a voice. SIGTERM and Ctrl-C write a checkpoint and exit with code 75; --resume goes on from it.
 
     Example: ttsfast train data/ljspeech training.max_steps=20000 --resume
+
+    A voice to start from: ttsfast train data/mine --from runs/ljspeech
 
     On two GPUs: torchrun --nproc-per-node 2 -m ttsfast train data/ljspeech --resume
     """
     if find_lr:
         refuse_several("train --find-lr")
+    from ttsfast.models.build import built_in
     from ttsfast.progress import console
     from ttsfast.training.configure import configure
     from ttsfast.training.distributed.process_group import join_ranks
     from ttsfast.training.find_lr import find_learning_rate
     from ttsfast.training.trainer import Trainer
 
-    configured = configure(settings or [], preset, resume=resume)
+    configured = configure(settings or [], preset, resume=resume, start=start, trust_code=trust_code)
     chosen = configured.config
     if find_lr:
         found = find_learning_rate(chosen, find_lr_picture, steps=find_lr_steps)
@@ -62,7 +70,7 @@ def train(
         )
         return
     print(f"voice: {result.checkpoint}")
-    run = shlex.quote(str(result.run_folder))
+    run = shlex.quote(str(result.run_folder)) + ("" if built_in(chosen.model) else " --trust-code")
     print(f'next: ttsfast evaluate {run}, then open its report.html; or ttsfast synth {run} "Hello there."')
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ttsfast.cli.options import AsJson, Device, print_json, refuse_several
+from ttsfast.cli.options import AsJson, Device, TrustCode, print_json, refuse_several
 from ttsfast.errors import InputError
 
 VocoderFile = Annotated[
@@ -52,6 +52,7 @@ def evaluate(
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a voice on held-out data; writes metrics.json and report.html.
@@ -72,6 +73,7 @@ def evaluate(
         vocoder=vocoder,
         assume_contract=assume_contract,
         device=device,
+        trust_code=trust_code,
     )
     if as_json:
         print_json(result.to_dict())
@@ -126,6 +128,7 @@ def synth(
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Speak texts of any length into wav files, with the mel contract beside them, or as a stream.
@@ -147,7 +150,7 @@ def synth(
     _check_choices(texts, input, streaming, raw, as_json)
     spelling = Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())
     where = find_device(device)
-    speaking = Voice.load(voice, where)
+    speaking = Voice.load(voice, where, trust_code=trust_code)
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
@@ -176,6 +179,7 @@ def synth(
 def export(
     voice: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, *.onnx.")] = VOICE_FILE,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a voice as one ONNX file, checked against PyTorch, for `ttsfast synth` or any ONNX runtime.
@@ -185,7 +189,7 @@ def export(
     from ttsfast.export.onnx import export_voice
     from ttsfast.models.voice import Voice
 
-    report = export_voice(Voice.load(voice), output)
+    report = export_voice(Voice.load(voice, trust_code=trust_code), output)
     if as_json:
         print_json(report.to_dict())
     else:

@@ -22,6 +22,8 @@ WHEN = {
     "training.seed": "to see how much of a difference is chance",
     "training.device": "to leave a GPU to others",
     "training.max_steps": "higher when validation still improves at the end; lower for a first look",
+    "training.start_from": "to make a voice of little speech out of one that there is: docs/finetuning.md",
+    "training.freeze": "when a small corpus spoils what the voice it starts from knew",
     "training.mel_loss_weight": "hardly ever: it sets the scale of the total, and others are relative to it",
     "training.kl_loss_weight": "higher when free-running speech is far worse than teacher-forced",
     "training.stop_loss_weight": "higher when speech does not end; 0 for a model that knows its durations",

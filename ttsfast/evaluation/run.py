@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ttsfast.config import ModelConfig, config_from_dict
+from ttsfast.config import Config, ModelConfig, config_from_dict
 from ttsfast.data.corpus.split import VALIDATION
-from ttsfast.data.store.store import Store
+from ttsfast.data.store.store import Store, not_there
 from ttsfast.devices import find_device
+from ttsfast.errors import InputError
 from ttsfast.evaluation.environment import environment
 from ttsfast.evaluation.evaluate import evaluate, reported_split
 from ttsfast.evaluation.log import read_log
@@ -40,6 +41,7 @@ def evaluate_run(
     assume_contract: bool = False,
     device: str = "cpu",
     title: str | None = None,
+    trust_code: bool = False,
 ) -> Evaluation:
     """Evaluate a run's best checkpoint and write ``metrics.json`` and ``report.html``.
 
@@ -56,21 +58,23 @@ def evaluate_run(
         assume_contract: take a vocoder that names no mel contract as one for the voice's.
         device: where to compute.
         title: of the report.
+        trust_code: import the module of a model that is not built in.
 
     Raises:
         InputError: no checkpoint, no store, or one that does not fit the voice; or a vocoder or a recogniser
-            that cannot be had.
+            that cannot be had; or a model that is not built in, without ``trust_code``.
     """
     checkpoint = find_checkpoint(run_folder, prefer_best=True)
     state = load_checkpoint(checkpoint).state
     config = config_from_dict(state["config"])
     run_folder = checkpoint.parent.parent
+    place = store or _own_store(config, run_folder)
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
-    voice = Voice.load(checkpoint, find_device(device))
+    voice = Voice.load(checkpoint, find_device(device), trust_code=trust_code)
     made_by = load_vocoder(vocoder, voice.contract, assume_contract=assume_contract, device=voice.device)
     recogniser = None if asr is None else Recogniser(asr, voice.frontend.language, voice.device)
-    opened = Store.open(store or config.data.store)
+    opened = Store.open(place)
     if split is None and reported_split(opened) == VALIDATION:
         console.print(
             f"{opened.path}: has no test split (see `ttsfast prepare --help`), so the figures are of the "
@@ -96,6 +100,16 @@ def evaluate_run(
         environment=_flat(environment()),
     )
     return evaluation
+
+
+def _own_store(config: Config, run_folder: Path) -> str:
+    """What the run was trained on; raises InputError, in words for a run that was moved, where it is gone."""
+    if (place := not_there(config.data.store)) is not None:
+        raise InputError(
+            f"{run_folder}: its data.store={place} is not there; if the run or the store was moved, name the "
+            "store with --store"
+        )
+    return config.data.store
 
 
 def _untrained(config: ModelConfig, voice: Voice) -> nn.Module:

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 BUILT_IN = "convtts"
 
 
+def built_in(config: ModelConfig) -> bool:
+    """Whether the model is one of this package's."""
+    return config.architecture == BUILT_IN
+
+
 def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
     """The model that ``config`` names, for the symbols, speakers and mel bins of ``info``.
 
@@ -32,7 +37,7 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
         InputError: no such module or attribute, a factory that takes other arguments or returns no module, or
             a ``model`` key, other than ConvTTS's ``size``, that was set and that the factory does not read.
     """
-    if config.architecture == BUILT_IN:
+    if built_in(config):
         return ConvTTS.from_size(
             config.size,
             n_symbols=len(info.symbols),
@@ -75,6 +80,24 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
                 f"{getattr(defaults, field.name)}, or read options.{field.name} in the factory"
             )
     return model
+
+
+def require_trust(config: ModelConfig, source: Path, *, trust_code: bool) -> None:
+    """Raise InputError, before anything is imported, where a checkpoint names code that nobody vouched for.
+
+    Args:
+        config: the ``model`` section that the checkpoint holds.
+        source: the checkpoint, for the message.
+        trust_code: whether who named the checkpoint said that its code may run.
+    """
+    if trust_code or built_in(config):
+        return
+    module = config.architecture.partition(":")[0]
+    raise InputError(
+        f"{source}: its model is not built in: model.architecture={config.architecture} would import the "
+        f"module {module} from {Path.cwd()} or the installed packages, and run it; "
+        "add --trust-code if you trust both"
+    )
 
 
 def _find_factory(architecture: str) -> Callable[..., Any]:

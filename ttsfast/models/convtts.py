@@ -22,7 +22,7 @@ from ttsfast.errors import InputError
 from ttsfast.models.attention import TextAttention
 from ttsfast.models.convtts_config import SIZES, ConvTTSConfig
 from ttsfast.models.decoding import DecoderCaches, free_run, readable
-from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.interface import SPEAKERS, STORE, SYMBOLS, AcousticOutput, FreeRunning
 from ttsfast.models.layers import GatedStack
 from ttsfast.models.posterior import PosteriorEncoder
 from ttsfast.terms.masks import valid_mask
@@ -77,6 +77,13 @@ class ConvTTS(nn.Module):
             )
         self.config = config
         self.n_mels = n_mels
+        self.tensors_of_data = {
+            "symbols.weight": SYMBOLS,
+            "speakers.weight": SPEAKERS,
+            "attention.log_pace": SPEAKERS,
+            "silence": STORE,
+        }
+        """as :mod:`ttsfast.models.transfer` reads it"""
         self.n_speakers = n_speakers
         self.reduction_factor = config.reduction_factor
         """mel frames per decoder step, by which the trainer counts steps"""
@@ -274,6 +281,13 @@ class ConvTTS(nn.Module):
             caches.step += 1
         mel = group[..., :-1].reshape(heard.shape[0], -1, self.n_mels)
         return mel, group[..., -1], weights
+
+    @torch.no_grad()
+    def absorb_speaker(self, embedding: Tensor) -> None:
+        """Speak, as a model of one speaker, as the one whose ``embedding`` (D,) a model of several has."""
+        self.symbols.weight.add_(embedding)
+        if self.latent is not None:
+            self.latent.bias.add_(embedding)
 
     def caches(self, batch: int) -> DecoderCaches:
         """What continues the decoding of ``batch`` utterances, at their start."""

@@ -11,6 +11,10 @@ from torch import Tensor
 
 from ttsfast.errors import InputError
 
+SYMBOLS, SPEAKERS, STORE = "symbols", "speakers", "store"
+"""What a model may say of its tensors, by name, in an attribute ``tensors_of_data``: there is a row for each
+symbol or speaker, or the store decides the values. A voice that starts from another takes rows by name."""
+
 
 @dataclass
 class AcousticOutput:

@@ -14,7 +14,7 @@ from ttsfast.config import config_from_dict
 from ttsfast.data.corpus.spelling import Spelling
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
-from ttsfast.models.build import build_model
+from ttsfast.models.build import build_model, require_trust
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
 from ttsfast.models.reading import end_of_reading, share_read
@@ -60,16 +60,25 @@ class Voice(VoiceInfo):
     device: torch.device
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu", *, model: nn.Module | None = None) -> Voice:
+    def load(
+        cls,
+        path: Path,
+        device: torch.device | str = "cpu",
+        *,
+        model: nn.Module | None = None,
+        trust_code: bool = False,
+    ) -> Voice:
         """Load a run's best checkpoint (the last where none is recorded), a checkpoint, or an exported voice.
 
         Args:
             path: a run folder, one of its checkpoints, or a file that ``ttsfast export`` wrote.
             device: where to speak.
             model: takes the weights, where the trainer was given a model that no configuration names.
+            trust_code: import the module of a model that is not built in.
 
         Raises:
-            InputError: there is no checkpoint, or it is damaged, or it is of another model.
+            InputError: there is no checkpoint, or it is damaged, or it is of another model; or its model is
+                not built in, and ``trust_code`` is not set.
         """
         if path.is_file():
             exported, info = load_exported(path, device)
@@ -77,7 +86,9 @@ class Voice(VoiceInfo):
         checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
         if model is None:
-            model = build_model(config_from_dict(checkpoint.state.get("config") or {}).model, info)
+            config = config_from_dict(checkpoint.state.get("config") or {}).model
+            require_trust(config, checkpoint.path, trust_code=trust_code)
+            model = build_model(config, info)
         try:
             model.load_state_dict(checkpoint.weights)
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ttsfast.config import NONE
 from ttsfast.data.loading.batch import padded_length
 from ttsfast.data.loading.plan_loader import select
 from ttsfast.data.store.store import Store
@@ -28,6 +29,8 @@ BATCH_FRAMES = 6000
 """Padded, of nano: within them batches of that corpus hold 15.8 utterances on average."""
 RATE, WARMUP = 2e-3, 100
 """Of nano; and of a model of the user's own half the rate."""
+TUNED_RATE, TUNED_STEPS = 1 / 2, 1 / 3
+"""Of a run that starts from a voice, for which most is learnt already: by rule of thumb."""
 SMALL_FROM, BASE_FROM = 0.5, 5.0
 """Hours of speech."""
 LONGEST_SECONDS, LONGEST_TEXT = 20, 600
@@ -161,18 +164,24 @@ def _rate(own: bool, width: int, chosen: Choices) -> None:
         why = "a usual rate for a small model; ttsfast train --find-lr finds that of yours"
     elif width == 1:
         why = "what nano was measured with"
+    if _tunes(chosen):
+        rate, why = rate * TUNED_RATE, f"{why}; and halved, as it starts from a voice"
     chosen.make(why, training__learning_rate=rate)
     chosen.make(
         "a fiftieth of the rate", training__min_learning_rate=chosen.values["training.learning_rate"] / 50
     )
 
 
+def _tunes(chosen: Choices) -> bool:
+    return chosen.values.get("training.start_from", NONE) != NONE
+
+
 def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
-    steps = int(round(width * STEPS_OF_AN_HOUR * math.sqrt(speech.hours), -2))
-    chosen.make(
-        f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, {LEAST_STEPS:,} at least",
-        training__max_steps=max(LEAST_STEPS, steps),
-    )
+    steps = max(LEAST_STEPS, int(round(width * STEPS_OF_AN_HOUR * math.sqrt(speech.hours), -2)))
+    why = f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
+    if _tunes(chosen):
+        steps, why = int(steps * TUNED_STEPS), f"{why}; and a third, as it starts from a voice"
+    chosen.make(why, training__max_steps=steps)
     steps = chosen.values["training.max_steps"]
     warmup = chosen.values.get("training.warmup_steps", min(WARMUP * width, max(1, steps // 10)))
     chosen.make(

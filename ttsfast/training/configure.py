@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ttsfast.config import (
     AUTO,
+    NONE,
     SECTIONS,
     Config,
     check_preset,
@@ -18,12 +19,13 @@ from ttsfast.config import (
     render,
 )
 from ttsfast.data.store.manifest import NAME as MANIFEST
-from ttsfast.data.store.store import Store
+from ttsfast.data.store.store import Store, not_there
 from ttsfast.devices import this_machine
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, is_address, is_folder, naming
-from ttsfast.options import Values, overlaid
+from ttsfast.files import atomic_write, from_home, is_address, is_folder, naming
+from ttsfast.options import Values, checked_values, overlaid
 from ttsfast.training.auto import Speech, choose
+from ttsfast.training.start import model_of
 
 RUN_CONFIG = "config.yaml"
 """In a run folder: what the run was last started with."""
@@ -40,7 +42,14 @@ class Configured:
     """One line for each choice."""
 
 
-def configure(arguments: Sequence[str], preset: str | None = None, *, resume: bool = False) -> Configured:
+def configure(
+    arguments: Sequence[str],
+    preset: str | None = None,
+    *,
+    resume: bool = False,
+    start: str | None = None,
+    trust_code: bool = False,
+) -> Configured:
     """The configuration of a run.
 
     Args:
@@ -49,22 +58,46 @@ def configure(arguments: Sequence[str], preset: str | None = None, *, resume: bo
             file come first.
         preset: what they leave out comes from it; the one that the file names when None, else ``auto``.
         resume: with ``auto``, from what the run was started with, where there is that, and not from a choice.
+        start: ``training.start_from``: what is not said of the model is as that voice has it.
+        trust_code: let that voice name a module to import, which makes its model.
 
     Raises:
-        InputError: an argument is none of these, a setting does not fit, or ``auto`` knows of no store.
+        InputError: an argument is none of these, a setting does not fit, or ``auto`` knows of no store; or
+            there is no voice to start from, or its model is not built in and not trusted.
     """
     path, overrides = _sorted_out(arguments)
     given, named = read_settings(path, overrides)
+    if start is not None:
+        given = overlaid(given, checked_values({"training": {"start_from": start}}, SECTIONS, "--from"))
     preset = check_preset(preset or named or AUTO, "--preset")
     if preset != AUTO:
+        given = _like_its_start(given, trust_code=trust_code)
         return Configured(config_of(overlaid(preset_values(preset), given)), preset)
     run_folder = _run_folder(given)
     if resume and (run_folder / RUN_CONFIG).is_file():
         before, _ = read_settings(run_folder / RUN_CONFIG, ())
         # The folder may lie elsewhere now.
         config = config_of(overlaid(before, {"training": {"run_folder": str(run_folder)}}, given))
+        _check_moved(config.data.store, run_folder)
         return Configured(config, preset, (f"settings are those of {run_folder / RUN_CONFIG}",))
-    return _chosen(given, run_folder)
+    return _chosen(_like_its_start(given, trust_code=trust_code), run_folder)
+
+
+def _check_moved(store: str, run_folder: Path) -> None:
+    """Raise InputError, in words for a run that was moved, where the store of a run is gone."""
+    if (place := not_there(store)) is not None:
+        raise InputError(
+            f"{run_folder / RUN_CONFIG}: its data.store={place} is not there; if the run or the store was "
+            f"moved, name the store: `ttsfast train STORE training.run_folder={run_folder} --resume`"
+        )
+
+
+def _like_its_start(given: Values, *, trust_code: bool) -> Values:
+    """What is given, and of the model what the voice to start from has."""
+    place = given.get("training", {}).get("start_from", NONE)
+    if place == NONE:
+        return given
+    return overlaid(model_of(Path(place), given, trust_code=trust_code), given)
 
 
 def write_run_config(config: Config, run_folder: Path) -> None:
@@ -116,7 +149,7 @@ def _run_folder(given: Values) -> Path:
 def _sorted_out(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """The YAML file, and what else is set."""
     overrides = [argument for argument in arguments if _OVERRIDE.match(argument)]
-    places = [argument for argument in arguments if not _OVERRIDE.match(argument)]
+    places = [from_home(argument) for argument in arguments if not _OVERRIDE.match(argument)]
     stores = [place for place in places if is_address(place) or is_folder(Path(place))]
     files = [place for place in places if place not in stores]
     for store in stores:

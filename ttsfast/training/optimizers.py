@@ -190,6 +190,7 @@ class Optimizers:
                 "training.optimizer differs from the checkpoint's: set the one it was trained with, "
                 "or another training.run_folder"
             )
+        frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
         for kind, optimizer in self.torch_optimizers.items():
             moved = [p for group in optimizer.param_groups for p in group["params"]]
             index = {name: place for place, name in enumerate(self._names_of(optimizer))}
@@ -197,6 +198,8 @@ class Optimizers:
             for key, value in state.items():
                 if key.startswith(f"{kind}."):
                     name, _, entry = key.removeprefix(f"{kind}.").rpartition(".")
+                    if name not in index and name in frozen:
+                        continue
                     place = index[name]
                     entries.setdefault(place, {})[entry] = shard_like(value, moved[place])
             settings = [{key: g[key] for key in _SETTINGS if key in g} for g in optimizer.param_groups]

@@ -20,8 +20,10 @@ class ModuleRatios:
 
     def __init__(self, model: nn.Module, log_step: int) -> None:
         self._every = log_step * -(-LEAST_STEPS // log_step)
-        children = {name: list(child.parameters()) for name, child in model.named_children()}
-        children["own"] = list(model.parameters(recurse=False))
+        children = {
+            name: [p for p in child.parameters() if p.requires_grad] for name, child in model.named_children()
+        }
+        children["own"] = [p for p in model.parameters(recurse=False) if p.requires_grad]
         self._children = {name: parameters for name, parameters in children.items() if parameters}
         self._before: dict[str, tuple[list[Tensor], Tensor, Tensor]] = {}
         self._figures: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ttsfast.config import Config
+from ttsfast.data.loading.plan_loader import PlanLoader
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.losses.module import TTSLoss
@@ -28,6 +29,7 @@ from ttsfast.training.checkpoint import prune, record_best, save_checkpoint
 from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.distributed.sharded_tensors import full_tensors, load_full_state_dict
 from ttsfast.training.plateau import EarlyStopping
+from ttsfast.training.rest_of_epoch import resumed_place
 from ttsfast.training.weight_average import WeightAverage
 
 
@@ -134,16 +136,24 @@ class Checkpointer:
         try:
             _check_same_run(checkpoint, self._model, voice, self._store, self._config)
             _check_same_batches(checkpoint, self._config, self._ranks.size)
+            states = dict(checkpoint.state["components"])
+            loader, r = self.components["loader"], int(getattr(self._model, "reduction_factor", 1))
+            assert isinstance(loader, PlanLoader)
+            utterances = self._utterances_at(checkpoint)
+            states["loader"] = resumed_place(checkpoint, self._store, utterances, loader.plan, r)
             _say_what_changed(checkpoint, self._config)
+            anew = self._say_what_grew(checkpoint)
             load_full_state_dict(self._model, checkpoint.weights)
             for name, component in self.components.items():
+                if name in anew:
+                    continue
                 prefix = f"{name}."
                 tensors = {
                     key.removeprefix(prefix): value
                     for key, value in checkpoint.training.items()
                     if key.startswith(prefix)
                 }
-                component.load_state_dict({**checkpoint.state["components"][name], **tensors})
+                component.load_state_dict({**states[name], **tensors})
         except InputError as error:
             raise InputError(f"{checkpoint.path}: {error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
@@ -155,6 +165,24 @@ class Checkpointer:
             ) from error
         return checkpoint
 
+    def _utterances_at(self, checkpoint: Checkpoint) -> int:
+        """How many utterances the store had, the first ones, when the checkpoint was written."""
+        return self._store.manifest.utterances_at(checkpoint.state["store_fingerprint"]) or 0
+
+    def _say_what_grew(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Say what was appended to the store, and tell the components that begin anew with it."""
+        grown = self._store.entries.split[self._utterances_at(checkpoint) :]
+        if not grown:
+            return ()
+        held_out = grown.count("validation")
+        again = f"; best value and patience start anew with the {held_out} to validate on" if held_out else ""
+        console.print(
+            f"{self._store.path}: {len(grown)} utterances were appended since step {checkpoint.step}, "
+            f"{grown.count('train')} of them to train on{again}",
+            markup=False,
+        )
+        return ("early_stopping", "plateau") if held_out else ()
+
 
 def refuse_used_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
     """Raise InputError where there are checkpoints that nobody asked to continue from."""
@@ -162,6 +190,16 @@ def refuse_used_run_folder(run_folder: Path, ranks: ProcessGroup) -> None:
         raise InputError(
             f"{run_folder}: holds a run already; add --resume to continue it, "
             "or set another training.run_folder"
+        )
+
+
+def refuse_overtaken(run_folder: Path, step: int, ranks: ProcessGroup) -> None:
+    """Raise InputError where another trainer has taken a run beyond the ``step`` that it is to go on from."""
+    found = ranks.broadcast_object(checkpoints(run_folder)[-1:])
+    if found and int(found[0].name[5:13]) > step:
+        raise InputError(
+            f"{run_folder}: another trainer has left {found[0].name} there since this one looked; start "
+            "again with --resume, or set another training.run_folder"
         )
 
 
@@ -186,6 +224,13 @@ def _check_same_run(
     checkpoint: Checkpoint, model: nn.Module, voice: VoiceInfo, store: Store, config: Config
 ) -> None:
     """Raise InputError when the checkpoint's model or store is another one."""
+    grown = store.manifest.utterances_at(checkpoint.state["store_fingerprint"])
+    added = [name for name in voice.speakers if name not in checkpoint.voice["speakers"]]
+    if grown is not None and added:
+        raise InputError(
+            f"the store {config.data.store} has gained the speakers {', '.join(added[:5])}, for whom this "
+            "model has no place; begin a new run in another training.run_folder, with --from and this one"
+        )
     ours, theirs = asdict(config.model), checkpoint.state["config"]["model"]
     differing = [
         f"model.{key} {theirs.get(key)!r} there, {ours[key]!r} here"
@@ -201,7 +246,7 @@ def _check_same_run(
             f"{len(unlike)} weights of the model, such as {name}: {there.get(name, 'none')} there, "
             f"{here.get(name, 'none')} here"
         )
-    if checkpoint.state["store_fingerprint"] != store.fingerprint:
+    if grown is None:
         differing.append(f"the store {config.data.store} {_difference_of_stores(checkpoint.voice, voice)}")
     if differing:
         raise InputError(f"does not fit this run: {'; '.join(differing)}; use another training.run_folder")

@@ -122,18 +122,7 @@ def _loader(
     ranks: ProcessGroup,
 ) -> Loader:
     data = config.data
-    plan = BatchPlan(
-        store.frames,
-        indices,
-        batch_size=data.batch_size,
-        seed=config.training.seed,
-        frame_budget=data.frame_budget or None,
-        speakers=store.entries.speaker,
-        speaker_balance=speaker_balance,
-        rank=ranks.rank,
-        world_size=ranks.size,
-        **padding,
-    )
+    plan = plan_batches(config, store, indices, padding, speaker_balance, ranks.rank, ranks.size)
     if _keep_on_device(config, store, indices, device):
         corpus = DeviceCorpus(store, indices, device)
         console.print(
@@ -149,6 +138,30 @@ def _loader(
         num_workers=data.num_workers,
         pin_memory=data.pin_memory and on_gpu,
         device=device if data.prefetch_to_gpu and on_gpu else None,
+        **padding,
+    )
+
+
+def plan_batches(
+    config: Config,
+    store: Store,
+    indices: np.ndarray,
+    padding: dict[str, Any],
+    speaker_balance: float,
+    rank: int,
+    ranks: int,
+) -> BatchPlan:
+    """The batches of these utterances, as the configuration says; ``padding`` is of :func:`padding_of`."""
+    return BatchPlan(
+        store.frames,
+        indices,
+        batch_size=config.data.batch_size,
+        seed=config.training.seed,
+        frame_budget=config.data.frame_budget or None,
+        speakers=store.entries.speaker,
+        speaker_balance=speaker_balance,
+        rank=rank,
+        world_size=ranks,
         **padding,
     )
 

@@ -30,6 +30,7 @@ from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
 from ttsfast.training.distributed.process_group import ProcessGroup, require_single_process
 from ttsfast.training.distributed.sharding import data_parallel
+from ttsfast.training.freeze import freeze
 from ttsfast.training.monitor import Content, Monitor
 from ttsfast.training.non_finite import Fault, StepInputs, training_error
 from ttsfast.training.objective import Objective
@@ -45,10 +46,13 @@ from ttsfast.training.resume import (
     Stateful,
     checkpoint_to_use,
     point_at_best,
+    refuse_overtaken,
     refuse_used_run_folder,
 )
+from ttsfast.training.run_lock import RunLock
 from ttsfast.training.schedule import learning_rate
 from ttsfast.training.setup import build_loss, count_over_ranks, forever, open_loaders, open_store
+from ttsfast.training.start import start_from
 from ttsfast.training.telemetry import messages
 from ttsfast.training.telemetry.log import RunTelemetry, Telemetry
 from ttsfast.training.telemetry.pace import Pace
@@ -83,6 +87,7 @@ class Trainer:
         self.config, self.ranks = config, ranks or require_single_process()
         training = config.training
         self.run_folder = Path(training.run_folder)
+        self.lock = RunLock(self.run_folder, self.ranks)
         if not resume:
             refuse_used_run_folder(self.run_folder, self.ranks)
         seed_everything(training.seed)
@@ -98,6 +103,8 @@ class Trainer:
         self.voice = VoiceInfo.of_store(self.store)
         self.model = (model or build_model(config.model, self.voice)).to(self.device)
         check_model(self.model, self.voice, config)
+        start_from(training, self.model, self.voice, resume=resume, ranks=self.ranks)
+        freeze(self.model, training.freeze)
         check_consistency(self.ranks, config, self.store.fingerprint, self.model.state_dict())
         seed_rank(training.seed, self.ranks.rank)
         r = int(getattr(self.model, "reduction_factor", 1))
@@ -126,7 +133,7 @@ class Trainer:
         # What follows from steps and validations.
         self.monitor = Monitor(training)
         self.early_stopping, self.plateau = EarlyStopping.of(training), PlateauReduction.of(training)
-        self.telemetry, self.preemption = Telemetry(), Preemption()
+        self.telemetry, self.preemption = Telemetry(), Preemption(alone=self.ranks.size == 1)
 
         # Where it goes on from.
         components: dict[str, Stateful] = {
@@ -151,18 +158,21 @@ class Trainer:
 
         Raises:
             TrainingError: a loss or gradient stopped being finite, or a GPU clamped lengths.
-            Preempted: SIGTERM came; a checkpoint of that moment was written.
+            Preempted: SIGTERM or Ctrl-C came; a checkpoint of that moment was written.
+            InputError: another trainer is at work in the run folder, or was since this one looked.
         """
-        opened = Telemetry()
-        if self.ranks.is_first:
-            validated, training = not self._validation_due, self.config.training
-            opened = RunTelemetry(self.run_folder, self.step, training, validated=validated)
-        # SIGTERM may come more than once: until the last line is written, too.
-        with torch_threads(None), self.preemption, opened as self.telemetry:
-            try:
-                return self._train()
-            finally:
-                self.telemetry = Telemetry()
+        with self.lock:
+            refuse_overtaken(self.run_folder, self.step, self.ranks)
+            opened = Telemetry()
+            if self.ranks.is_first:
+                validated, training = not self._validation_due, self.config.training
+                opened = RunTelemetry(self.run_folder, self.step, training, validated=validated)
+            # SIGTERM may come more than once: until the last line is written, too.
+            with torch_threads(None), self.preemption, opened as self.telemetry:
+                try:
+                    return self._train()
+                finally:
+                    self.telemetry = Telemetry()
 
     def _train(self) -> TrainingResult:
         training, batches = self.config.training, forever(self.loader)
@@ -280,7 +290,7 @@ class Trainer:
 
         Raises:
             TrainingError: as :meth:`save` does.
-            Preempted: SIGTERM came in its midst; a checkpoint was written that knows nothing of it.
+            Preempted: SIGTERM or Ctrl-C came in its midst; a checkpoint was written that knows nothing of it.
         """
         self._check_recorded_steps()
         training, measured = self.config.training, None
@@ -331,7 +341,12 @@ class Trainer:
 
     def _resume(self) -> bool:
         """Continue from the last checkpoint; tell whether there was one."""
-        checkpoint = self.checkpointer.restore(self.run_folder, self.voice)
+        self.lock.take()
+        try:
+            checkpoint = self.checkpointer.restore(self.run_folder, self.voice)
+        except BaseException:
+            self.close()
+            raise
         if checkpoint is None:
             return False
         self.step = checkpoint.step
@@ -361,8 +376,8 @@ class Trainer:
     def _leave(self) -> NoReturn:
         self.save()
         raise Preempted(
-            f"{self.run_folder}: stopped by SIGTERM at step {self.step}, whose checkpoint is written; "
-            "continue with --resume"
+            f"{self.run_folder}: stopped by {self.preemption.cause} at step {self.step}, whose checkpoint is "
+            "written; continue with --resume"
         )
 
     @property
@@ -394,7 +409,8 @@ class Trainer:
         return result
 
     def close(self) -> None:
-        """Stop the batcher threads."""
+        """Stop the batcher threads, and let others into the run folder."""
+        self.lock.release()
         self.loader.close()
         self.validation_loader.close()
 

@@ -324,3 +324,56 @@ def test_a_batch_far_larger_than_the_corpus_is_planned_at_once() -> None:
         plan = BatchPlan(frames, np.arange(19), batch_size=10**10, seed=0, frame_budget=budget, world_size=2)
         (batch,) = plan.global_epoch(0)
         assert sorted(batch) == list(range(19))
+
+
+@given(
+    n=st.integers(1, 120),
+    left=st.integers(1, 120),
+    batch_size=st.integers(1, 50),
+    world_size=st.integers(1, 3),
+    budget=st.one_of(st.none(), st.integers(900, 20_000)),
+)
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_that_is_cut_short_holds_what_is_left_once_and_no_larger_batches(
+    n: int, left: int, batch_size: int, world_size: int, budget: int | None
+) -> None:
+    frames, indices = lengths(2 * n, n), np.arange(0, 2 * n, 2)
+    wanted = np.random.default_rng(left).permutation(indices)[:left]
+    plans = [
+        BatchPlan(
+            frames,
+            indices,
+            batch_size=batch_size,
+            seed=7,
+            frame_budget=budget,
+            rank=rank,
+            world_size=world_size,
+        )
+        for rank in range(world_size)
+    ]
+    whole = plans[0].epoch(4)
+    for plan in plans:
+        plan.leave(3, wanted.tolist())
+    batches = [batch for plan in plans for batch in plan.epoch(3)]
+    drawn = np.concatenate(batches)
+    assert set(drawn.tolist()) == set(wanted.tolist())
+    assert 0 <= len(drawn) - len(wanted) < world_size
+    rows, _ = plans[0].largest()
+    assert max(map(len, batches)) <= rows
+    assert_same_plan(plans[0].epoch(4), whole)
+    plans[0].leave(3, None)
+    assert_same_plan(
+        plans[0].global_epoch(3),
+        BatchPlan(
+            frames, indices, batch_size=batch_size, seed=7, frame_budget=budget, world_size=world_size
+        ).global_epoch(3),
+    )
+
+
+@pytest.mark.parametrize("left", [[], [0, 0], [5], [-1]])
+def test_what_is_left_of_an_epoch_is_of_the_plan(left: list[int]) -> None:
+    plan = BatchPlan(lengths(6), np.arange(5), batch_size=2, seed=0)
+    with pytest.raises(InputError, match=r"left of epoch 0, \d are in its plan"):
+        plan.leave(0, left)
+    with pytest.raises(InputError, match="loader state"):
+        Cursor(plan).load_state_dict({"epoch": 0, "position": 0, "left": ["a"]})

@@ -111,6 +111,7 @@ class Inspection:
         parts = ", ".join(f"{int(s['utterances'])} {name}" for name, s in self.splits.items())
         contract = self.contract
         appended = f"; {self.appends} appends since" if self.appends else ""
+        of = f"of the first {self.statistics_of} utterances" if self.statistics_of else "of another store"
         return [
             ("utterances", f"{count} ({parts})"),
             ("speech", f"{hours:.2f} h"),
@@ -120,7 +121,7 @@ class Inspection:
                 "mel contract",
                 f"{contract['n_mels']} bins, {contract['sample_rate']} Hz, hop {contract['hop_length']}",
             ),
-            ("statistics", f"of the first {self.statistics_of} utterances{appended}"),
+            ("statistics", f"{of}{appended}"),
             ("bins that never move", str(self.floored_bins)),
             *(
                 (name, f"mean {mean:.2f}, deviation {std:.2f} ({UNITS[name]})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,12 @@ class DeviceLoader(PlanLoader):
         self._cursor.place = self._cursor.after(self._cursor.place)
         self.wait_seconds += time.perf_counter() - started
         return batch
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Seek. Raises InputError for a state that is not of this plan."""
+        super().load_state_dict(state)
+        # The same epoch may hold others now.
+        self._epoch = -1
 
     def _begin(self, epoch: int) -> None:
         """Tell the device the order of an epoch, once, so that no batch has to."""

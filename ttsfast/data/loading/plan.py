@@ -5,7 +5,7 @@ a position in the endless stream of its batches.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,8 @@ class BatchPlan:
     tiny last batch whose gradient would weigh as much as a full one's. With one, batches are filled in turn
     and the last may be small; the loss is normalised by frames, so it is right, if noisier.
 
-    With one rank an epoch holds every index exactly once. With more, fewer than ``world_size`` utterances are
+    With one rank an epoch holds every index exactly once (where :meth:`leave` cut it short, every one that is
+    left). With more, fewer than ``world_size`` utterances are
     repeated where a global batch would leave a rank without any, so that every rank takes as many steps.
 
     ``speaker_balance`` above 0 draws a speaker of n utterances in proportion to ``n ** (1 - balance)``: 1
@@ -101,6 +102,11 @@ class BatchPlan:
         self._batch_size, self._seed, self._budget = batch_size, seed, frame_budget
         self._rank, self._world_size, self._noise = rank, world_size, length_noise
         self._sizes = _batch_sizes(batch_size * world_size, world_size, self._indices.size)
+        # An epoch that is cut short, and the places among the indices that are left of it.
+        self._rest: tuple[int, np.ndarray] | None = None
+        # Without a budget the sizes differ by one at most, in an epoch that is cut short too.
+        most = batch_size * world_size
+        self._global_size = -(-self._indices.size // -(-self._indices.size // most))
         self._rotation = None
         if speaker_balance:
             if speakers is None or not 0 <= speaker_balance <= 1:
@@ -112,10 +118,31 @@ class BatchPlan:
         """(m,) int64, the utterances that are drawn, as they were given."""
         return self._indices
 
+    @property
+    def balanced(self) -> bool:
+        """Whether speakers are, so that an epoch does not hold each utterance once."""
+        return self._rotation is not None
+
+    def leave(self, epoch: int, left: Sequence[int] | None) -> None:
+        """Have ``epoch`` hold these utterances only, given by the store's numbers; None: all, as any other.
+
+        Raises InputError when they are none, or not distinct ones of the plan.
+        """
+        self._rest = None
+        if left is None:
+            return
+        wanted = np.array(left, dtype=np.int64)
+        places = np.flatnonzero(np.isin(self._indices, wanted))
+        if self.balanced or not len(places) or len(places) != len(wanted):
+            raise InputError(
+                f"of the {len(wanted)} utterances that are left of epoch {epoch}, {len(places)} are in its "
+                "plan; resume with the same store and split"
+            )
+        self._rest = epoch, places
+
     def largest(self) -> tuple[int, int]:
         """Utterances, and padded frames of all of them together, that no batch of any epoch exceeds."""
-        count = -(-len(self._indices) // (self._batch_size * self._world_size))
-        global_size = -(-len(self._indices) // count) if self._budget is None else len(self._indices)
+        global_size = self._global_size if self._budget is None else len(self._indices)
         rows = min(self._batch_size, -(-global_size // self._world_size))
         frames = rows * int(self._padded.max())
         return rows, frames if self._budget is None else min(frames, self._budget)
@@ -132,11 +159,10 @@ class BatchPlan:
         generator = _generator(self._seed, epoch)
         uniform = generator.random_raw(len(self._indices)) * 2.0**-64
         factor = 1 + self._noise * (2 * uniform - 1)
-        if self._rotation is None:
-            order = np.argsort(self._frames * factor, kind="stable")
-        else:
-            drawn = self._rotation.draws(epoch)
-            order = drawn[np.argsort(self._frames[drawn] * factor, kind="stable")]
+        drawn = np.arange(len(self._indices)) if self._rotation is None else self._rotation.draws(epoch)
+        if self._rest is not None and self._rest[0] == epoch:
+            drawn = self._rest[1]
+        order = drawn[np.argsort(self._frames[drawn] * factor[: len(drawn)], kind="stable")]
         batches = np.split(self._indices[order], self._cuts(order))
         shuffled = np.argsort(generator.random_raw(len(batches)), kind="stable")
         shortest = self._indices[order[: self._world_size]]
@@ -146,7 +172,7 @@ class BatchPlan:
         """Where to cut utterances in ``order`` into global batches."""
         most = self._batch_size * self._world_size
         if self._budget is None:
-            count = -(-len(order) // most)
+            count = -(-len(order) // self._global_size)
             return np.arange(1, count) * len(order) // count
         # The longest so far stands for the longest of a batch: in this order they are all but the same, and
         # then whether a size fits depends on where the batch ends alone.
@@ -245,6 +271,8 @@ class Cursor:
         self.plan = plan
         self.place: Place = (0, 0)
         self._epochs: dict[int, list[np.ndarray]] = {}
+        # As the plan was told; a list, since checkpoints keep it.
+        self._left: tuple[int, list[int]] | None = None
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in order."""
@@ -259,16 +287,29 @@ class Cursor:
         epoch, position = place
         return (epoch, position + 1) if position + 1 < len(self.batches(epoch)) else (epoch + 1, 0)
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch lies: {"epoch", "position"}."""
-        return {"epoch": self.place[0], "position": self.place[1]}
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch lies: {"epoch", "position"}, and in an epoch that is cut short its "left"."""
+        place: dict[str, Any] = {"epoch": self.place[0], "position": self.place[1]}
+        if self._left is not None and self._left[0] == place["epoch"]:
+            place["left"] = self._left[1]
+        return place
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seek. Raises InputError for a state that is not of this plan."""
-        place = tuple(state.values()) if isinstance(state, Mapping) else ()
-        if not place or set(state) != {"epoch", "position"} or not all(map(_counts, place)):
+        place = (
+            {name: value for name, value in state.items() if name != "left"}
+            if isinstance(state, Mapping)
+            else {}
+        )
+        if set(place) != {"epoch", "position"} or not all(map(_counts, place.values())):
             raise InputError(f"loader state {state!r}: expected whole numbers epoch and position")
         epoch, position = int(state["epoch"]), int(state["position"])
+        left = state.get("left")
+        if left is not None and not (isinstance(left, list) and left and all(map(_counts, left))):
+            raise InputError("loader state: left must be the numbers of utterances")
+        self.plan.leave(epoch, left)
+        self._left = None if left is None else (epoch, left)
+        self._epochs.clear()
         count = len(self.batches(epoch))
         if position > count:
             raise InputError(

@@ -128,8 +128,8 @@ class PlanLoader:
         while self._cursor.place[0] == epoch:
             yield self._next()
 
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch lies: {"epoch", "position"}."""
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch lies: {"epoch", "position"}, and in an epoch that is cut short its "left"."""
         return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ttsfast.data.features.options import FeatureOptions
 from ttsfast.data.features.statistics import STD_FLOOR
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.engines import check_engine
+from ttsfast.data.prepare.like import Like
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
 
@@ -37,6 +38,8 @@ class PrepareOptions:
     layout: str = "auto"
     symbols: Symbols | None = None
     """A character set to hold to, another store's say; None: the characters of the corpus."""
+    like: Like | None = None
+    """What is taken from another store: statistics in place of the corpus's own, symbols beside its own."""
     validation_fraction: float = 0.05
     test_fraction: float | None = None
     """None: :data:`TEST_FRACTION` of a corpus that lists more than :data:`TESTED_FROM` utterances, else 0."""
@@ -103,6 +106,7 @@ class PrepareOptions:
             # Only where there are any: a store without them is what it was before they could be had.
             **({"test_fraction": self.test_fraction} if self.test_fraction else {}),
             **{name: tracks.METHODS[name] for name in self.features.tracks},
+            **({} if self.like is None else {f"like.{k}": v for k, v in self.like.to_dict().items()}),
         }
 
     @classmethod
@@ -118,6 +122,7 @@ class PrepareOptions:
                 frontend=TextFrontend.from_dict(_under(values, "frontend.")),
                 contract=MelContract.from_dict(_under(values, "contract.")),
                 symbols=None if symbols is None else Symbols.from_list(symbols),
+                like=Like.from_dict(like) if (like := _under(values, "like.")) else None,
                 **{name: values[name] for name in _PLAIN},
                 test_fraction=values.get("test_fraction", 0.0),
                 **wanted,

@@ -205,18 +205,20 @@ def _assemble(
             f"{missing[0].path}: features of {len(missing)} chunks are gone; run `ttsfast "
             "prepare ... --shard i/n` again"
         )
-    mean, std = statistics(utterances, chunks)
+    like = options.like
+    mean, std = statistics(utterances, chunks) if like is None else like.statistics
+    texts = [*(one.text for one in utterances), *([] if like is None else like.symbols.characters)]
     manifest = Manifest(
         fingerprint=fingerprint,
         history=(),
         options=options.to_dict(),
         contract=options.contract,
         frontend=options.frontend,
-        symbols=options.symbols or Symbols.of(one.text for one in utterances),
+        symbols=options.symbols or Symbols.of(texts),
         speakers=tuple(sorted({one.item.speaker for one in utterances})),
         mel_mean=mean,
         mel_std=std,
-        statistics_of=len(utterances),
+        statistics_of=len(utterances) if like is None else 0,
         tracks=track_statistics(utterances, chunks, options.features.tracks),
         corpus=str(root),
         shards=(),
@@ -286,6 +288,8 @@ def _difference(manifest: Manifest, options: PrepareOptions, utterances: Sequenc
     for name in sorted(set(wanted) | set(manifest.options)):
         before, now = manifest.options.get(name), wanted.get(name)
         if before != now:
+            if name.startswith("like."):
+                return "the store that it is like is another, or none"
             return f"{name} was {before!r}, is {now!r}"
     before = dict(zip(manifest.entries.id, manifest.entries.audio_sha256, strict=True))
     now = {one.item.id: one.recording.sha256 for one in utterances}

@@ -19,7 +19,7 @@ from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract
 from ttsfast.data.store.json_values import list_pieces
-from ttsfast.data.store.shard import Shard
+from ttsfast.data.store.shard import Shard, shard_name
 from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.files import atomic_write
 
@@ -47,7 +47,8 @@ class Manifest:
     mel_std: np.ndarray
     """(C,) float32, log-mel units, over the frames of the training split only"""
     statistics_of: int
-    """How many utterances the statistics are of: the first ones, so all before the first append."""
+    """How many utterances the statistics are of: the first ones, so all before the first append; 0 where they
+    are another store's."""
     corpus: str
     """The corpus folder when the store was prepared."""
     shards: tuple[Shard, ...]
@@ -56,6 +57,17 @@ class Manifest:
     tracks: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Those of ``tracks.NAMES`` that the store holds, in that order: mean and deviation (2,) float32 over the
     frames of the training split, of pitch over the voiced ones"""
+
+    def utterances_at(self, fingerprint: str) -> int | None:
+        """How many utterances, the first ones, the store had when that was its fingerprint; None for a store
+        that it never was.
+        """
+        known = (*self.history, self.fingerprint)
+        if fingerprint not in known:
+            return None
+        written = known[: known.index(fingerprint) + 1]
+        names = {shard_name(one, number) for one in written for number in range(len(self.shards))}
+        return sum(shard.utterances for shard in self.shards if shard.name in names)
 
     def store_metadata(self) -> dict[str, Any]:
         """What is said of the store as a whole, in plain values: every shard carries it too."""

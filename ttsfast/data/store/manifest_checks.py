@@ -40,7 +40,7 @@ def manifest_from_dict(values: Any) -> Manifest:
         raise InputError("two shards have one name")
     entries = _entries(Fields(top.mapping("entries"), "entries"), len(speakers), shards)
     statistics_of = statistics.count("utterances")
-    if not 0 < statistics_of <= len(entries):
+    if not 0 <= statistics_of <= len(entries):
         raise InputError(f"statistics: utterances is {statistics_of}, there are {len(entries)}")
     return Manifest(
         fingerprint=_hex(top.text("fingerprint"), "fingerprint"),

@@ -18,7 +18,7 @@ from ttsfast.data.store.shard import REMEDY, tracks_crc, utterance_crc
 from ttsfast.data.store.shard_file import ShardFile, check_index
 from ttsfast.data.store.utterance import Utterance
 from ttsfast.errors import InputError
-from ttsfast.files import is_address
+from ttsfast.files import from_home, is_address
 
 
 class Store:
@@ -119,7 +119,7 @@ class Store:
             place = str(path)
             manifest, shards = open_shards(place, cache, cache_limit, in_memory=not memory_map)
         else:
-            place = Path(path)
+            place = Path(from_home(str(path)))
             manifest = read_manifest(place)
             shards = open_all(place, manifest, in_memory=not memory_map)
         recordings = Recordings(place, manifest, corpus) if features == "on_the_fly" else None
@@ -210,6 +210,13 @@ class Store:
 
 def _open(arguments: dict[str, Any]) -> Store:
     return Store.open(**arguments)
+
+
+def not_there(place: str) -> str | None:
+    """Of the store that a run has: where it was looked for, for a message, if it is not there."""
+    if is_address(place) or (Path(place) / NAME).is_file():
+        return None
+    return place if Path(place).is_absolute() else f"{place}, looked for from {Path.cwd()},"
 
 
 def open_all(folder: Path, manifest: Manifest, *, in_memory: bool = False) -> list[ShardFile]:

@@ -23,7 +23,7 @@ from ttsfast.data.store.shard_file import ShardFile, check_index
 from ttsfast.data.store.shard_header import check_seal
 from ttsfast.devices import available_cores
 from ttsfast.errors import InputError
-from ttsfast.files import is_address
+from ttsfast.files import from_home, is_address
 from ttsfast.progress import track
 
 # Rounding to float16 moves a bin's mean and deviation by far less, another corpus's statistics by far more.
@@ -74,7 +74,8 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
     Shards are read whole and not mapped, as many at a time as there are cores; those at an address are
     streamed, and not kept.
     """
-    place: Path | str = str(store_folder) if is_address(store_folder) else Path(store_folder)
+    given = from_home(str(store_folder))
+    place: Path | str = given if is_address(given) else Path(given)
     try:
         manifest, opener = _at(place)
     except InputError as error:
@@ -99,7 +100,8 @@ def verify(store_folder: Path | str, quick: bool = False) -> VerifyReport:
                 report.problems.extend(problems)
                 moments.add(part)
         report.problems.extend(_check_splits(place, manifest))
-        if not report.problems:
+        # Statistics of another store are not these features'.
+        if not report.problems and manifest.statistics_of:
             report.problems.extend(_check_moments(place, manifest, moments.mel))
             report.problems.extend(_check_tracks(place, manifest, moments.tracks))
     return report

@@ -18,6 +18,7 @@ from ttsfast.training.distributed.process_group import ProcessGroup
 
 MAY_DIFFER = {
     "training.run_folder",
+    "training.start_from",
     "data.store",
     "data.num_workers",
     "data.pin_memory",

@@ -1,0 +1,185 @@
+"""What a voice to start from is worth: python bench/finetune.py --corpus kathleen --asr MODEL
+
+The corpus (LJ Speech layout, one speaker) is split in two halves by text. Voice A is trained on the first
+half, a Persian voice on the demo's corpus. Then the second half is learnt from nothing, from A and from the
+Persian voice, each in a schedule of its own length. Of its test utterances, spoken free-running, the words
+that Whisper hears wrong are counted at every checkpoint. Needs the extra ``asr`` and espeak-ng.
+
+What is there already in ``--folder`` is not made again, so an interrupted bench goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ttsfast.benchmarks.machine import describe
+from ttsfast.data.corpus.split import text_key
+from ttsfast.data.corpus.text import TextFrontend
+from ttsfast.data.prepare.like import Like
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.data.store.manifest_reader import read_manifest
+from ttsfast.data.store.store import Store
+from ttsfast.demo.corpus import write_demo_corpus
+from ttsfast.evaluation.log import read_log
+from ttsfast.evaluation.speech_recognition import Recogniser
+from ttsfast.files import atomic_write
+from ttsfast.models.checkpoint import checkpoints
+from ttsfast.models.voice import Voice
+from ttsfast.training.configure import configure
+from ttsfast.training.trainer import Trainer
+
+ENGLISH, PERSIAN = TextFrontend("en"), TextFrontend("fa")
+SPOKEN = 16
+"""Utterances at a time."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to learn the second half."""
+
+    name: str
+    store: str
+    start: str | None
+    steps: float
+    """Of those of the run from nothing."""
+
+
+ARMS = (
+    Arm("from nothing", "second", None, 1.0),
+    Arm("from a voice of the language", "second", "voice-a", 1 / 3),
+    Arm("from another language's voice", "second-like-persian", "voice-persian", 2 / 3),
+)
+
+
+def main() -> None:
+    """Make what is missing, listen, and record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with metadata.csv and wavs")
+    parser.add_argument("--asr", required=True, help="a Whisper model for faster-whisper")
+    parser.add_argument("--folder", type=Path, default=Path("runs/finetune"))
+    parser.add_argument("--steps", type=int, default=3000, help="of the voices, and of the run from nothing")
+    parser.add_argument("--checkpoints", type=int, default=10, help="that are listened to, of each run")
+    parser.add_argument("--utterances", type=int, default=48, help="that are spoken at each")
+    parser.add_argument("--output", type=Path, default=Path("bench/results/finetune.json"))
+    given = parser.parse_args()
+
+    make_stores(given.corpus, given.folder)
+    train(given.folder, "first", "voice-a", None, given.steps, given.checkpoints)
+    train(given.folder, "persian", "voice-persian", None, given.steps, given.checkpoints)
+    recogniser = Recogniser(given.asr, ENGLISH.language)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for arm in ARMS:
+        steps = max(1, round(given.steps * arm.steps))
+        run = train(given.folder, arm.store, arm.name.replace(" ", "-"), arm.start, steps, given.checkpoints)
+        found[arm.name] = listen(run, given.folder / arm.store, recogniser, given.utterances)
+        for row in found[arm.name]:
+            print(f"{arm.name}, step {row['step']}: {100 * row['word_error']:.1f}% of words", flush=True)
+    least = min(row["word_error"] for row in found[ARMS[0].name])
+    reached = {name: first_at(rows, least) for name, rows in found.items()}
+    print(f"the least from nothing, {100 * least:.1f}%, is reached at step: {reached}")
+    record = {
+        "machine": describe(torch.device("cpu")),
+        "arguments": {"steps": given.steps, "utterances": given.utterances, "asr": Path(given.asr).name},
+        "least_from_nothing": least,
+        "step_that_reaches_it": reached,
+        "by_checkpoint": found,
+    }
+    with atomic_write(given.output) as handle:
+        handle.write((json.dumps(record, indent=1) + "\n").encode())
+
+
+def make_stores(corpus: Path, folder: Path) -> None:
+    """Both halves, the second in the units of A's store and in those of the Persian voice's."""
+    halves = [
+        write_half(corpus, folder / name, number) for number, name in enumerate(("corpus-1", "corpus-2"))
+    ]
+    write_demo_corpus(folder / "corpus-persian", "fa")
+    prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH))
+    prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN))
+    for name, other in (("second", "first"), ("second-like-persian", "persian")):
+        like = Like.of(read_manifest(folder / other), ENGLISH)
+        prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, like=like))
+
+
+def write_half(corpus: Path, folder: Path, number: int) -> Path:
+    """The utterances of every other text, by a hash of it."""
+    (folder / "wavs").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for line in (corpus / "metadata.csv").read_text(encoding="utf-8").splitlines():
+        name, text = line.split("|")[:2]
+        if hashlib.sha256(text_key(text).encode()).digest()[0] % 2 != number:
+            continue
+        lines.append(f"{line}\n")
+        (recording,) = (corpus / "wavs").glob(f"{name}.*")
+        if not (folder / "wavs" / recording.name).exists():
+            shutil.copyfile(recording, folder / "wavs" / recording.name)
+    (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def train(folder: Path, store: str, name: str, start: str | None, steps: int, kept: int) -> Path:
+    """A run of that many steps, which leaves as many checkpoints as are to be kept."""
+    every = max(1, steps // kept)
+    settings = {
+        "training.run_folder": folder / name,
+        "training.max_steps": steps,
+        "training.val_step": every,
+        "training.save_step": every,
+        "training.keep_checkpoints": kept + 1,
+        "training.early_stopping": "false",
+    }
+    arguments = [str(folder / store), *(f"{key}={value}" for key, value in settings.items())]
+    origin = None if start is None else str(folder / start)
+    with Trainer(configure(arguments, resume=True, start=origin).config, resume=True) as trainer:
+        trainer.fit()
+    return folder / name
+
+
+def listen(run: Path, store_folder: Path, recogniser: Recogniser, utterances: int) -> list[dict[str, Any]]:
+    """By checkpoint: the share of words that are heard wrong, and what validation said."""
+    store = Store.open(store_folder)
+    texts = [store.entries.text[i] for i in store.indices("test")[:utterances]]
+    validated = {row["step"]: row for row in read_log(run) if row["kind"] == "validation"}
+    rows = []
+    for path in checkpoints(run):
+        voice = Voice.load(path)
+        step = int(path.name[5:13])
+        rows.append(
+            {
+                "step": step,
+                "word_error": word_error(voice, texts, recogniser),
+                "mel_l1": validated.get(step, {}).get("mel_l1"),
+            }
+        )
+    return rows
+
+
+def word_error(voice: Voice, texts: Sequence[str], recogniser: Recogniser) -> float:
+    """Of texts that the voice speaks."""
+    errors = words = 0
+    for first in range(0, len(texts), SPOKEN):
+        part = texts[first : first + SPOKEN]
+        for text, speech in zip(part, voice.speak(part), strict=True):
+            heard = recogniser.compare(speech.wave, voice.contract.sample_rate, recogniser.normalise(text))
+            errors, words = errors + heard.word_errors, words + heard.words
+    return errors / words
+
+
+def first_at(rows: Sequence[dict[str, Any]], least: float) -> int | None:
+    """The first step whose word error is no more than ``least``."""
+    return next((row["step"] for row in rows if row["word_error"] <= least), None)
+
+
+if __name__ == "__main__":
+    main()
