@@ -129,6 +129,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "device",
         "force",
         "exclude_bad",
+        "allow_roots",
     }
     for name, value in changed.items():
         assert options(**{name: value}).to_dict() != plain, name

@@ -6,10 +6,11 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ttsfast.data.corpus.parquet import open_recording
 from ttsfast.data.corpus.truncation import truncation_fault
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
@@ -36,7 +37,7 @@ def read_audio(
     trim: bool = False,
     trim_db: float = 40.0,
 ) -> np.ndarray:
-    """Read a recording (wav, flac, ogg, mp3) as float32 mono samples in about [-1, 1], shape (samples,).
+    """Read a recording (wav, flac, ogg, opus, mp3) as float32 mono samples in about [-1, 1], (samples,).
 
     ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
     cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
@@ -47,18 +48,15 @@ def read_audio(
     """
     import soundfile
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the corpus listing")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_recording(path) as opened, soundfile.SoundFile(_for_libsndfile(opened)) as file:
             if file.format not in _CONTAINERS:
                 raise InputError(
                     f"{path}: is {file.format_info}, a format that does not tell whether a file is whole; "
                     "convert it to wav or FLAC"
                 )
             samples, rate = _samples(file), file.samplerate
-            cut = truncation_fault(path, file.format, file.frames, len(samples))
+            cut = truncation_fault(opened, file.format, file.frames, len(samples))
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"
@@ -93,6 +91,13 @@ def read_audio(
         if wave.size == 0:
             raise InputError(f"{path}: is silent throughout; replace or remove it")
     return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _for_libsndfile(file: BinaryIO) -> BinaryIO | str:
+    """What libsndfile reads ``file`` from: its own name, where it has one, which is faster than by calls of
+    Python.
+    """
+    return file if isinstance(file, io.BytesIO) else file.name
 
 
 def _samples(file: soundfile.SoundFile) -> np.ndarray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 _MP3_KBIT = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -12,23 +11,23 @@ _MP3_KBIT = {
 }
 
 
-def truncation_fault(path: Path, container: str, announced: int, read: int) -> str:
+def truncation_fault(file: BinaryIO, container: str, announced: int, read: int) -> str:
     """How one can tell that a file is not whole; empty if it is.
 
     Args:
-        path: the file.
+        file: the file, at any place.
         container: libsndfile's name of its format.
         announced: samples that libsndfile said there are.
         read: samples that it gave.
     """
     missing = announced - read
     if container in ("WAV", "WAVEX", "RF64"):
-        lacking = _lacking_wav_bytes(path)
+        lacking = _lacking_wav_bytes(file)
         return f"its data should go on for {lacking} bytes" if lacking > 0 else ""
     if container == "OGG":
-        return "" if missing <= 0 and _has_last_ogg_page(path) else "its stream has no proper end"
+        return "" if missing <= 0 and _has_last_ogg_page(file) else "its stream has no proper end"
     if container == "MP3":
-        length_known, frames, size = _mp3_frames(path)
+        length_known, frames, size = _mp3_frames(file)
         # Where no header tells the length, libsndfile stops where its estimate says. A decoder may keep back
         # a frame or two.
         if not length_known and read < (frames - 3) * size:
@@ -37,33 +36,32 @@ def truncation_fault(path: Path, container: str, announced: int, read: int) -> s
     return f"{missing} samples that its header announces are not there" if missing > 0 else ""
 
 
-def _lacking_wav_bytes(path: Path) -> int:
+def _lacking_wav_bytes(file: BinaryIO) -> int:
     """How far the data chunk's stated size reaches beyond the file; streamed files, which state none: 0."""
     unknown = 0xFFFFFFFF
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
-        long_size = unknown
-        while len(header := file.read(8)) == 8:
-            length = int.from_bytes(header[4:], order)
-            if header[:4] == b"ds64":
-                long_size = int.from_bytes(file.read(16)[8:], order)
-                file.seek(length - 16, os.SEEK_CUR)
-            elif header[:4] == b"data":
-                length = long_size if length == unknown else length
-                return 0 if length == unknown else file.tell() + length - size
-            else:
-                # Chunks begin at even places.
-                file.seek(length + length % 2, os.SEEK_CUR)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
+    long_size = unknown
+    while len(header := file.read(8)) == 8:
+        length = int.from_bytes(header[4:], order)
+        if header[:4] == b"ds64":
+            long_size = int.from_bytes(file.read(16)[8:], order)
+            file.seek(length - 16, os.SEEK_CUR)
+        elif header[:4] == b"data":
+            length = long_size if length == unknown else length
+            return 0 if length == unknown else file.tell() + length - size
+        else:
+            # Chunks begin at even places.
+            file.seek(length + length % 2, os.SEEK_CUR)
     return 0
 
 
-def _has_last_ogg_page(path: Path) -> bool:
+def _has_last_ogg_page(file: BinaryIO) -> bool:
     """Whether the last page is there, whole, and marked as the stream's end (RFC 3533)."""
-    with open(path, "rb") as file:
-        # No page is longer than this.
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 65_307))
-        tail = file.read()
+    # No page is longer than this.
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 65_307))
+    tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or not page[5] & 4:
         return False
@@ -71,12 +69,13 @@ def _has_last_ogg_page(path: Path) -> bool:
     return len(page) >= 27 + len(table) + sum(table)
 
 
-def _mp3_frames(path: Path) -> tuple[bool, int, int]:
+def _mp3_frames(file: BinaryIO) -> tuple[bool, int, int]:
     """Whether a Xing or Info header tells the length; how many frames there are, and of how many samples.
 
     Frames are counted by their own headers (ISO 11172-3, layer III) up to the first that is none.
     """
-    content = path.read_bytes()
+    file.seek(0)
+    content = file.read()
     place, count, size = 0, 0, 1152
     if content[:3] == b"ID3":
         # A number of seven bits a byte.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ttsfast.data.corpus.split import check_fractions
@@ -28,7 +29,7 @@ _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim"
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint; of
+    """How a corpus becomes a store. All but the last six shape the store and are in its fingerprint; of
     these, ``device`` may still change the last bits of stored numbers.
     """
 
@@ -60,6 +61,8 @@ class PrepareOptions:
     """"cuda": they decode only, and this process computes on the GPU."""
     force: bool = False
     """Replace a store that was made otherwise, or that is damaged."""
+    allow_roots: tuple[Path | str, ...] = ()
+    """Folders beside the corpus's that recordings may be in."""
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction or 0.0)
