@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ttsfast.data.corpus.parquet import open_recording
-from ttsfast.data.corpus.truncation import truncation_fault
+from ttsfast.data.corpus.truncation import UNKNOWN_LENGTH, truncation_fault
+from ttsfast.data.corpus.wav_header import read_wav_header
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
@@ -49,7 +50,7 @@ def read_audio(
     import soundfile
 
     try:
-        with open_recording(path) as opened, soundfile.SoundFile(_for_libsndfile(opened)) as file:
+        with open_recording(path) as opened, _open(_for_libsndfile(opened)) as file:
             if file.format not in _CONTAINERS:
                 raise InputError(
                     f"{path}: is {file.format_info}, a format that does not tell whether a file is whole; "
@@ -95,9 +96,36 @@ def read_audio(
 
 def _for_libsndfile(file: BinaryIO) -> BinaryIO | str:
     """What libsndfile reads ``file`` from: its own name, where it has one, which is faster than by calls of
-    Python.
+    Python; a copy with the length in the header, where libsndfile does without none.
     """
+    magic = file.read(4)
+    if magic in (b"RIFF", b"RIFX", b"RF64"):
+        header = read_wav_header(file)
+        if header is not None and header.streamed and (header.announced == 0 or magic == b"RF64"):
+            file.seek(0)
+            content = bytearray(file.read())
+            width = header.size_place.stop - header.size_place.start
+            content[header.size_place] = header.there.to_bytes(width, header.order)
+            return io.BytesIO(content)
+    file.seek(0)
     return file if isinstance(file, io.BytesIO) else file.name
+
+
+def _open(source: BinaryIO | str) -> soundfile.SoundFile:
+    """Open a file with libsndfile; a FLAC that does not tell its length as a stream, in which none seeks."""
+    import soundfile
+
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    file = soundfile.SoundFile(source)
+    if file.frames < UNKNOWN_LENGTH:
+        return file
+    file.close()
+    if not isinstance(source, str):
+        source.seek(0)
+    return Stream(source)
 
 
 def _samples(file: soundfile.SoundFile) -> np.ndarray:
