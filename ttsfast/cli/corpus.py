@@ -57,6 +57,10 @@ def prepare(
     resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
     mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
     trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
+    loudness: Annotated[
+        float | None,
+        typer.Option(help="LUFS to bring every recording to, -23 by EBU R128.", show_default=False),
+    ] = None,
     max_duration: Annotated[
         float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
     ] = None,
@@ -93,6 +97,7 @@ def prepare(
         resample=resample,
         mixdown=mixdown,
         trim=trim,
+        loudness=loudness,
         max_duration=max_duration,
         pitch=pitch,
         energy=energy,

@@ -227,6 +227,26 @@ def test_a_streamed_flac_is_read_whole_and_its_cut_is_found(tmp_path: Path) -> N
             read_audio(path, RATE)
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 2.0])
+def test_loudness_is_brought_to_what_was_asked_for(tmp_path: Path, seconds: float) -> None:
+    pytest.importorskip("pyloudnorm", reason="pyloudnorm is not installed (extra 'loudness')")
+    levels = {}
+    for level in (0.02, 0.5):
+        # BS.1770: a tone of 997 Hz and full scale has a loudness of -3.01 LUFS.
+        write_wav(tmp_path / "a.wav", tone(seconds, frequency=997.0, level=level), RATE)
+        wave = read_audio(tmp_path / "a.wav", RATE, loudness=-23.0)
+        levels[level] = float(np.sqrt(2 * np.mean(wave**2)))
+    assert 20 * np.log10(levels[0.5]) == pytest.approx(-20.0, abs=0.3)
+    assert levels[0.02] == pytest.approx(levels[0.5], rel=1e-3)
+
+
+def test_what_has_no_loudness_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyloudnorm", reason="pyloudnorm is not installed (extra 'loudness')")
+    write_wav(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    with pytest.raises(InputError, match=r"a\.wav: is too soft to have a loudness; replace or remove it"):
+        read_audio(tmp_path / "a.wav", RATE, loudness=-23.0)
+
+
 def test_an_mp3_that_does_not_tell_its_length_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
     path = write_format(tmp_path, "mp3", noisy())
     content = path.read_bytes()

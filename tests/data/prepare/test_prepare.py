@@ -119,6 +119,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "resample": True,
         "mixdown": True,
         "trim": True,
+        "loudness": -23.0,
         "max_duration": 3.0,
         "pitch": True,
         "energy": True,

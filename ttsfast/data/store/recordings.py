@@ -28,7 +28,9 @@ class Recordings:
         self._store, self._manifest = store, manifest
         names = ("resample", "mixdown", "trim")
         switches: dict[str, Any] = {name: bool(manifest.options.get(name)) for name in names}
-        self._options = FeatureOptions(contract=manifest.contract, **switches)
+        self._options = FeatureOptions(
+            contract=manifest.contract, loudness=manifest.options.get("loudness"), **switches
+        )
         self._corpus = Path(manifest.corpus if corpus is None else corpus)
         if not self._corpus.is_dir():
             raise InputError(
