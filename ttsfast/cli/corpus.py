@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,20 @@ if TYPE_CHECKING:
     from ttsfast.data.features.contract import MelContract
     from ttsfast.data.store.manifest import Manifest
 
-CorpusFolder = Annotated[Path, typer.Argument(help="Folder of recordings with metadata.csv or *.jsonl.")]
+CorpusFolder = Annotated[Path, typer.Argument(help="Folder of recordings and what lists them.")]
+AllowRoot = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A folder beside the corpus's that recordings may be in; several times.", show_default=False
+    ),
+]
 ExcludeBad = Annotated[
     bool, typer.Option(help="Go on without what is faulty, and list it; without it, nothing is written.")
 ]
 Jobs = Annotated[int, typer.Option(help="Processes; -1 uses every core.")]
 Engine = Annotated[str, typer.Option(help="What runs them: serial, joblib (this machine), ray or dask.")]
+_SHOWN_FAULTS = 20
+"""Of one kind: further ones tell nothing new."""
 Device = Annotated[str, typer.Option(help="cpu; or cuda: processes decode, the GPU computes features.")]
 
 
@@ -46,7 +55,10 @@ def prepare(
             "can go on with this (train --from); and its language, phonemes, diacritics and symbols."
         ),
     ] = None,
-    layout: Annotated[str, typer.Option(help="auto, ljspeech, multispeaker or jsonl.")] = "auto",
+    layout: Annotated[
+        str, typer.Option(help="How recordings are listed; auto finds out. All of them: docs/corpora.md.")
+    ] = "auto",
+    allow_root: AllowRoot = None,
     contract: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +80,10 @@ def prepare(
     resample: Annotated[bool, typer.Option(help="Resample recordings of another rate.")] = False,
     mixdown: Annotated[bool, typer.Option(help="Average the channels of stereo recordings.")] = False,
     trim: Annotated[bool, typer.Option(help="Trim leading and trailing silence.")] = False,
+    loudness: Annotated[
+        float | None,
+        typer.Option(help="LUFS to bring every recording to, -23 by EBU R128.", show_default=False),
+    ] = None,
     max_duration: Annotated[
         float | None, typer.Option(help="Seconds; longer recordings are left out, and listed.")
     ] = None,
@@ -113,6 +129,7 @@ def prepare(
         resample=resample,
         mixdown=mixdown,
         trim=trim,
+        loudness=loudness,
         max_duration=max_duration,
         pitch=pitch,
         energy=energy,
@@ -121,6 +138,7 @@ def prepare(
         engine=engine,
         device=device,
         force=force,
+        allow_roots=tuple(allow_root or ()),
     )
     with _faults_listed():
         if shard is None:
@@ -154,6 +172,7 @@ def append(
     jobs: Jobs = -1,
     engine: Engine = "joblib",
     device: Device = "cpu",
+    allow_root: AllowRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Add the utterances that a corpus has gained to its store, which keeps its statistics and its split.
@@ -163,7 +182,16 @@ def append(
     from ttsfast.data.prepare.append import append as run
 
     with _faults_listed():
-        show(run(corpus, store, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device), as_json)
+        report = run(
+            corpus,
+            store,
+            exclude_bad=exclude_bad,
+            jobs=jobs,
+            engine=engine,
+            device=device,
+            allow_roots=allow_root or (),
+        )
+        show(report, as_json)
 
 
 def verify(
@@ -246,6 +274,12 @@ def _faults_listed() -> Iterator[None]:
     try:
         yield
     except CorpusFaults as error:
+        shown: Counter[str] = Counter()
         for fault in error.faults:
-            print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
+            shown[fault.reason] += 1
+            if shown[fault.reason] <= _SHOWN_FAULTS:
+                print(f"  {fault.id}: {fault.reason}: {fault.detail}", file=sys.stderr)
+        for reason, count in shown.items():
+            if count > _SHOWN_FAULTS:
+                print(f"  and {count - _SHOWN_FAULTS} more: {reason}", file=sys.stderr)
         raise

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.corpus.finder import RecordingFinder
 from ttsfast.data.features.contract import MelContract
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.targets import DEFINITIONS, FROM_FREE_RUNNING
-from ttsfast.files import inside
 
 if TYPE_CHECKING:
     from ttsfast.data.store.store import Store
@@ -139,5 +139,5 @@ def log_mel(voice: Voice, normalised: np.ndarray) -> np.ndarray:
 def _original(corpus: Path | None, entry: Entry, contract: MelContract) -> np.ndarray | None:
     if corpus is None:
         return None
-    path = inside(corpus, entry.audio, f"utterance {entry.id!r}")
+    path = RecordingFinder(corpus).again(entry.audio, f"utterance {entry.id!r}")
     return read_audio(path, contract.sample_rate, resample=True, mixdown=True)

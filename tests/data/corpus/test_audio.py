@@ -1,7 +1,7 @@
 """Audio in and out: what is refused and how it is said; resampling, trimming and clipping."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -153,6 +153,98 @@ def test_what_follows_or_streams_is_no_cut(tmp_path: Path) -> None:
     # As programs write them that do not know the length ahead.
     path.write_bytes(content[:place] + b"\xff" * 4 + content[place + 4 :])
     assert np.array_equal(read_audio(path, RATE), expected)
+
+
+def announce(content: bytes, size: int, order: Literal["little", "big"] = "little") -> bytes:
+    """A wav file with another size in the header of its data."""
+    place = content.index(b"data") + 4
+    return content[:place] + size.to_bytes(4, order) + content[place + 4 :]
+
+
+PLACEHOLDERS = [
+    *(0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFDB, 0x7FFFFFD3, 0xFFFFF000, 0x7FFF0000),
+    *(2_000_000_000, 1_000_000_000, 0x40000000, 0),
+]
+
+
+@pytest.mark.parametrize("size", PLACEHOLDERS, ids=hex)
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_streamed_wav_is_read_whole_and_its_cut_is_found(tmp_path: Path, size: int, subtype: str) -> None:
+    path = tmp_path / "a.wav"
+    wave = noisy()[:10_001]
+    soundfile.write(path, wave, RATE, subtype=subtype)
+    whole = read_audio(path, RATE)
+    content = announce(path.read_bytes(), size)
+    path.write_bytes(content)
+    assert np.array_equal(read_audio(path, RATE), whole)
+    width = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
+    # Without a chunk behind the samples, and inside the last of them.
+    end = content.index(b"data") + 8 + width * len(wave)
+    path.write_bytes(content[: end - width + 1])
+    with pytest.raises(InputError, match="its last sample is not whole"):
+        read_audio(path, RATE)
+    # What its header announces, and no placeholder.
+    path.write_bytes(announce(content, width * len(wave) + 12_345_679))
+    with pytest.raises(InputError, match="its data should go on for 1234"):
+        read_audio(path, RATE)
+
+
+def test_an_empty_wav_is_not_taken_for_a_streamed_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(0), RATE, subtype="PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content + b"LIST" + (6).to_bytes(4, "little") + b"INFOxx")
+    with pytest.raises(InputError, match="holds no samples"):
+        read_audio(path, RATE)
+
+
+def test_a_streamed_rf64_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noisy(), RATE, format="RF64")
+    whole = read_audio(path, RATE)
+    content = bytearray(path.read_bytes())
+    content[28:36] = b"\xff" * 8
+    path.write_bytes(announce(bytes(content), 0xFFFFFFFF))
+    assert np.array_equal(read_audio(path, RATE), whole)
+
+
+def test_a_streamed_flac_is_read_whole_and_its_cut_is_found(tmp_path: Path) -> None:
+    """Its header leaves the number of samples open: 0 in 36 bits."""
+    path = write_format(tmp_path, "flac", noisy())
+    whole = read_audio(path, RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    # Nor does it know the hash of what it had still to read.
+    content[26:42] = bytes(16)
+    path.write_bytes(content)
+    assert np.array_equal(read_audio(path, RATE), whole)
+    last = content.rfind(b"\xff\xf8")
+    # In the header of a frame libsndfile does not see that one has begun.
+    for end in (len(content) - 1, len(content) // 2, last + 100, last + 6, last + 1):
+        path.write_bytes(content[:end])
+        with pytest.raises(InputError, match=r"(its last frame is not whole|cannot be read as audio)"):
+            read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 2.0])
+def test_loudness_is_brought_to_what_was_asked_for(tmp_path: Path, seconds: float) -> None:
+    pytest.importorskip("pyloudnorm", reason="pyloudnorm is not installed (extra 'loudness')")
+    levels = {}
+    for level in (0.02, 0.5):
+        # BS.1770: a tone of 997 Hz and full scale has a loudness of -3.01 LUFS.
+        write_wav(tmp_path / "a.wav", tone(seconds, frequency=997.0, level=level), RATE)
+        wave = read_audio(tmp_path / "a.wav", RATE, loudness=-23.0)
+        levels[level] = float(np.sqrt(2 * np.mean(wave**2)))
+    assert 20 * np.log10(levels[0.5]) == pytest.approx(-20.0, abs=0.3)
+    assert levels[0.02] == pytest.approx(levels[0.5], rel=1e-3)
+
+
+def test_what_has_no_loudness_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("pyloudnorm", reason="pyloudnorm is not installed (extra 'loudness')")
+    write_wav(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    with pytest.raises(InputError, match=r"a\.wav: is too soft to have a loudness; replace or remove it"):
+        read_audio(tmp_path / "a.wav", RATE, loudness=-23.0)
 
 
 def test_an_mp3_that_does_not_tell_its_length_is_read_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -102,19 +102,20 @@ def test_every_fault_of_a_line_has_its_reason_place_and_remedy(tmp_path: Path) -
         ("metadata.csv:5", "malformed line"),
         ("metadata.csv:6", "malformed line"),
         ("metadata.csv:7", "malformed line"),
-        ("../out", "missing audio"),
-        ("/abs", "missing audio"),
+        ("../out", "path outside the corpus"),
+        ("/abs", "path outside the corpus"),
         ("n" * 5000, "missing audio"),
         ("'nul\\x00'", "missing audio"),
     ]
     details = [exclusion.detail for exclusion in corpus.exclusions]
     assert all(detail.startswith(f"metadata.csv:{line}: ") for line, detail in enumerate(details, start=2))
-    assert "'wavs/none.wav'; add it" in details[0]
+    assert "'wavs/none'; add it" in details[0]
     assert "line 1 has the id 'good' too" in details[1]
     assert "has 2 columns, expected 3 (ID|text|normalised)" in details[3]
     assert count_exclusions(corpus.exclusions) == {
-        "missing audio": 5,
+        "missing audio": 3,
         "malformed line": 3,
+        "path outside the corpus": 2,
         "duplicate id": 1,
         "empty text": 1,
     }
@@ -129,7 +130,7 @@ def test_no_path_leaves_the_corpus_folder(tmp_path: Path, layout: str) -> None:
     (root / "wavs/inner.wav").symlink_to(root / "wavs/in.wav")
     if layout == "ljspeech":
         names = ["in", "../../secret", "link", "inner"]
-        make(root, "metadata.csv", "".join(f"{name}|t|t\n" for name in names))
+        make(root, "metadata.csv", "".join(f"{name}|{name}|{name}\n" for name in names))
     else:
         paths = [
             "wavs/in.wav",
@@ -139,9 +140,13 @@ def test_no_path_leaves_the_corpus_folder(tmp_path: Path, layout: str) -> None:
             str(tmp_path / "secret.wav"),
         ]
         if layout == "jsonl":
-            make(root, "metadata.jsonl", "".join(json.dumps({"audio": p, "text": "t"}) + "\n" for p in paths))
+            make(
+                root,
+                "metadata.jsonl",
+                "".join(json.dumps({"audio": p, "text": f"at {p} it is"}) + "\n" for p in paths),
+            )
         else:
-            make(root, "metadata.csv", "".join(f"{path}|s|t\n" for path in paths))
+            make(root, "metadata.csv", "".join(f"{path}|s|at {path} it is\n" for path in paths))
     corpus = read_corpus(root)
     assert [Path(item.audio).name for item in corpus.items] == ["in.wav", "inner.wav"]
     assert {reason for _, reason in faults(corpus)} == {"path outside the corpus"}
@@ -183,7 +188,7 @@ def test_multispeaker_lines_need_path_and_speaker(tmp_path: Path) -> None:
 
 def test_the_corpus_may_hold_out_its_own(tmp_path: Path) -> None:
     names = ("x/a", "x/b", "x/c", "x/d")
-    listing = "".join(f"{name}.wav|s|text\n" for name in names) + "x/e.wav|s|text\n"
+    listing = "".join(f"{name}.wav|s|the text of {name}\n" for name in names) + "x/e.wav|s|text\n"
     make(tmp_path, "metadata.csv", listing, tuple(f"{name}.wav" for name in names))
     # By path, by id, one whose recording is missing, one unknown.
     make(tmp_path, "validation.txt", "\ufeffx/b.wav\nx_d\n\nx/e.wav\nnobody\n")

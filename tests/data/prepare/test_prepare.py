@@ -119,6 +119,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "resample": True,
         "mixdown": True,
         "trim": True,
+        "loudness": -23.0,
         "max_duration": 3.0,
         "pitch": True,
         "energy": True,
@@ -129,6 +130,7 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "device",
         "force",
         "exclude_bad",
+        "allow_roots",
     }
     for name, value in changed.items():
         assert options(**{name: value}).to_dict() != plain, name

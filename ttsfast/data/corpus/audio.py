@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ttsfast.data.corpus.truncation import truncation_fault
+from ttsfast.data.corpus.parquet import open_recording
+from ttsfast.data.corpus.truncation import UNKNOWN_LENGTH, truncation_fault
+from ttsfast.data.corpus.wav_header import read_wav_header
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 
@@ -23,6 +26,7 @@ LOUDEST = 16.0
 # Those of libsndfile's containers of which ``truncation_fault``, or libsndfile itself, tells whether they
 # are complete.
 _CONTAINERS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")
+_LOUDNESS_BLOCK = 0.4
 # Samples read at a time: a damaged header can announce more than there is memory for.
 _BLOCK = 1 << 24
 
@@ -35,30 +39,29 @@ def read_audio(
     mixdown: bool = False,
     trim: bool = False,
     trim_db: float = 40.0,
+    loudness: float | None = None,
 ) -> np.ndarray:
-    """Read a recording (wav, flac, ogg, mp3) as float32 mono samples in about [-1, 1], shape (samples,).
+    """Read a recording (wav, flac, ogg, opus, mp3) as float32 mono samples in about [-1, 1], (samples,).
 
     ``resample`` converts another sample rate (soxr, high quality), ``mixdown`` averages channels, ``trim``
-    cuts leading and trailing silence as :func:`trim_silence` does. Raises InputError, naming the file and the
+    cuts leading and trailing silence as :func:`trim_silence` does, ``loudness`` brings what is left to so
+    many LUFS as :func:`normalise_loudness` does. Raises InputError, naming the file and the
     remedy, for a file that is missing, unreadable or empty, that has another rate or several channels without
     the option that allows it, that ends before its format says it does or is of a format that does not tell,
     that holds NaN or Inf, that lies far beyond full scale (any sample above ``LOUDEST``), or that is silent
-    throughout when it is to be trimmed.
+    throughout when it is to be trimmed or brought to a loudness.
     """
     import soundfile
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the corpus listing")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_recording(path) as opened, _open(_for_libsndfile(opened)) as file:
             if file.format not in _CONTAINERS:
                 raise InputError(
                     f"{path}: is {file.format_info}, a format that does not tell whether a file is whole; "
                     "convert it to wav or FLAC"
                 )
             samples, rate = _samples(file), file.samplerate
-            cut = truncation_fault(path, file.format, file.frames, len(samples))
+            cut = truncation_fault(opened, file.format, file.frames, len(samples))
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise InputError(
             f"{path}: cannot be read as audio ({_one_line(error)}); replace or remove it"
@@ -92,7 +95,46 @@ def read_audio(
         wave = trim_silence(wave, sample_rate, trim_db)
         if wave.size == 0:
             raise InputError(f"{path}: is silent throughout; replace or remove it")
+    if loudness is not None:
+        try:
+            wave = normalise_loudness(wave, sample_rate, loudness)
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; replace or remove it") from error
     return np.ascontiguousarray(wave, dtype=np.float32)
+
+
+def _for_libsndfile(file: BinaryIO) -> BinaryIO | str:
+    """What libsndfile reads ``file`` from: its own name, where it has one, which is faster than by calls of
+    Python; a copy with the length in the header, where libsndfile does without none.
+    """
+    magic = file.read(4)
+    if magic in (b"RIFF", b"RIFX", b"RF64"):
+        header = read_wav_header(file)
+        if header is not None and header.streamed and (header.announced == 0 or magic == b"RF64"):
+            file.seek(0)
+            content = bytearray(file.read())
+            width = header.size_place.stop - header.size_place.start
+            content[header.size_place] = header.there.to_bytes(width, header.order)
+            return io.BytesIO(content)
+    file.seek(0)
+    return file if isinstance(file, io.BytesIO) else file.name
+
+
+def _open(source: BinaryIO | str) -> soundfile.SoundFile:
+    """Open a file with libsndfile; a FLAC that does not tell its length as a stream, in which none seeks."""
+    import soundfile
+
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    file = soundfile.SoundFile(source)
+    if file.frames < UNKNOWN_LENGTH:
+        return file
+    file.close()
+    if not isinstance(source, str):
+        source.seek(0)
+    return Stream(source)
 
 
 def _samples(file: soundfile.SoundFile) -> np.ndarray:
@@ -136,6 +178,30 @@ def trim_silence(
     sound = np.flatnonzero(level >= loudest * 10 ** (-threshold_db / 20))
     margin = round(margin_seconds * sample_rate)
     return wave[max(0, sound[0] * block - margin) : (sound[-1] + 1) * block + margin]
+
+
+def normalise_loudness(wave: np.ndarray, sample_rate: int, loudness: float) -> np.ndarray:
+    """Scale samples (samples,) to an integrated loudness in LUFS (EBU R128, ITU-R BS.1770-4).
+
+    By one factor; what then passes full scale is not clipped. Recordings under 0.4 s, the standard's block,
+    are measured as one block. Raises ValueError for what is so soft that it has no loudness.
+    """
+    check_loudness_library()
+    import pyloudnorm
+
+    seconds = len(wave) / sample_rate
+    with np.errstate(divide="ignore"):
+        meter = pyloudnorm.Meter(sample_rate, block_size=min(_LOUDNESS_BLOCK, seconds))
+        found = meter.integrated_loudness(wave.astype(np.float64))
+    if not math.isfinite(found):
+        raise ValueError("is too soft to have a loudness")
+    return wave * np.float32(10 ** ((loudness - found) / 20))
+
+
+def check_loudness_library() -> None:
+    """Raise InputError where what measures loudness is not installed."""
+    if importlib.util.find_spec("pyloudnorm") is None:
+        raise InputError("loudness is measured by pyloudnorm; pip install 'ttsfast[loudness]'")
 
 
 def write_wav(path: Path | str, wave: np.ndarray, sample_rate: int) -> None:

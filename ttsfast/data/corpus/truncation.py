@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal
+from typing import BinaryIO
+
+from ttsfast.data.corpus.wav_header import read_wav_header
 
 _MP3_KBIT = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 
+UNKNOWN_LENGTH = 1 << 62
+"""As libsndfile announces a FLAC whose header leaves the number of samples open."""
+_LONGEST_FLAC_FRAME = 1 << 17
 
-def truncation_fault(path: Path, container: str, announced: int, read: int) -> str:
+
+def _crc16_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        value = byte << 8
+        for _ in range(8):
+            value = value << 1 ^ (0x8005 if value & 0x8000 else 0)
+        table.append(value & 0xFFFF)
+    return tuple(table)
+
+
+_CRC16 = _crc16_table()
+
+
+def truncation_fault(file: BinaryIO, container: str, announced: int, read: int) -> str:
     """How one can tell that a file is not whole; empty if it is.
 
     Args:
-        path: the file.
+        file: the file, at any place.
         container: libsndfile's name of its format.
         announced: samples that libsndfile said there are.
         read: samples that it gave.
     """
     missing = announced - read
     if container in ("WAV", "WAVEX", "RF64"):
-        lacking = _lacking_wav_bytes(path)
-        return f"its data should go on for {lacking} bytes" if lacking > 0 else ""
+        return _wav_fault(file)
     if container == "OGG":
-        return "" if missing <= 0 and _has_last_ogg_page(path) else "its stream has no proper end"
+        return "" if missing <= 0 and _has_last_ogg_page(file) else "its stream has no proper end"
+    if container == "FLAC" and announced >= UNKNOWN_LENGTH:
+        return "" if _has_last_flac_frame(file) else "its last frame is not whole"
     if container == "MP3":
-        length_known, frames, size = _mp3_frames(path)
+        length_known, frames, size = _mp3_frames(file)
         # Where no header tells the length, libsndfile stops where its estimate says. A decoder may keep back
         # a frame or two.
         if not length_known and read < (frames - 3) * size:
@@ -37,33 +56,26 @@ def truncation_fault(path: Path, container: str, announced: int, read: int) -> s
     return f"{missing} samples that its header announces are not there" if missing > 0 else ""
 
 
-def _lacking_wav_bytes(path: Path) -> int:
-    """How far the data chunk's stated size reaches beyond the file; streamed files, which state none: 0."""
-    unknown = 0xFFFFFFFF
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
-        long_size = unknown
-        while len(header := file.read(8)) == 8:
-            length = int.from_bytes(header[4:], order)
-            if header[:4] == b"ds64":
-                long_size = int.from_bytes(file.read(16)[8:], order)
-                file.seek(length - 16, os.SEEK_CUR)
-            elif header[:4] == b"data":
-                length = long_size if length == unknown else length
-                return 0 if length == unknown else file.tell() + length - size
-            else:
-                # Chunks begin at even places.
-                file.seek(length + length % 2, os.SEEK_CUR)
-    return 0
+def _wav_fault(file: BinaryIO) -> str:
+    """Of a file that announces its length: whether that is there. Of one that was written to a pipe, with a
+    placeholder for it: whether it ends on a whole sample.
+    """
+    header = read_wav_header(file)
+    if header is None:
+        return ""
+    if not header.streamed:
+        lacking = header.announced - header.there
+        return f"its data should go on for {lacking} bytes" if lacking > 0 else ""
+    left = header.there % header.sample_bytes
+    # A chunk of odd length is followed by a byte that is none of its own.
+    padded = left == 1 and header.there % 2 == 0
+    return "" if left == 0 or padded else "its last sample is not whole"
 
 
-def _has_last_ogg_page(path: Path) -> bool:
+def _has_last_ogg_page(file: BinaryIO) -> bool:
     """Whether the last page is there, whole, and marked as the stream's end (RFC 3533)."""
-    with open(path, "rb") as file:
-        # No page is longer than this.
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 65_307))
-        tail = file.read()
+    # No page is longer than this.
+    tail = _tail(file, 65_307)
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or not page[5] & 4:
         return False
@@ -71,12 +83,36 @@ def _has_last_ogg_page(path: Path) -> bool:
     return len(page) >= 27 + len(table) + sum(table)
 
 
-def _mp3_frames(path: Path) -> tuple[bool, int, int]:
+def _has_last_flac_frame(file: BinaryIO) -> bool:
+    """Whether the file ends with a frame: from its sync code to its CRC-16 (RFC 9639, 9.3)."""
+    tail = _tail(file, _LONGEST_FLAC_FRAME)
+    start = len(tail)
+    while (start := tail.rfind(b"\xff", 0, start)) >= 0:
+        if tail[start + 1 : start + 2] in (b"\xf8", b"\xf9") and _crc16(tail[start:]) == 0:
+            return True
+    return False
+
+
+def _crc16(content: bytes) -> int:
+    """Of polynomial 0x8005; 0 over whatever ends in its own."""
+    value = 0
+    for byte in content:
+        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ byte]
+    return value
+
+
+def _tail(file: BinaryIO, length: int) -> bytes:
+    file.seek(max(0, file.seek(0, os.SEEK_END) - length))
+    return file.read()
+
+
+def _mp3_frames(file: BinaryIO) -> tuple[bool, int, int]:
     """Whether a Xing or Info header tells the length; how many frames there are, and of how many samples.
 
     Frames are counted by their own headers (ISO 11172-3, layer III) up to the first that is none.
     """
-    content = path.read_bytes()
+    file.seek(0)
+    content = file.read()
     place, count, size = 0, 0, 1152
     if content[:3] == b"ID3":
         # A number of seven bits a byte.

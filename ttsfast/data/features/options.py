@@ -23,10 +23,14 @@ class FeatureOptions:
     trim: bool
     tracks: tuple[str, ...] = ()
     """Those of ``tracks.NAMES`` to compute beside the log-mel, in that order."""
+    loudness: float | None = None
+    """LUFS to bring a recording to."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; those of ``tracks`` that are not wanted leave no trace."""
+        """Plain values; those of ``tracks`` that are not wanted leave no trace, nor does no ``loudness``."""
         plain = asdict(self)
+        if plain["loudness"] is None:
+            del plain["loudness"]
         return plain | {name: tracks.METHODS[name] for name in plain.pop("tracks")}
 
     def read(self, path: Path | str) -> np.ndarray:
@@ -37,4 +41,5 @@ class FeatureOptions:
             resample=self.resample,
             mixdown=self.mixdown,
             trim=self.trim,
+            loudness=self.loudness,
         )

@@ -8,12 +8,14 @@ that moment the old store is there, and afterwards the new one. Its bytes do not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
+from ttsfast.data.corpus.parquet import recording_sha256
 from ttsfast.data.corpus.split import text_key
 from ttsfast.data.prepare.options import PrepareOptions, check_resources
 from ttsfast.data.prepare.prepare import fingerprint_of
@@ -34,7 +36,6 @@ from ttsfast.data.store.manifest import Manifest
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
-from ttsfast.files import file_sha256
 from ttsfast.progress import progress_bar
 
 _ANEW = "or make the store anew with `ttsfast prepare --force`"
@@ -48,6 +49,7 @@ def append(
     jobs: int = -1,
     engine: str = "joblib",
     device: str = "cpu",
+    allow_roots: Sequence[Path | str] = (),
 ) -> PrepareReport:
     """Add to a store the utterances that its corpus has gained; with none, nothing is written.
 
@@ -59,6 +61,7 @@ def append(
         jobs: processes; -1: one for every core.
         engine: what runs them, as in ``PrepareOptions``.
         device: what computes features, as in ``PrepareOptions``.
+        allow_roots: folders beside the corpus's that recordings may be in.
 
     Raises:
         CorpusFaults: something new is faulty (a symbol that the store lacks is a fault, too) and
@@ -77,7 +80,7 @@ def append(
         if problems:
             raise InputError(problems[0])
         options = _options(folder, manifest, exclude_bad=exclude_bad, jobs=jobs, engine=engine, device=device)
-        corpus = read_corpus(root, options.layout)
+        corpus = read_corpus(root, options.layout, allow_roots)
         _check_kept(corpus, manifest, options)
         utterances, exclusions = _choose_new(corpus, manifest, options)
         if not utterances:
@@ -125,7 +128,7 @@ def _check_kept(corpus: Corpus, manifest: Manifest, options: PrepareOptions) -> 
                     f"what the store has: put it back, {_ANEW}"
                 )
     with ThreadPoolExecutor(options.workers) as threads, progress_bar() as bar:
-        computed = threads.map(file_sha256, [Path(item.audio) for item in items])
+        computed = threads.map(recording_sha256, [item.audio for item in items])
         hashes = bar.track(computed, total=len(items), description="comparing recordings")
         for item, before, now in zip(items, entries.audio_sha256, hashes, strict=True):
             if before != now:

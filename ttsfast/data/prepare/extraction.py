@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data.corpus.parquet import recording_sha256
 from ttsfast.data.features import tracks
 from ttsfast.data.features.mel import log_mel, log_mels
 from ttsfast.data.features.options import FeatureOptions
 from ttsfast.data.features.statistics import Moments
 from ttsfast.data.prepare.engines import run
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write, file_sha256
+from ttsfast.files import atomic_write
 from ttsfast.progress import progress_bar
 
 # Raised when the same options and recordings would give other numbers.
@@ -120,7 +121,7 @@ def _inspect(path: Path | str, options: FeatureOptions) -> RecordingInfo:
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         return RecordingInfo(fault=named, reason="bad audio")
-    return RecordingInfo(sha256=file_sha256(path), frames=frames)
+    return RecordingInfo(sha256=recording_sha256(path), frames=frames)
 
 
 def compute_missing(
@@ -181,7 +182,7 @@ def read_waves(chunk: Chunk, options: FeatureOptions) -> list[tuple[np.ndarray, 
 
 def _waves(chunk: Chunk, options: FeatureOptions) -> Iterator[tuple[np.ndarray, Tracks]]:
     for path, recording in zip(chunk.audio, chunk.recordings, strict=True):
-        if file_sha256(path) != recording.sha256:
+        if recording_sha256(path) != recording.sha256:
             raise InputError(f"{path}: changed while it was being prepared; run `ttsfast prepare` again")
         wave = options.read(path)
         yield wave, tracks.compute(wave, options.contract, options.tracks)

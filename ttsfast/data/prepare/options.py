@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from ttsfast.data.corpus.audio import check_loudness_library
 from ttsfast.data.corpus.split import check_fractions
 from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features import tracks
@@ -24,12 +26,14 @@ _MOST_JOBS = 1024
 TEST_FRACTION = 0.1
 TESTED_FROM = 200
 """With fewer, a tenth is too few to tell anything by and too many to do without."""
+_LOUDNESS = (-70.0, 0.0)
+"""In LUFS: that of the standard's gate, and what no recording can have."""
 _PLAIN = ("layout", "validation_fraction", "seed", "resample", "mixdown", "trim", "max_duration")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How a corpus becomes a store. All but the last five shape the store and are in its fingerprint; of
+    """How a corpus becomes a store. All but the last six shape the store and are in its fingerprint; of
     these, ``device`` may still change the last bits of stored numbers.
     """
 
@@ -47,6 +51,8 @@ class PrepareOptions:
     resample: bool = False
     mixdown: bool = False
     trim: bool = False
+    loudness: float | None = None
+    """LUFS that every recording is brought to, -23 by EBU R128; None: as they are."""
     max_duration: float | None = None
     """Seconds; longer utterances are left out, and listed."""
     pitch: bool = False
@@ -63,6 +69,8 @@ class PrepareOptions:
     """"cuda": they decode only, and this process computes on the GPU."""
     force: bool = False
     """Replace a store that was made otherwise, or that is damaged."""
+    allow_roots: tuple[Path | str, ...] = ()
+    """Folders beside the corpus's that recordings may be in."""
 
     def __post_init__(self) -> None:
         check_fractions(self.validation_fraction, self.test_fraction or 0.0)
@@ -72,6 +80,10 @@ class PrepareOptions:
                 f"max_duration is {self.max_duration}, must be a number of seconds above 0; leave it out for "
                 "no limit"
             )
+        if self.loudness is not None:
+            if not _LOUDNESS[0] < self.loudness < _LOUDNESS[1]:
+                raise InputError(f"loudness is {self.loudness}, must be LUFS between -70 and 0, such as -23")
+            check_loudness_library()
         check_resources(self.engine, self.device, self.jobs)
 
     def for_corpus(self, layout: str, listed: int) -> PrepareOptions:
@@ -92,7 +104,7 @@ class PrepareOptions:
     def features(self) -> FeatureOptions:
         """The part that shapes log-mels, and what goes with them."""
         names = tuple(name for name in tracks.NAMES if getattr(self, name))
-        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim, names)
+        return FeatureOptions(self.contract, self.resample, self.mixdown, self.trim, names, self.loudness)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that shapes the store, flat, by name."""
@@ -105,6 +117,7 @@ class PrepareOptions:
             **{f"frontend.{name}": value for name, value in self.frontend.to_dict().items()},
             # Only where there are any: a store without them is what it was before they could be had.
             **({"test_fraction": self.test_fraction} if self.test_fraction else {}),
+            **({"loudness": self.loudness} if self.loudness is not None else {}),
             **{name: tracks.METHODS[name] for name in self.features.tracks},
             **({} if self.like is None else {f"like.{k}": v for k, v in self.like.to_dict().items()}),
         }
@@ -125,6 +138,7 @@ class PrepareOptions:
                 like=Like.from_dict(like) if (like := _under(values, "like.")) else None,
                 **{name: values[name] for name in _PLAIN},
                 test_fraction=values.get("test_fraction", 0.0),
+                loudness=values.get("loudness"),
                 **wanted,
                 **changes,
             )

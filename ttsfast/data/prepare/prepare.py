@@ -48,6 +48,7 @@ from ttsfast.data.store.utterance_table import UtteranceTable
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
 from ttsfast.files import is_folder
+from ttsfast.progress import console
 
 __all__ = [
     "CorpusFaults",
@@ -161,7 +162,8 @@ def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
 def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> tuple[Corpus, PrepareOptions]:
     root = Path(corpus_folder).absolute()
     check_folder(folder)
-    corpus = read_corpus(root, options.layout)
+    corpus = read_corpus(root, options.layout, options.allow_roots)
+    console.print(corpus.reading, markup=False, highlight=False, soft_wrap=True)
     return corpus, options.for_corpus(corpus.layout, len(corpus.items))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -59,8 +58,7 @@ def survey_corpus(corpus: Corpus, places: Sequence[int], options: PrepareOptions
         problems = _text_problem(item, text, options.symbols)
         if recording.fault:
             problems.append(Exclusion(item.id, recording.reason, recording.fault))
-        # Not by Path, which interns the names that it takes apart: a table entry for each, for good.
-        audio = os.path.relpath(item.audio, corpus.root).replace(os.sep, "/")
+        audio = corpus.relative(item.audio)
         # One string in memory for both, where the front end changes nothing.
         text = item.text if text == item.text else text
         surveyed.append(SurveyedUtterance(place, item, text, audio, recording, tuple(problems)))

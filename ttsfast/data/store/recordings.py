@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data.corpus.finder import RecordingFinder
 from ttsfast.data.features.mel import log_mel
 from ttsfast.data.features.options import FeatureOptions
 from ttsfast.data.features.statistics import normalise
 from ttsfast.data.store.manifest import Manifest
 from ttsfast.errors import InputError
-from ttsfast.files import inside
 
 
 class Recordings:
@@ -28,13 +28,16 @@ class Recordings:
         self._store, self._manifest = store, manifest
         names = ("resample", "mixdown", "trim")
         switches: dict[str, Any] = {name: bool(manifest.options.get(name)) for name in names}
-        self._options = FeatureOptions(contract=manifest.contract, **switches)
+        self._options = FeatureOptions(
+            contract=manifest.contract, loudness=manifest.options.get("loudness"), **switches
+        )
         self._corpus = Path(manifest.corpus if corpus is None else corpus)
         if not self._corpus.is_dir():
             raise InputError(
                 f"{self._corpus}: the corpus of {store} is not there; name the folder it has moved to, or "
                 "do without the recordings (data.preprocessing_mode=precompute)"
             )
+        self._finder = RecordingFinder(self._corpus)
 
     def samples(self, index: int) -> np.ndarray:
         """(samples,) float32, as the stored features were computed from; raises InputError where the
@@ -53,6 +56,6 @@ class Recordings:
             )
         return normalise(found, self._manifest.mel_mean, self._manifest.mel_std)
 
-    def _path(self, index: int) -> Path:
+    def _path(self, index: int) -> str:
         entry = self._manifest.entries[index]
-        return inside(self._corpus, entry.audio, f"{self._store}: utterance {entry.id!r}")
+        return self._finder.again(entry.audio, f"{self._store}: utterance {entry.id!r}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttsfast.data.corpus.listings import read_corpus
+from ttsfast.data.corpus.listings import listed_texts
 from ttsfast.errors import InputError
 from ttsfast.files import is_folder
 
@@ -27,12 +27,11 @@ def written_texts(store: Store, corpus: Path | None = None) -> dict[str, str]:
         return {entry.id: entry.text for entry in store.entries}
     layout = str(store.manifest.options["layout"])
     try:
-        listed = read_corpus(corpus or store.manifest.corpus, layout)
+        return listed_texts(corpus or store.manifest.corpus, layout)
     except InputError:
         if corpus is None:
             return {}
         raise
-    return {item.id: item.text for item in listed.items}
 
 
 def reference_texts(store: Store, indices: Sequence[int], corpus: Path) -> dict[str, str]:
