@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ttsfast import __version__, streams
-from ttsfast.cli import config, corpus, train, voice
+from ttsfast.cli import config, corpus, doctor, train, voice
 from ttsfast.cli.bench import bench
 from ttsfast.devices import heed_quota
 from ttsfast.errors import (
@@ -41,7 +41,16 @@ app = typer.Typer(
 # In the order of work, which is that of the help.
 for command in (
     *(train.demo, corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
-    *(config.config, train.train, voice.evaluate, voice.compare, voice.synth, voice.export, config.env),
+    *(
+        doctor.doctor,
+        config.config,
+        train.train,
+        voice.evaluate,
+        voice.compare,
+        voice.synth,
+        voice.export,
+        config.env,
+    ),
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")

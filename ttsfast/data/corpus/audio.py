@@ -51,6 +51,25 @@ def read_audio(
     that holds NaN or Inf, that lies far beyond full scale (any sample above ``LOUDEST``), or that is silent
     throughout when it is to be trimmed or brought to a loudness.
     """
+    samples, rate = read_samples(path)
+    return to_mono(
+        samples,
+        rate,
+        path,
+        sample_rate,
+        resample=resample,
+        mixdown=mixdown,
+        trim=trim,
+        trim_db=trim_db,
+        loudness=loudness,
+    )
+
+
+def read_samples(path: Path | str) -> tuple[np.ndarray, int]:
+    """A recording as its file has it: samples (samples, channels) float32, and their rate.
+
+    Raises InputError as :func:`read_audio` does for a file that is missing, unreadable, empty or not whole.
+    """
     import soundfile
 
     try:
@@ -70,6 +89,23 @@ def read_audio(
         raise InputError(f"{path}: is cut short or damaged: {cut}; replace or remove it")
     if samples.shape[0] == 0:
         raise InputError(f"{path}: holds no samples; replace or remove it")
+    return samples, rate
+
+
+def to_mono(
+    samples: np.ndarray,
+    rate: int,
+    path: Path | str,
+    sample_rate: int,
+    *,
+    resample: bool = False,
+    mixdown: bool = False,
+    trim: bool = False,
+    trim_db: float = 40.0,
+    loudness: float | None = None,
+) -> np.ndarray:
+    """What :func:`read_audio` makes of samples (samples, channels) of ``path``; raises as it does for what
+    they hold."""
     if samples.shape[1] != 1 and not mixdown:
         raise InputError(
             f"{path}: has {samples.shape[1]} channels, expected mono; convert it or use --mixdown"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ttsfast.data.corpus.audio import read_audio
+from ttsfast.data.corpus.audio import read_samples, to_mono
 from ttsfast.data.features import tracks
 from ttsfast.data.features.contract import MelContract
 
@@ -35,7 +35,13 @@ class FeatureOptions:
 
     def read(self, path: Path | str) -> np.ndarray:
         """The samples (samples,) to compute features from; raises InputError as ``read_audio`` does."""
-        return read_audio(
+        return self.from_samples(*read_samples(path), path)
+
+    def from_samples(self, samples: np.ndarray, rate: int, path: Path | str) -> np.ndarray:
+        """The same of the samples (samples, channels) that ``path`` has."""
+        return to_mono(
+            samples,
+            rate,
             path,
             self.contract.sample_rate,
             resample=self.resample,

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ttsfast.data.checks.clip import ClipFigures, measure
+from ttsfast.data.corpus.audio import read_samples
 from ttsfast.data.corpus.parquet import recording_sha256
 from ttsfast.data.features import tracks
 from ttsfast.data.features.mel import log_mel, log_mels
@@ -49,6 +51,8 @@ class RecordingInfo:
     """One line that names the file and the remedy; empty for a good recording."""
     reason: str = ""
     """Of the fault, in a fixed phrase to count by."""
+    figures: ClipFigures | None = None
+    """What checks go by; None of a recording that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -107,21 +111,24 @@ def _inspect_block(audio: Sequence[Path | str], options: FeatureOptions) -> list
 
 
 def _inspect(path: Path | str, options: FeatureOptions) -> RecordingInfo:
+    figures = None
     try:
-        wave = options.read(path)
+        samples, rate = read_samples(path)
+        figures = measure(samples, rate)
+        wave = options.from_samples(samples, rate, path)
         frames = options.contract.frames(len(wave))
         # A centred contract pads a single sample to a frame, but nobody says a sentence in it.
         shortest = options.contract.win_length
         if len(wave) < shortest or frames == 0:
             fault = f"{path}: the recording has {len(wave)} samples, less than a window ({shortest})"
-            return RecordingInfo(fault=f"{fault}; replace or remove it", reason="too short")
+            return RecordingInfo(fault=f"{fault}; replace or remove it", reason="too short", figures=figures)
         if len(wave) < 2 * options.contract.n_fft:
             # Short enough that the contract may refuse it.
             log_mel(wave, options.contract)
     except InputError as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
-        return RecordingInfo(fault=named, reason="bad audio")
-    return RecordingInfo(sha256=recording_sha256(path), frames=frames)
+        return RecordingInfo(fault=named, reason="bad audio", figures=figures)
+    return RecordingInfo(sha256=recording_sha256(path), frames=frames, figures=figures)
 
 
 def compute_missing(

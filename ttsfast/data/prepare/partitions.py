@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ttsfast.data.checks.clip import ClipFigures
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion
 from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.extraction import RecordingInfo
@@ -179,6 +180,11 @@ def _surveyed(value: dict[str, Any], root: Path) -> SurveyedUtterance:
         item=item,
         text=value["text"],
         audio=value["item"]["audio"],
-        recording=RecordingInfo(**value["recording"]),
+        recording=_recording(value["recording"]),
         problems=tuple(Exclusion(**problem) for problem in value["problems"]),
     )
+
+
+def _recording(value: dict[str, Any]) -> RecordingInfo:
+    figures = value["figures"]
+    return RecordingInfo(**{**value, "figures": None if figures is None else ClipFigures(**figures)})

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from ttsfast.data.checks.finding import Finding
+from ttsfast.data.checks.run import run_checks
 from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
 from ttsfast.data.corpus.text import Symbols
 from ttsfast.data.prepare.options import PrepareOptions
@@ -29,6 +31,7 @@ from ttsfast.data.prepare.survey import (
     compute_missing,
     plan_chunks,
     select_usable,
+    subject_of,
     survey_corpus,
     with_splits,
 )
@@ -103,7 +106,8 @@ def prepare(corpus_folder: Path | str, store_folder: Path | str, options: Prepar
     with explained_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with folder_lock(folder):
-            return _assemble(folder, corpus.root, options, utterances, exclusions)
+            made = _assemble(folder, corpus.root, options, utterances, exclusions)
+    return replace(made, findings=_findings(utterances, exclusions, options))
 
 
 def prepare_partition(
@@ -156,7 +160,8 @@ def finalize(store_folder: Path | str, *, force: bool = False) -> PrepareReport:
         joined = read_partitions(folder / WORK)
         options = replace(joined.options, force=force)
         utterances, exclusions = _choose(joined.root, joined.surveyed, joined.listed, options)
-        return _assemble(folder, joined.root, options, utterances, exclusions, compute=False)
+        made = _assemble(folder, joined.root, options, utterances, exclusions, compute=False)
+    return replace(made, findings=_findings(utterances, exclusions, options))
 
 
 def _read(corpus_folder: Path | str, folder: Path, options: PrepareOptions) -> tuple[Corpus, PrepareOptions]:
@@ -177,6 +182,12 @@ def _choose(
             f"{root}: none of {len(surveyed)} utterances is left; mend the corpus, or raise max_duration"
         )
     return with_splits(usable, options), exclusions
+
+
+def _findings(
+    utterances: Sequence[SurveyedUtterance], exclusions: Sequence[Exclusion], options: PrepareOptions
+) -> tuple[Finding, ...]:
+    return run_checks(subject_of(utterances, exclusions, options)).findings
 
 
 def _assemble(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ttsfast.data.checks.finding import Finding, in_lines
 from ttsfast.data.corpus.listings import Exclusion, count_exclusions
 from ttsfast.data.store.manifest import Manifest
 
@@ -30,6 +31,8 @@ class PrepareReport:
     speakers: int
     symbols: int
     exclusions: tuple[Exclusion, ...]
+    findings: tuple[Finding, ...] = ()
+    """What the cheap checks found, the worst first."""
 
     @property
     def exclusion_counts(self) -> dict[str, int]:
@@ -57,16 +60,19 @@ class PrepareReport:
         lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  left out: {count} x {reason}" for reason, count in self.exclusion_counts.items()]
         lines += [f"    {exclusion.id}: {exclusion.detail}" for exclusion in self.exclusions]
+        lines += [f"  {line}" for line in in_lines(self.findings)]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("store", "exclusions")}
+        others = ("store", "exclusions", "findings")
+        plain = {name: value for name, value in vars(self).items() if name not in others}
         return plain | {
             "store": str(self.store),
             "warnings": list(self.warnings),
             "exclusion_counts": self.exclusion_counts,
             "exclusions": [vars(exclusion) for exclusion in self.exclusions],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
 

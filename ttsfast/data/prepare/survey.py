@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+from ttsfast.data.checks.check import Row, Subject
 from ttsfast.data.corpus.listings import Corpus, CorpusItem, Exclusion, count_exclusions
 from ttsfast.data.corpus.split import split_of
 from ttsfast.data.corpus.text import Symbols, normalize_text
@@ -113,6 +115,42 @@ def with_splits(
         known=known,
     )
     return [replace(one, split=split) for one, split in zip(usable, splits, strict=True)]
+
+
+def subject_of(
+    surveyed: Sequence[SurveyedUtterance],
+    left_out: Sequence[Exclusion],
+    options: PrepareOptions,
+    **more: Any,
+) -> Subject:
+    """What the survey found, as checks see it: the utterances without a problem; ``more`` are other fields of
+    the subject.
+    """
+    rows = [
+        Row(
+            id=one.item.id,
+            text=one.item.text,
+            symbols=one.text,
+            speaker=one.item.speaker,
+            split=one.split or one.item.split,
+            frames=one.recording.frames,
+            truncated=one.item.truncated,
+            line=one.item.line,
+            audio=str(one.item.audio),
+            figures=one.recording.figures,
+        )
+        for one in surveyed
+        if not one.problems
+    ]
+    return Subject(
+        rows=rows,
+        left_out=left_out,
+        language=options.frontend.language,
+        phonemes=options.frontend.phonemes,
+        contract=options.contract,
+        trimmed=options.trim,
+        **more,
+    )
 
 
 def letters(item: CorpusItem, options: PrepareOptions) -> str:

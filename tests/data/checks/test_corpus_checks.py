@@ -1,0 +1,39 @@
+"""Every planted fault is found, by its own check first, at the severity that was written down for it."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import audio_faults
+import pairing_faults
+import pytest
+import text_faults
+from spoken import FAULTS, Fault, clean, subject
+
+from ttsfast.data.checks.run import run_checks
+
+PLANTED = (audio_faults, pairing_faults, text_faults)
+# Each fault in one of its languages, by turns.
+CASES = [(fault, fault.languages[n % len(fault.languages)]) for n, fault in enumerate(FAULTS)]
+
+
+@cache
+def found_in_clean(language: str) -> frozenset[tuple[str, str]]:
+    return frozenset((f.check, f.severity) for f in run_checks(subject(clean(language))).findings)
+
+
+@pytest.mark.parametrize("language", ["en", "fa"])
+def test_a_clean_corpus_has_one_warning(language: str) -> None:
+    """Two minutes of speech are little."""
+    findings = run_checks(subject(clean(language))).findings
+    assert [(f.severity, f.check) for f in findings if f.severity != "note"] == [("warning", "little data")]
+
+
+@pytest.mark.parametrize(("fault", "language"), CASES, ids=[f"{f.name}-{lang}" for f, lang in CASES])
+def test_fault_is_found(fault: Fault, language: str) -> None:
+    before = found_in_clean(language)
+    findings = run_checks(subject(fault.plant(clean(language), Random(fault.name)))).findings
+    new = [(f.check, f.severity) for f in findings if (f.check, f.severity) not in before]
+    assert (fault.check, fault.severity) in new
+    assert new[0][0] == fault.check, "another cause comes first"

@@ -1,0 +1,117 @@
+"""The command: exit codes, the JSON, checks of one's own, bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from random import Random
+
+import audio_faults
+import numpy as np
+import pytest
+from spoken import clean, write
+from typer.testing import CliRunner
+
+from ttsfast.cli import app
+from ttsfast.data.checks import check as checks
+from ttsfast.data.checks.check import Check, Subject
+from ttsfast.data.checks.finding import WARNING, Evidence
+from ttsfast.errors import InputError
+
+
+def test_clean_corpus_exits_with_0(spoken_corpus: Path) -> None:
+    result = CliRunner().invoke(app, ["doctor", str(spoken_corpus)])
+    assert result.exit_code == 0, result.output
+    assert f"{spoken_corpus}: usable, with 1 warning\n" in result.stdout
+
+
+def test_json_of_a_faulty_corpus(tmp_path: Path) -> None:
+    broken = audio_faults.clips_of_zeros(clean("en"), Random(0))
+    result = CliRunner().invoke(app, ["doctor", str(write(broken, tmp_path / "corpus")), "--json"])
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["schema"] == 1
+    assert found["verdict"].startswith("do not train on this yet: ")
+    first = found["findings"][0]
+    assert (first["check"], first["severity"], first["count"]) == ("silent", "error", len(first["ids"]))
+    assert {one["id"] for one in first["evidence"]} <= set(first["ids"])
+    assert not set(found["passed"]) & {finding["check"] for finding in found["findings"]}
+
+
+@pytest.mark.parametrize("what", ["nothing here", "empty"])
+def test_what_is_no_dataset_is_said_in_one_line(what: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path / what)])
+    assert isinstance(result.exception, InputError)
+    assert str(tmp_path / what) in str(result.exception)
+
+
+def test_page_stands_alone(tmp_path: Path) -> None:
+    broken = clean("en").waves(np.zeros_like, [3])
+    page, corpus = tmp_path / "doctor.html", write(broken, tmp_path / "corpus", 20)
+    result = CliRunner().invoke(app, ["doctor", str(corpus), "--output", str(page)])
+    assert result.exit_code == 1, result.output
+    content = page.read_text()
+    assert content.index("do not train on this yet") < content.index("is silent throughout</bdi></h3>")
+    assert "data:audio/flac" in content
+    assert "data:image/svg+xml" in content
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', content)
+
+
+def test_fixed_corpus_has_no_error(tmp_path: Path) -> None:
+    broken = (
+        clean("en")
+        .waves(np.zeros_like, [0, 1])
+        .waves(lambda wave: wave + 0.05, [2])
+        .waves(lambda wave: np.stack([wave, -wave], axis=1), [3])
+        .texts(lambda text: f"<i>{text}</i>", [4])
+    )
+    corpus, fixed = write(broken, tmp_path / "corpus", 20), tmp_path / "fixed"
+    assert CliRunner().invoke(app, ["doctor", str(corpus), "--fix", str(fixed)]).exit_code == 1
+    found = json.loads(CliRunner().invoke(app, ["doctor", str(fixed), "--json"]).stdout)
+    assert found["counts"]["error"] == 0
+    assert {one["check"] for one in found["findings"]} & {
+        "silent",
+        "dc offset",
+        "channels",
+        "markup",
+    } == set()
+    assert len(json.loads((fixed / "fixes.json").read_text())) == 4
+    again = CliRunner().invoke(app, ["doctor", str(corpus), "--fix", str(fixed)])
+    assert isinstance(again.exception, InputError)
+
+
+class Loud(Check):
+    """A check of somebody's own."""
+
+    name, needs, effect, remedy = "loud", "audio", "it hurts", "turn it down"
+
+    def measure(self, samples, rate):  # type: ignore[no-untyped-def]
+        return float(abs(samples).max())
+
+    def find(self, subject: Subject):  # type: ignore[no-untyped-def]
+        loud = [Evidence(row.id, f"{row.own['loud']:.2f}") for row in subject.rows if row.own["loud"] > 0.1]
+        if loud:
+            yield self.finding(WARNING, f"{len(loud)} are loud", loud)
+
+
+class Broken(Loud):
+    """One that fails."""
+
+    def measure(self, samples, rate):  # type: ignore[no-untyped-def]
+        raise ZeroDivisionError("no idea")
+
+
+@pytest.mark.parametrize("kind", [Loud, Broken])
+def test_check_of_ones_own(kind: type, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("loud", f"{__name__}:{kind.__name__}", checks.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: kind)
+    monkeypatch.setattr(checks, "entry_points", lambda group: [entry])
+    result = CliRunner().invoke(app, ["doctor", str(spoken_corpus), "--json"])
+    if kind is Broken:
+        assert isinstance(result.exception, InputError)
+        assert "no idea" in str(result.exception)
+    else:
+        assert "loud" in [finding["check"] for finding in json.loads(result.stdout)["findings"]]
