@@ -33,7 +33,9 @@ def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "bench data", "bench loss", "bench roofline", "bench synth"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "vocoder convert", "bench data", "bench loss", "bench roofline", "bench synth"]
+)
 def test_help_has_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
@@ -72,6 +74,7 @@ def assert_one_line_and_code_2(result: subprocess.CompletedProcess[str], folder:
         ("synth", "no-run", "hello", "--assume-contract"),
         ("synth", "no-run", "hello", "--output", "-", "--json"),
         ("export", "no-run"),
+        ("vocoder", "convert", "no-weights", "no-config"),
         ("bench", "roofline", "--device", "tpu"),
         ("bench", "loss", "--device", "cuda:99"),
         ("demo", "--language", "xx"),

@@ -186,11 +186,19 @@ def test_files_that_are_no_vocoder_are_refused(tmp_path: Path) -> None:
             load_vocoder(tmp_path / name, LIBROSA)
         with pytest.raises(InputError, match="cannot be read"):
             load_vocoder(tmp_path / f"no-{name}", LIBROSA)
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "state.pt")
-    with pytest.raises(InputError, match="cannot be read as TorchScript"):
-        load_vocoder(tmp_path / "state.pt", LIBROSA)
-    with pytest.raises(InputError, match=r"a vocoder's file ends in \.onnx"):
-        load_vocoder(tmp_path / "v.ckpt", LIBROSA)
+
+
+def test_weights_are_told_from_a_model(tmp_path: Path) -> None:
+    for legacy in (False, True):
+        torch.save({"generator": {}}, tmp_path / "g.pth", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(
+            InputError, match=r"g\.pth: holds weights and no model .* `ttsfast vocoder convert"
+        ):
+            load_vocoder(tmp_path / "g.pth", LIBROSA)
+    with pytest.raises(
+        InputError, match=r"a vocoder's file ends in \.onnx.*weights.*`ttsfast vocoder convert"
+    ):
+        load_vocoder(tmp_path / "g_02500000", LIBROSA)
 
 
 def test_griffin_lim_is_the_vocoder_that_is_always_there(voice: Voice) -> None:

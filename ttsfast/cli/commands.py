@@ -16,6 +16,7 @@ import typer
 from ttsfast import __version__, streams
 from ttsfast.cli import config, corpus, doctor, train, voice
 from ttsfast.cli.bench import bench
+from ttsfast.cli.vocoder import vocoder
 from ttsfast.devices import heed_quota
 from ttsfast.errors import (
     ExportError,
@@ -53,6 +54,7 @@ for command in (
     ),
 ):
     app.command()(command)
+app.add_typer(vocoder, name="vocoder")
 app.add_typer(bench, name="bench")
 
 

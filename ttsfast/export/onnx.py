@@ -72,7 +72,7 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
         raise InputError(f"export needs torch 2.11 or newer, and this is {torch.__version__}: upgrade torch")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: name a file that ends in .onnx")
-    onnx = _import_onnx()
+    onnx = import_onnx("export")
     output_folder(path.parent)
     texts = _own_texts(voice)
     proto = speaking_graph(onnx, voice.model, voice)
@@ -104,13 +104,14 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
     return ExportReport(path, len(content), parameters, len(texts), steps, difference, frames, left_alone)
 
 
-def _import_onnx() -> ModuleType:
+def import_onnx(command: str) -> ModuleType:
+    """The package onnx; raises InputError where it, or what works with it, is missing."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(f"export needs the package {error.name}: pip install 'ttsfast[onnx]'") from error
+        raise InputError(f"{command} needs the package {error.name}: pip install 'ttsfast[onnx]'") from error
     return onnx
 
 

@@ -7,15 +7,16 @@ from beside the file or from inside it, and compared with the voice's before a w
 from __future__ import annotations
 
 import json
+import pickle
+import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ttsfast.data.features.contract import PRESETS, MelContract
+from ttsfast.data.features.contract import HIFIGAN_KEYS, MelContract, contract_of_hifigan
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.exported import open_session, read_file
@@ -23,15 +24,11 @@ from ttsfast.models.exported import open_session, read_file
 CONTRACT = "mel_contract"
 """The key in an ONNX file's metadata; with ``.json`` behind it, the extra file in a TorchScript archive."""
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".jit")
-_HIFIGAN_KEYS = {
-    "sampling_rate": "sample_rate",
-    "n_fft": "n_fft",
-    "hop_size": "hop_length",
-    "win_size": "win_length",
-    "num_mels": "n_mels",
-    "fmin": "fmin",
-    "fmax": "fmax",
-}
+CONVERT = (
+    "make ONNX of HiFi-GAN's with `ttsfast vocoder convert CHECKPOINT CONFIG`, of another's as "
+    "docs/export.md shows"
+)
+"""What to do about a file that holds weights alone."""
 
 
 class Vocoder:
@@ -99,7 +96,8 @@ def load_vocoder(
         run, embedded = _open_torchscript(path, device)
     else:
         raise InputError(
-            f"{path}: a vocoder's file ends in .onnx, or {', '.join(TORCHSCRIPT)} for TorchScript"
+            f"{path}: a vocoder's file ends in .onnx, or {', '.join(TORCHSCRIPT)} for TorchScript; if it "
+            f"holds weights, {CONVERT}"
         )
     beside = path.with_name(f"{path.name}.json")
     found = None
@@ -137,18 +135,11 @@ def _parse(text: bytes | str, where: str) -> MelContract:
             return MelContract.preset(values)
         if not isinstance(values, Mapping):
             raise InputError(f"must be a preset's name or a mel contract, not {type(values).__name__}")
-        if _HIFIGAN_KEYS.keys() <= values.keys():
-            return _of_hifigan(values)
+        if HIFIGAN_KEYS.keys() <= values.keys():
+            return contract_of_hifigan(values)
         return MelContract.from_dict(values)
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _of_hifigan(values: Mapping[str, Any]) -> MelContract:
-    """The contract of a configuration of the published HiFi-GAN code (Kong et al., 2020)."""
-    named: dict[str, Any] = {ours: values[theirs] for theirs, ours in _HIFIGAN_KEYS.items()}
-    top = named["fmax"] if named["fmax"] is not None else named["sample_rate"] / 2
-    return replace(PRESETS["hifigan-22k"], **{**named, "fmin": float(named["fmin"]), "fmax": float(top)})
 
 
 def _open_onnx(path: Path, device: torch.device) -> tuple[Callable[[np.ndarray], np.ndarray], str | None]:
@@ -176,6 +167,8 @@ def _open_torchscript(
     try:
         module = torch.jit.load(str(path), map_location=device, _extra_files=inside).eval()
     except (RuntimeError, ValueError, OSError) as error:
+        if _holds_weights(path):
+            raise InputError(f"{path}: holds weights and no model to run them; {CONVERT}") from error
         reason = (" ".join(str(error).split()) or type(error).__name__)[:160]
         raise InputError(f"{path}: cannot be read as TorchScript ({reason})") from error
 
@@ -188,3 +181,16 @@ def _open_torchscript(
             raise InputError(f"{path}: the vocoder fails on mels of shape {mel.shape} ({reason})") from error
 
     return run, inside[f"{CONTRACT}.json"] or None
+
+
+def _holds_weights(path: Path) -> bool:
+    """Whether ``torch.save`` wrote it: an archive without TorchScript's code, or, as once, a pickle."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            return any(name.endswith("/data.pkl") for name in names) and not any("/code/" in n for n in names)
+        with path.open("rb") as handle:
+            return handle.read(1) == pickle.PROTO
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -140,6 +140,26 @@ PRESETS = {
 }
 DEFAULT_PRESET = "hifigan-22k"
 """Published vocoders accept it."""
+HIFIGAN_KEYS = {
+    "sampling_rate": "sample_rate",
+    "n_fft": "n_fft",
+    "hop_size": "hop_length",
+    "win_size": "win_length",
+    "num_mels": "n_mels",
+    "fmin": "fmin",
+    "fmax": "fmax",
+}
+"""A contract's fields by the keys of the published HiFi-GAN configurations, and of those that follow them."""
+
+
+def contract_of_hifigan(values: Mapping[str, Any]) -> MelContract:
+    """The contract of a published HiFi-GAN configuration (Kong et al., 2020), which has all
+    :data:`HIFIGAN_KEYS`; raises InputError for values that cannot work, or are of another type.
+    """
+    named = {ours: values[theirs] for theirs, ours in HIFIGAN_KEYS.items()}
+    if named["fmax"] is None and isinstance(named["sample_rate"], int):
+        named["fmax"] = named["sample_rate"] / 2
+    return MelContract.from_dict({**PRESETS["hifigan-22k"].to_dict(), **named})
 
 
 def silence_level(contract: MelContract) -> float:
