@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,17 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written to ({error.strerror}); choose another folder") from error
     return path
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Raise InputError where ``what`` needs more bytes in ``folder`` (there or not yet) than are free."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {what} takes about {needed / 2**30:,.2f} GiB, and {free / 2**30:,.2f} GiB are free "
+            "there; make room, or choose another folder"
+        )
 
 
 def check_output_file(path: Path) -> None:

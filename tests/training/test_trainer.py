@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_disk import leave
 from torch import Tensor
 
 from ttsfast.config import Config
@@ -102,6 +103,21 @@ def test_a_resumed_run_takes_the_same_steps(
     assert steps == sorted(set(steps))
     for trainer in (whole, first, second):
         trainer.close()
+
+
+def test_a_run_whose_checkpoints_do_not_fit_is_not_begun(
+    make_config: MakeConfig, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(training__keep_checkpoints=2, training__ema_decay=0.9)
+    # Two and the best one, and one that is being written; in each the weights, their average, two moments.
+    needed = 4 * 4 * sum(value.nbytes for value in make_model().state_dict().values())
+    leave(needed - 1, monkeypatch)
+    with pytest.raises(InputError, match=r"run: keeping the run's checkpoints takes about"):
+        Trainer(config, model=make_model())
+    assert not Path(config.training.run_folder).exists()
+    leave(needed, monkeypatch)
+    with Trainer(config, model=make_model()) as trainer:
+        assert trainer.step == 0
 
 
 def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig, make_model: MakeModel) -> None:

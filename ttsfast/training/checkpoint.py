@@ -11,8 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ttsfast.config import TrainingConfig
 from ttsfast.files import atomic_write, fsync_folder, naming
 from ttsfast.models.checkpoint import FORMAT, PAYLOAD, best_checkpoint, checkpoints, file_fingerprint, seal_of
 
@@ -68,6 +69,14 @@ def _fill(
     for file in folder.iterdir():
         _fsync_file(file)
     fsync_folder(folder)
+
+
+def bytes_on_disk(model: nn.Module, training: TrainingConfig) -> int:
+    """What all checkpoints of a run take together: those kept, the best, and one being written."""
+    weights = sum(value.nbytes for value in model.state_dict().values() if isinstance(value, Tensor))
+    count = min(training.keep_checkpoints, training.max_steps // training.save_step) + 2
+    # The weights to use, two moments of each, and with an average the trained ones beside.
+    return weights * (3 + (training.ema_decay > 0)) * count
 
 
 def record_best(run_folder: Path, step: int, metric: str, value: float) -> None:

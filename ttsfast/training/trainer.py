@@ -19,12 +19,13 @@ from ttsfast.config import Config
 from ttsfast.data.loading.batch import Batch
 from ttsfast.devices import choose_precision, torch_threads
 from ttsfast.errors import Preempted, TrainingError
+from ttsfast.files import require_room
 from ttsfast.models.build import build_model
 from ttsfast.models.check import check_model
 from ttsfast.models.checkpoint import checkpoint_folder
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.terms.counts import Counts
-from ttsfast.training.checkpoint import record_best
+from ttsfast.training.checkpoint import bytes_on_disk, record_best
 from ttsfast.training.configure import write_run_config
 from ttsfast.training.cuda_graphs import build_step, refuse_cuda_graphs
 from ttsfast.training.distributed.consistency import check_consistency, check_run_folder
@@ -150,6 +151,10 @@ class Trainer:
         }
         self.checkpointer = Checkpointer(components, trained, self.average, self.store, config, self.ranks)
         check_run_folder(self.run_folder, self.ranks)
+        if not resume:
+            require_room(
+                self.run_folder, bytes_on_disk(self.model, training), "keeping the run's checkpoints"
+            )
         self.step = 0
         self.resumed = self._resume() if resume else None
 

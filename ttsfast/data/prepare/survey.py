@@ -16,6 +16,7 @@ from ttsfast.data.prepare import extraction
 from ttsfast.data.prepare.extraction import Chunk, RecordingInfo
 from ttsfast.data.prepare.options import PrepareOptions
 from ttsfast.errors import InputError
+from ttsfast.files import require_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,15 @@ def plan_chunks(usable: Sequence[SurveyedUtterance], options: PrepareOptions, wo
 
 
 def compute_missing(chunks: Sequence[Chunk], options: PrepareOptions) -> int:
-    """Compute the features that are missing, by the engine and on the device that ``options`` name."""
+    """Compute the features that are missing, by the engine and on the device that ``options`` name.
+
+    Raises InputError, before the first, where the disk has no room for them and for the shards made of them.
+    """
+    if missing := [chunk for chunk in chunks if not chunk.path.exists()]:
+        values = options.contract.n_mels + len(options.features.tracks)
+        work, shards = (sum(chunk.frames for chunk in some) for some in (missing, chunks))
+        # In float32 first, then in float16.
+        require_room(missing[0].path.parent, values * (4 * work + 2 * shards), "preparing the corpus")
     return extraction.compute_missing(
         chunks, options.features, options.workers, engine=options.engine, device=options.device
     )
