@@ -89,6 +89,9 @@ def prepare(
     ] = None,
     pitch: Annotated[bool, typer.Option("--pitch", help="Also each frame's F0 in Hz; slow.")] = False,
     energy: Annotated[bool, typer.Option("--energy", help="Also each frame's energy.")] = False,
+    licence: Annotated[
+        str, typer.Option(help="Of the corpus, such as CC0-1.0; every voice trained on it carries it.")
+    ] = "",
     exclude_bad: ExcludeBad = False,
     jobs: Jobs = -1,
     engine: Engine = "joblib",
@@ -133,6 +136,7 @@ def prepare(
         max_duration=max_duration,
         pitch=pitch,
         energy=energy,
+        licence=licence,
         exclude_bad=exclude_bad,
         jobs=jobs,
         engine=engine,

@@ -35,6 +35,8 @@ class VoiceInfo:
     """(C,) float32, normalised units"""
     max_frames: int
     stop_threshold: float = 0.5
+    licence: str = ""
+    """of the corpus, as whoever prepared it said; empty when nobody did"""
 
     @classmethod
     def of_store(cls, store: Store) -> VoiceInfo:
@@ -49,6 +51,7 @@ class VoiceInfo:
             silence=store.silence,
             # More than any sentence like the corpus's needs.
             max_frames=2 * int(store.frames.max()),
+            licence=store.licence,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class VoiceInfo:
             "speakers": list(self.speakers),
             "max_frames": self.max_frames,
             "stop_threshold": self.stop_threshold,
+            **({"licence": self.licence} if self.licence else {}),
             **{name: getattr(self, name).tolist() for name in ("mel_mean", "mel_std", "silence")},
         }
 
@@ -79,6 +83,7 @@ class VoiceInfo:
                 speakers=tuple(values["speakers"]),
                 max_frames=int(values["max_frames"]),
                 stop_threshold=float(values["stop_threshold"]),
+                licence=str(values.get("licence", "")),
                 **arrays,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

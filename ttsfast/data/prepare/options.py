@@ -59,6 +59,8 @@ class PrepareOptions:
     """Also each frame's fundamental frequency, see ``tracks.py``."""
     energy: bool = False
     """Also each frame's energy."""
+    licence: str = ""
+    """Of the corpus, a name or a line of text; every voice that is trained on the store carries it."""
     exclude_bad: bool = False
     """Go on without what is faulty, and list it, where otherwise nothing is written."""
     jobs: int = -1
@@ -84,6 +86,8 @@ class PrepareOptions:
             if not _LOUDNESS[0] < self.loudness < _LOUDNESS[1]:
                 raise InputError(f"loudness is {self.loudness}, must be LUFS between -70 and 0, such as -23")
             check_loudness_library()
+        if not self.licence.isprintable():
+            raise InputError(f"licence is {self.licence!r:.80}, must be one line of text")
         check_resources(self.engine, self.device, self.jobs)
 
     def for_corpus(self, layout: str, listed: int) -> PrepareOptions:
@@ -118,6 +122,7 @@ class PrepareOptions:
             # Only where there are any: a store without them is what it was before they could be had.
             **({"test_fraction": self.test_fraction} if self.test_fraction else {}),
             **({"loudness": self.loudness} if self.loudness is not None else {}),
+            **({"licence": self.licence} if self.licence else {}),
             **{name: tracks.METHODS[name] for name in self.features.tracks},
             **({} if self.like is None else {f"like.{k}": v for k, v in self.like.to_dict().items()}),
         }
@@ -139,6 +144,7 @@ class PrepareOptions:
                 **{name: values[name] for name in _PLAIN},
                 test_fraction=values.get("test_fraction", 0.0),
                 loudness=values.get("loudness"),
+                licence=values.get("licence", ""),
                 **wanted,
                 **changes,
             )

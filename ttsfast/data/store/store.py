@@ -61,6 +61,8 @@ class Store:
         self.tracks = dict(manifest.tracks)
         """What the store holds beside the mel, of "pitch" and "energy": mean and deviation (2,) float32 over
         the training split, of pitch over its voiced frames."""
+        self.licence = str(manifest.options.get("licence", ""))
+        """Of the corpus, as whoever prepared it said; empty when nobody did."""
         self.fingerprint = manifest.fingerprint
         """SHA-256 of what the store was made from and how."""
         self.frames = manifest.entries.frames
