@@ -178,14 +178,28 @@ def synth(
 
 def export(
     voice: Annotated[Path, typer.Argument(help="A run folder, or one of its checkpoints.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write, *.onnx.")] = VOICE_FILE,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The file to write: *.onnx, or *.safetensors for PyTorch."),
+    ] = VOICE_FILE,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a voice as one ONNX file, checked against PyTorch, for `ttsfast synth` or any ONNX runtime.
+    """Write a voice as one file for `ttsfast synth`: ONNX for any runtime, checked against PyTorch, or
+    safetensors for PyTorch.
 
     Example: ttsfast export runs/ljspeech --output voice.onnx
     """
+    if output.suffix == ".safetensors":
+        from ttsfast.export.single_file import export_single_file
+
+        written = export_single_file(voice, output)
+        if as_json:
+            print_json(written.to_dict())
+        else:
+            said = f"{written.parameters:,} numbers in {written.bytes / 2**20:.1f} MiB, step {written.step}"
+            print(f"{written.path}: {said}; licence of the corpus: {written.licence or 'not given'}")
+        return
     from ttsfast.export.onnx import export_voice
     from ttsfast.models.voice import Voice
 

@@ -18,6 +18,7 @@ from ttsfast.models.build import build_model, require_trust
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
 from ttsfast.models.reading import end_of_reading, share_read
+from ttsfast.models.single_file import SUFFIX, load_single_file
 from ttsfast.models.voice_info import VoiceInfo
 
 PLAIN = Spelling()
@@ -80,10 +81,13 @@ class Voice(VoiceInfo):
             InputError: there is no checkpoint, or it is damaged, or it is of another model; or its model is
                 not built in, and ``trust_code`` is not set.
         """
-        if path.is_file():
+        if path.is_file() and path.suffix != SUFFIX:
             exported, info = load_exported(path, device)
             return cls(model=exported, device=torch.device("cpu"), **vars(info))
-        checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
+        if path.is_file():
+            checkpoint = load_single_file(path)
+        else:
+            checkpoint = load_checkpoint(find_checkpoint(path, prefer_best=True))
         info = VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json"))
         if model is None:
             config = config_from_dict(checkpoint.state.get("config") or {}).model
