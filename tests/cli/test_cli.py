@@ -19,7 +19,7 @@ from ttsfast.errors import InputError
 
 COMMANDS = (
     *("config", "env", "prepare", "finalize", "append", "verify", "inspect"),
-    *("train", "evaluate", "compare", "synth", "demo", "export"),
+    *("train", "evaluate", "compare", "synth", "demo", "export", "serve"),
 )
 
 
@@ -75,6 +75,8 @@ def assert_one_line_and_code_2(result: subprocess.CompletedProcess[str], folder:
         ("synth", "no-run", "hello", "--output", "-", "--json"),
         ("export", "no-run"),
         ("vocoder", "convert", "no-weights", "no-config"),
+        ("serve", "no-run"),
+        ("serve", "no-run", "--host", "192.0.2.1"),
         ("bench", "roofline", "--device", "tpu"),
         ("bench", "loss", "--device", "cuda:99"),
         ("demo", "--language", "xx"),

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ttsfast import __version__, streams
-from ttsfast.cli import config, corpus, doctor, train, voice
+from ttsfast.cli import config, corpus, doctor, serve, train, voice
 from ttsfast.cli.bench import bench
 from ttsfast.cli.vocoder import vocoder
 from ttsfast.devices import heed_quota
@@ -42,16 +42,8 @@ app = typer.Typer(
 # In the order of work, which is that of the help.
 for command in (
     *(train.demo, corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
-    *(
-        doctor.doctor,
-        config.config,
-        train.train,
-        voice.evaluate,
-        voice.compare,
-        voice.synth,
-        voice.export,
-        config.env,
-    ),
+    *(doctor.doctor, config.config, train.train, voice.evaluate, voice.compare, voice.synth, voice.export),
+    *(serve.serve, config.env),
 ):
     app.command()(command)
 app.add_typer(vocoder, name="vocoder")

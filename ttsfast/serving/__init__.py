@@ -1,0 +1,1 @@
+"""A voice as a small service over HTTP."""
