@@ -166,6 +166,9 @@ class TrainingConfig:
     )
     val_step: int = option(1000, "steps between validations", low=1)
     val_utterances: int = option(48, "utterances spoken free-running at each validation", low=1)
+    val_texts: str = option(
+        "none", "a file of sentences of your own, one a line, to hear at each validation; none: no file"
+    )
     save_step: int = option(2000, "steps between checkpoints", low=1)
     keep_checkpoints: int = option(3, "checkpoints kept beside the best one", low=1)
     log_step: int = option(50, "steps between log lines", low=1)

@@ -122,6 +122,7 @@ RUN: dict[str, Change] = {
         },
     ),
     "training.val_step": Change(2),
+    "training.val_texts": Change("no-such-file.txt"),
     "training.val_utterances": Change(1),
     "training.save_step": Change(1),
     "training.keep_checkpoints": Change(1),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ttsfast.cli.options import Device
+from ttsfast.cli.options import Device, TrustCode
 from ttsfast.cli.voice import AssumeContract, VocoderFile, VoicePath
 from ttsfast.errors import InputError
 
@@ -22,6 +22,7 @@ def serve(
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
+    trust_code: TrustCode = False,
 ) -> None:
     """Serve a voice over HTTP, as OpenAI's POST /v1/audio/speech, with a page to try it. Extra serve.
 
@@ -43,7 +44,7 @@ def serve(
     limits = Limits(characters=max_characters, requests=max_requests)
     with bind(host, port, limits.seconds) as bound:
         where = find_device(device)
-        speaking = Voice.load(voice, where)
+        speaking = Voice.load(voice, where, trust_code=trust_code)
         made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
         address, number = bound.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address

@@ -78,6 +78,7 @@ WHEN = {
     "training.convergence_threshold": "nearer to 1 to be warned of smaller rises and swings",
     "training.val_step": "lower for a closer look, higher when validation takes much of the time",
     "training.val_utterances": "higher when free-running figures jump from one validation to the next",
+    "training.val_texts": "to hear the same sentences in TensorBoard as the voice learns",
     "training.save_step": "lower when a machine may be taken away at any time",
     "training.keep_checkpoints": "higher to go back further, lower on a full disk",
     "training.log_step": "1 to see every step, higher when logs grow too long",

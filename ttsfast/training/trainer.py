@@ -36,6 +36,7 @@ from ttsfast.training.monitor import Content, Monitor
 from ttsfast.training.non_finite import Fault, StepInputs, training_error
 from ttsfast.training.objective import Objective
 from ttsfast.training.optimizers import Optimizers
+from ttsfast.training.own_texts import OwnTexts
 from ttsfast.training.plateau import EarlyStopping, PlateauReduction
 from ttsfast.training.precision import LossScaler, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
@@ -135,6 +136,7 @@ class Trainer:
         self.monitor = Monitor(training)
         self.early_stopping, self.plateau = EarlyStopping.of(training), PlateauReduction.of(training)
         self.telemetry, self.preemption = Telemetry(), Preemption(alone=self.ranks.size == 1)
+        self.own_texts = OwnTexts(training.val_texts, self.model, self.device, self.voice)
 
         # Where it goes on from.
         components: dict[str, Stateful] = {
@@ -311,6 +313,7 @@ class Trainer:
                 )
                 if found is not None:
                     report_validation(self.telemetry, self.step, found, self.voice)
+                    self.own_texts.speak(found.stop_threshold, self.telemetry, self.step)
                     measured = found.metrics, found.stop_threshold
         measured = self.ranks.broadcast_object(measured)
         if measured is None:
