@@ -41,8 +41,9 @@ app = typer.Typer(
 
 # In the order of work, which is that of the help.
 for command in (
-    *(train.demo, corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
-    *(doctor.doctor, config.config, train.train, voice.evaluate, voice.compare, voice.synth, voice.export),
+    *(train.demo, doctor.doctor),
+    *(corpus.prepare, corpus.append, corpus.finalize, corpus.verify, corpus.inspect),
+    *(config.config, train.train, voice.evaluate, voice.compare, voice.synth, voice.export),
     *(serve.serve, config.env),
 ):
     app.command()(command)
@@ -65,7 +66,7 @@ def _paths_from_home(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-for group in (app, bench):
+for group in (app, vocoder, bench):
     for registered in group.registered_commands:
         assert registered.callback is not None
         registered.callback = _paths_from_home(registered.callback)
