@@ -22,8 +22,8 @@ from triton.backends.compiler import GPUTarget
 from ttsfast.benchmarks import machine
 from ttsfast.kernels import launch
 from ttsfast.losses import triton as backend
-from ttsfast.losses.autograd import why_not_plain
 from ttsfast.losses.module import TTSLoss
+from ttsfast.terms.autograd import why_not_plain
 
 
 class StandIn:
@@ -87,7 +87,7 @@ def main() -> None:
     triton.runtime.driver.set_active(driver)
     # The tensors are on the CPU, where nothing else would launch; all that is not about the device is asked.
     backend.TritonBackend.missing = lambda self: None  # type: ignore[method-assign]
-    backend.TritonBackend.declines = lambda self, spec, inputs: why_not_plain(inputs)  # type: ignore[method-assign]
+    backend.TritonBackend.declines = lambda self, spec, inputs: why_not_plain(inputs.memory())  # type: ignore[method-assign]
 
     batch, frames, bins, latents = 4, 32, 80, 64
     shapes = [(batch, frames, bins), (batch, frames), *[(batch, frames, latents)] * 2]

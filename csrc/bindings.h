@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+void bind_alignment(pybind11::module_& module);
 void bind_batcher(pybind11::module_& module);
 void bind_common(pybind11::module_& module);
 void bind_crc32c(pybind11::module_& module);

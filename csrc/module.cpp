@@ -5,7 +5,8 @@
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of ttsfast; built without torch, optional.";
   // Raised together with INTERFACE in ttsfast/native.py whenever a function here is added or changes.
-  module.attr("INTERFACE") = 10;
+  module.attr("INTERFACE") = 11;
+  bind_alignment(module);
   bind_batcher(module);
   bind_common(module);
   bind_crc32c(module);

@@ -82,3 +82,14 @@ def common_alignment(size: int, tensors: Sequence[Tensor | None]) -> int:
 def _vector(tensors: Iterable[Tensor | None]) -> int:
     """Elements of 16 bytes of the narrowest tensor."""
     return VECTOR_BYTES // min(t.element_size() for t in tensors if t is not None)
+
+
+def lanes(symbols: int) -> int:
+    """Of a row of so many symbols: a power of two, at least a warp of four each."""
+    return max(128, triton.next_power_of_2(symbols))
+
+
+def options_of_lanes(width: int) -> dict[str, Any]:
+    """Of a kernel whose every step waits for the one before: as few warps as hold four symbols a thread,
+    since those of one warp hand values to their neighbours without memory."""
+    return {"num_warps": min(8, width // 128), "enable_fp_fusion": True}

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,3 +164,29 @@ def find_device(name: str) -> torch.device:
     if int(number or 0) >= count:
         raise InputError(f"device {name!r}: torch sees {count} GPUs here; use cpu")
     return torch.device(name)
+
+
+# Not asked when a loss is called: the compiler of torch 2.6 does not follow the question.
+_TRITON_INSTALLED = find_spec("triton") is not None
+_OLDEST_TRITON = (3, 6)
+"""That of torch 2.6 does not take the kernels' arguments; the versions between were not tried."""
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on CPU tensors, as ``TRITON_INTERPRET=1`` asks."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def why_no_triton() -> str | None:
+    """Why Triton's kernels cannot run here, and the remedy; None when they can."""
+    if not _TRITON_INSTALLED:
+        return "Triton is not installed: pip install triton (Linux only)"
+    import torch
+
+    if not torch.cuda.is_available() and not interpreted():
+        return "Triton needs a CUDA or ROCm device, and torch sees none: use backend='auto'"
+    import triton
+
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < _OLDEST_TRITON:
+        return f"Triton {triton.__version__} is too old: upgrade torch and with it Triton to 3.6 or newer"
+    return None

@@ -1,5 +1,5 @@
 // One task of the pass: a block of rows of one term, from the tensors to its gradients and its sum.
-// Part of one instruction set's version of the fused losses; see vector.h.
+// Part of one instruction set's version of the fused losses; see common/vector.h.
 #pragma once
 
 #include "loss/lines.h"

@@ -1,12 +1,12 @@
 // The arithmetic: runs of adjacent elements of one term, values summed, gradients written.
-// Part of one instruction set's version of the fused losses; see vector.h. Formulas: DESIGN of the
+// Part of one instruction set's version of the fused losses; see common/vector.h. Formulas: DESIGN of the
 // terms in ttsfast/losses/reference.py, gradients in docs/derivation.md.
 #pragma once
 
 #include <type_traits>
 
 #include "loss/call.h"
-#include "loss/vector.h"
+#include "common/vector.h"
 
 namespace ttsfast {
 namespace TTSFAST_ISA {

@@ -1,9 +1,9 @@
 // Philox 4x32-10 and the normal noise made of it; the layout of counters, keys and bins is that of
 // ttsfast/losses/philox.py, to the last bit of the integers.
-// Part of one instruction set's version of the fused losses; see vector.h.
+// Part of one instruction set's version of the fused losses; see common/vector.h.
 #pragma once
 
-#include "loss/vector.h"
+#include "common/vector.h"
 
 namespace ttsfast {
 namespace TTSFAST_ISA {

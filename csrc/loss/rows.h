@@ -1,12 +1,12 @@
 // Blocks of rows of any type and strides, brought to the type and order that the arithmetic wants.
-// Part of one instruction set's version of the fused losses; see vector.h.
+// Part of one instruction set's version of the fused losses; see common/vector.h.
 #pragma once
 
 #include <type_traits>
 
 #include "common/half.h"
 #include "loss/call.h"
-#include "loss/vector.h"
+#include "common/vector.h"
 
 namespace ttsfast {
 namespace TTSFAST_ISA {

@@ -13,6 +13,7 @@ import pytest
 import torch
 from interpreter import INTERPRETED
 from kernel_files import KERNEL_FILES
+from poison import poison_memory
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,14 +34,8 @@ def _poisoned_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """Uninitialised memory holds NaN, so that an element nobody writes is seen."""
     if request.path.name not in KERNEL_FILES:
         return
-    empty, empty_like = torch.empty, torch.empty_like
-
-    def poison(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.fill_(float("nan") if tensor.is_floating_point() else -(10**6))
-
     # What tests change of the heuristic must not be found in, or left in, the table of launches.
     from ttsfast.kernels import launch
 
     monkeypatch.setattr(launch, "_plans", {})
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: poison(empty(*a, **k)))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(empty_like(*a, **k)))
+    poison_memory(monkeypatch)

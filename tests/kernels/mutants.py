@@ -33,8 +33,58 @@ class Mutant(NamedTuple):
 
 FORWARD, BACKWARD = "test_kernel_forward.py", "test_kernel_backward.py"
 HOSTILE, STATE = "test_kernel_hostile.py", "test_kernel_state.py"
+SEARCH, SUM = "../alignment/test_search.py", "../alignment/test_forward_sum.py"
 LAUNCHES, BUDGETS = "test_kernel_launches.py", "test_kernel_budgets.py"
 MUTANTS = (
+    Mutant(
+        "a tie broken the other way",
+        "kernels/search.py",
+        "moved = (shifted > best) | (lane == t)",
+        "moved = (shifted >= best) | (lane == t)",
+        f"{SEARCH} ties",
+    ),
+    Mutant(
+        "the only way compared",
+        "kernels/search.py",
+        "moved = (shifted > best) | (lane == t)",
+        "moved = shifted > best",
+        f"{SEARCH} whatever",
+    ),
+    Mutant(
+        "the last word of bits not kept",
+        "kernels/search.py",
+        "if (t % FRAMES == FRAMES - 1) | (t == long - 1):",
+        "if t % FRAMES == FRAMES - 1:",
+        f"{SEARCH} reference",
+    ),
+    Mutant(
+        "durations of what was not aligned left unwritten",
+        "kernels/search.py",
+        "tl.store(out + lane, tl.zeros([WIDTH], tl.int64), mask=lane < symbols)",
+        "tl.store(out + lane, tl.zeros([WIDTH], tl.int64), mask=lane < wide)",
+        f"{SEARCH} reference",
+    ),
+    Mutant(
+        "a path that may leave out the blank",
+        "kernels/forward_sum.py",
+        "passed = log_add(label, passed + waiting)",
+        "passed = log_add(label, passed - norm - shift)",
+        f"{SUM} ctc",
+    ),
+    Mutant(
+        "two negative infinities subtracted",
+        "kernels/lanes.py",
+        'tl.where(high == float("-inf"), high, high + log1p_of_unit(exp(-tl.abs(a - b))))',
+        "high + log1p_of_unit(exp(-tl.abs(a - b)))",
+        f"{SUM} ctc",
+    ),
+    Mutant(
+        "padded frames of the gradient left unwritten",
+        "kernels/forward_sum.py",
+        "for _ in range(rows, frames):",
+        "for _ in range(rows, rows):",
+        f"{SUM} ctc",
+    ),
     Mutant(
         "padding used without a select",
         "kernels/mel.py",
@@ -348,7 +398,7 @@ MUTANTS = (
 
 def copied(folder: Path) -> None:
     """What the tests need, with the kernels where an installation puts them."""
-    for name in ("kernels", "ttsfast", "tests/kernels", "tests/support"):
+    for name in ("kernels", "ttsfast", "tests/kernels", "tests/alignment", "tests/support"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "ttsfast" / "kernels").symlink_to(folder / "kernels")
     shutil.copy(ROOT / "pyproject.toml", folder)

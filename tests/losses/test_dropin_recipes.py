@@ -6,70 +6,30 @@ utterance where the recipe masks. ``test_functional_interpreter.py`` runs the bl
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from cpp_checks import MISSING
+from dropin_page import PAGE, loss_on_page, real, same
 from interpreter import INTERPRETED
-from loss_checks import assert_close
 from torch import Tensor
 from torch.nn import functional as F
 
 import ttsfast
 from ttsfast import functional
 
-PAGE = Path(__file__).parents[2] / "docs" / "drop-in.md"
 BACKENDS = ["triton"] if INTERPRETED else ["torch"] if MISSING else ["cpp", "torch"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 LENGTHS, TEXT = torch.tensor([23, 17, 9]), torch.tensor([11, 7, 4])
 BATCH, FRAMES, SYMBOLS, BINS = 3, 23, 11, 20
-DRAW = torch.Generator()
-
-
-def real(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=DRAW.manual_seed(seed)).requires_grad_()
 
 
 def softmax(*shape: int, seed: int) -> Tensor:
     return real(*shape, seed=seed).detach().softmax(-1).requires_grad_()
-
-
-def blocks(heading: str) -> str:
-    """All code under a heading, as one program."""
-    section = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.M | re.S)
-    assert section, f"{PAGE.name} has no section {heading!r}"
-    code = "".join(re.findall(r"```python\n(.*?)```", section[1], re.S))
-    assert code, f"{PAGE.name} shows no code under {heading!r}"
-    return code
-
-
-def on_page(heading: str, backend: str, monkeypatch: pytest.MonkeyPatch, **names: Any) -> Tensor:
-    """What the page's code calls ``loss``, computed on ``backend``."""
-    monkeypatch.setattr(ttsfast, "TTSLoss", functools.partial(ttsfast.TTSLoss, backend=backend))
-    for name in functional.__all__:
-        call = functools.partial(getattr(functional, name), backend=backend)
-        monkeypatch.setattr(functional, name, call)
-    space: dict[str, Any] = {"torch": torch, **names}
-    exec(compile(blocks(heading), str(PAGE), "exec"), space)
-    loss = space["loss"]
-    assert isinstance(loss, Tensor)
-    return loss
-
-
-def same(loss: Tensor, formula: Callable[..., Tensor], *inputs: Tensor) -> None:
-    """Value and every gradient equal to 1e-5 of their size; ``formula`` gets the inputs in float64."""
-    wide = [tensor.detach().double().requires_grad_() for tensor in inputs]
-    expected = formula(*wide)
-    assert_close(loss.detach(), expected.detach(), rtol=1e-5)
-    ours, theirs = torch.autograd.grad(loss, inputs), torch.autograd.grad(expected, wide)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_close(a, b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
 
 
 def valid_of(lengths: Tensor, size: int) -> Tensor:
@@ -90,7 +50,7 @@ def test_tacotron2(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = (real(BATCH, BINS, FRAMES, seed=i) for i in (1, 2))
     target = real(BATCH, BINS, FRAMES, seed=3).detach()
     gate = real(BATCH, FRAMES, seed=4)
-    loss = on_page(
+    loss = loss_on_page(
         "NVIDIA Tacotron2",
         backend,
         monkeypatch,
@@ -128,7 +88,7 @@ def test_espnet_transformer(backend: str, monkeypatch: pytest.MonkeyPatch) -> No
     target = real(BATCH, FRAMES, BINS, seed=3).detach()
     logits = real(BATCH, FRAMES, seed=4)
     layers = [softmax(BATCH, 2, FRAMES, SYMBOLS, seed=i) for i in (5, 6)]
-    loss = on_page(
+    loss = loss_on_page(
         "Transformer-TTS in ESPnet",
         backend,
         monkeypatch,
@@ -152,15 +112,30 @@ def test_espnet_transformer(backend: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @backends
+def test_espnet_reduction_factor(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = [softmax(BATCH, 2, FRAMES // 3, SYMBOLS, seed=i) for i in (5, 6)]
+    loss = loss_on_page(
+        "ESPnet's guided attention with a reduction factor",
+        backend,
+        monkeypatch,
+        att_ws=layers,
+        olens=LENGTHS,
+        ilens=TEXT,
+        r=3,
+    )
+    same(loss, lambda *layers: guided_mean(list(layers), LENGTHS // 3, TEXT, 0.4), *layers)
+
+
+@backends
 def test_coqui_guided_attention(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = torch.tensor([12, 9, 5])
     alignments = softmax(BATCH, 12, SYMBOLS, seed=1)
-    loss = on_page(
+    loss = loss_on_page(
         "Coqui's guided attention",
         backend,
         monkeypatch,
         alignments=alignments,
-        alignment_lens=steps,
+        alignment_lens=steps.float(),
         input_lens=TEXT,
     )
     same(loss, lambda a: guided_mean([a], steps, TEXT, 0.4), alignments)
@@ -218,7 +193,7 @@ def vits_kl(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, lengths: T
 def test_vits(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # z_p is a leaf: whatever the flow does with it comes after.
     z_p, logs_q, m_p, logs_p = (real(BATCH, BINS, FRAMES, seed=i) for i in range(4))
-    loss = on_page(
+    loss = loss_on_page(
         "VITS",
         backend,
         monkeypatch,
@@ -258,7 +233,7 @@ def test_vits_of_one_sample_is_another_number() -> None:
 def test_plain_loop(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mel, target = real(BATCH, FRAMES, BINS, seed=1), real(BATCH, FRAMES, BINS, seed=2).detach()
     stop, mu, logvar = real(BATCH, FRAMES, seed=3), real(BATCH, 16, seed=4), real(BATCH, 16, seed=5)
-    loss = on_page(
+    loss = loss_on_page(
         "Your own loop",
         backend,
         monkeypatch,
@@ -287,7 +262,10 @@ def test_plain_loop(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
-    assert named == {name for name in globals() if name.startswith("test_")} - {
+    tests = Path(__file__).parents[1]
+    files = Path(__file__), tests / "alignment" / "test_dropin_alignment.py"
+    there = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)}
+    assert named == there - {
         "test_the_page_names_tests_that_exist",
         "test_vits_of_one_sample_is_another_number",
     }

@@ -23,7 +23,7 @@ from loss_checks import assert_close
 from torch import Tensor
 
 from ttsfast.functional import gaussian_kl_loss, guided_attention_loss, mel_huber_loss, stop_bce_loss
-from ttsfast.losses import checks
+from ttsfast.terms import checks
 
 pytestmark = needs_a_fused_backend
 

@@ -12,7 +12,7 @@ from loss_checks import assert_close, make_batch, make_loss
 from torch import Tensor
 
 from ttsfast import functional
-from ttsfast.losses import length_op
+from ttsfast.terms import length_op
 
 NEEDS_CPP = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 BACKENDS = ["torch", pytest.param("cpp", marks=NEEDS_CPP)]

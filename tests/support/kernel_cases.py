@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ttsfast.devices import interpreted
 from ttsfast.losses import reference
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.triton import TritonBackend, interpreted
+from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.spec import LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights
 

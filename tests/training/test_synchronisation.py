@@ -17,7 +17,7 @@ from ttsfast.config import Config
 from ttsfast.data.loading import loader as loaders
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.loader import MelLoader
-from ttsfast.losses import checks
+from ttsfast.terms import checks
 from ttsfast.training.setup import forever
 from ttsfast.training.trainer import Trainer
 

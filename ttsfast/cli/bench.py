@@ -84,6 +84,36 @@ def loss(
 
 
 @bench.command()
+def alignment(
+    device: Device = "cpu",
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way on each size.")] = 10,
+    sizes: Annotated[int, typer.Option(min=1, max=4, help="How many sizes, from the smallest.")] = 4,
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the alignment search and the forward-sum loss beside those of other packages.
+
+    The package monotonic-alignment-search and numba are compared with where they are installed.
+
+    Example: ttsfast bench alignment --threads 2
+    """
+    from ttsfast.benchmarks import alignment as measured
+    from ttsfast.benchmarks.alignment_cases import CASES
+    from ttsfast.devices import find_device
+    from ttsfast.progress import console
+
+    result = measured.run(
+        CASES[:sizes],
+        device=find_device(device),
+        threads=threads,
+        rounds=rounds,
+        progress=lambda line: console.print(line, markup=False),
+    )
+    _report(result, measured.table(result), output, as_json)
+
+
+@bench.command()
 def roofline(device: Device = "cpu", output: Output = None, as_json: AsJson = False) -> None:
     """List the bytes that every term must move, and what they cost at this machine's copy bandwidth.
 

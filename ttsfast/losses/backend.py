@@ -7,10 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ttsfast.devices import interpreted
 from ttsfast.losses import adaptive, reference
 from ttsfast.losses.cpp import CppBackend
 from ttsfast.losses.output import LossOutput
-from ttsfast.losses.triton import TritonBackend, interpreted
+from ttsfast.losses.triton import TritonBackend
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights, StepState, fixed_weights

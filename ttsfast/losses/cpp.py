@@ -16,7 +16,9 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.losses import compiled
-from ttsfast.losses.autograd import (
+from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
+from ttsfast.losses.output import LossOutput
+from ttsfast.terms.autograd import (
     FusedFunction,
     OnceDifferentiable,
     differentiated_again,
@@ -24,8 +26,6 @@ from ttsfast.losses.autograd import (
     in_forward_mode,
     why_not_plain,
 )
-from ttsfast.losses.extension import BEST_ISA, as_given, hint_of, plan_of
-from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights, StepState
@@ -45,7 +45,7 @@ class CppBackend:
         # check_inputs has seen to it that all are dense and on one device.
         if inputs.target.device.type != "cpu":
             return f"it computes on the CPU, the inputs are on {inputs.target.device}; use backend='auto'"
-        return None if torch.compiler.is_compiling() else why_not_plain(inputs)
+        return None if torch.compiler.is_compiling() else why_not_plain(inputs.memory())
 
     def accepts_unchecked(self, device: torch.device) -> bool:
         # Nothing is read from another device, since that would wait for it. Forward-mode derivatives, which a

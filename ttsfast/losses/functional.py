@@ -19,15 +19,8 @@ from torch import Tensor
 
 from ttsfast.losses import backend as backends
 from ttsfast.losses import reference
-from ttsfast.losses.checks import (
-    check_attention,
-    check_flags,
-    check_integer,
-    check_lengths,
-    check_real,
-    in_range,
-    one_of,
-)
+from ttsfast.losses.checks import check_attention
+from ttsfast.terms.checks import check_flags, check_integer, check_lengths, check_real, in_range, one_of
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.masks import stop_targets, valid_mask
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec

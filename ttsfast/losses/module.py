@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ttsfast.losses import backend as backends
 from ttsfast.losses.adaptive import AdaptiveWeights, refuse_other_dtypes
-from ttsfast.losses.checks import check_call, check_inputs, check_scalars, in_range, one_of
+from ttsfast.losses.checks import check_call, check_inputs, check_scalars
 from ttsfast.losses.options import resolve, statistic, without_smoothing
 from ttsfast.losses.output import LossOutput
+from ttsfast.terms.checks import in_range, one_of
 from ttsfast.terms.counts import Counts, count
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 from ttsfast.terms.state import METHODS, StepState

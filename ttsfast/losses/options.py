@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.losses import reference
-from ttsfast.losses.checks import check_integer, in_range, one_of
+from ttsfast.terms.checks import check_integer, in_range, one_of
 from ttsfast.terms.spec import TERMS, LossSpec
 
 

@@ -6,10 +6,8 @@ graph that is kept (``retain_graph``) writes fresh ones each time, so that what 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from operator import attrgetter
 from types import ModuleType
 from typing import Any
@@ -17,29 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ttsfast.devices import interpreted, why_no_triton
 from ttsfast.losses import compiled
-from ttsfast.losses.autograd import (
+from ttsfast.losses.output import LossOutput
+from ttsfast.terms.autograd import (
     FusedFunction,
     OnceDifferentiable,
     differentiated_again,
     graph_is_kept,
     why_not_plain,
 )
-from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
 from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights, StepState
 
 _version = attrgetter("_version")
-# Not asked when a loss is called: the compiler of torch 2.6 does not follow the question.
-_INSTALLED = find_spec("triton") is not None
-OLDEST_TRITON = (3, 6)
-"""That of torch 2.6 does not take the kernels' arguments; the versions between were not tried."""
-
-
-def interpreted() -> bool:
-    """Whether Triton runs its kernels in Python, on CPU tensors, as ``TRITON_INTERPRET=1`` asks."""
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 @cache
@@ -62,23 +52,16 @@ class TritonBackend:
     def missing(self) -> str | None:
         if self._seen:
             return None
-        if not _INSTALLED:
-            return "Triton is not installed: pip install triton (Linux only)"
-        if not torch.cuda.is_available() and not interpreted():
-            return "Triton needs a CUDA or ROCm device, and torch sees none: use backend='auto'"
-        import triton
-
-        if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST_TRITON:
-            return f"Triton {triton.__version__} is too old: upgrade torch and with it Triton to 3.6 or newer"
+        reason = why_no_triton()
         # Every call of an automatic loss asks, and the driver answers slowly.
-        self._seen = True
-        return None
+        self._seen = reason is None
+        return reason
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         device = inputs.target.device.type
         if device != "cuda" and not (device == "cpu" and interpreted()):
             return f"it runs on CUDA and ROCm devices, the inputs are on {device}"
-        reason = None if torch.compiler.is_compiling() else why_not_plain(inputs)
+        reason = None if torch.compiler.is_compiling() else why_not_plain(inputs.memory())
         if reason is not None:
             return reason
         if inputs.target.requires_grad and torch.is_grad_enabled():

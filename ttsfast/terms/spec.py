@@ -104,6 +104,11 @@ class LossInputs(NamedTuple):
         stop = [] if self.stop_logits is None else [self.stop_logits]
         return [*self.mel, self.target, *latents, *stop, *self.attention]
 
+    def memory(self) -> list[Tensor | None]:
+        """Every tensor that a fused backend reads as it lies."""
+        integers = (self.mel_lengths, self.step_lengths, self.text_lengths, self.truncated)
+        return [*self.values(), *integers]
+
     def compute_dtype(self) -> torch.dtype:
         """float64 where any input is, float32 otherwise: half precision is never computed in."""
         return compute_dtype(self.values())

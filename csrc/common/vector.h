@@ -1,4 +1,4 @@
-// Short vectors of float and double, and the functions the losses need on them. Compiled once per
+// Short vectors of float and double, and the functions that losses and alignment need on them. Compiled once per
 // instruction set (see common/isa.inc), and inlined into that version's own functions, so nothing leaks into another's.
 #pragma once
 

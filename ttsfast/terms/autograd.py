@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-
-from ttsfast.terms.spec import LossInputs
 
 graph_is_kept: Callable[[], bool] = getattr(
     torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
@@ -33,14 +31,13 @@ def in_forward_mode() -> bool:
     return getattr(forward_ad, "_current_level", 0) >= 0
 
 
-def why_not_plain(inputs: LossInputs) -> str | None:
+def why_not_plain(tensors: Iterable[Tensor | None]) -> str | None:
     """Why a fused backend cannot read these tensors' memory, or cannot differentiate them as asked; None when
     it can. No DTensor or other subclass, no sparse layout, no wrapper of ``torch.func``, no lazy sign or
     zero, no forward-mode derivative.
     """
-    integers = (inputs.mel_lengths, inputs.step_lengths, inputs.text_lengths, inputs.truncated)
     forward_mode = in_forward_mode()
-    for tensor in (*inputs.values(), *integers):
+    for tensor in tensors:
         if tensor is None:
             continue
         if type(tensor) not in _PLAIN or tensor.layout != torch.strided:

@@ -1,0 +1,131 @@
+// The forward-sum loss of one utterance: sums forwards, sums backwards, and the gradient, in log space.
+// Part of one instruction set's version of the alignment; see common/vector.h. Steps and names: docs/derivation.md.
+#pragma once
+
+#include "alignment/lines.h"
+
+namespace ttsfast {
+namespace TTSFAST_ISA {
+
+// log(e^a + e^b). Where only one is NaN, it must be b.
+template <typename V>
+TTSFAST_INLINE V log_add(V a, V b) {
+  using T = typename Element<V>::type;
+  const V high = at_least(a, b);
+  const V sum = high + log_one_plus(power(-absolute(a - b)));
+  // Of two negative infinities the difference is NaN.
+  return high == nowhere<T>() ? high : sum;
+}
+
+// log(e^blank + sum e^x).
+template <typename T>
+TTSFAST_INLINE T log_norm(const T* row, std::int64_t symbols, T blank) {
+  using V = typename Lanes<T>::Vector;
+  V high = all<V>(blank);
+  for (std::int64_t i = 0; i < symbols; i += Lanes<T>::count) high = at_least(high, part_of(row, i, symbols));
+  const T top = largest<T>(high);
+  V sum{};
+  for (std::int64_t i = 0; i < symbols; i += Lanes<T>::count) sum += power(part_of(row, i, symbols) - top);
+  T total = std::exp(blank - top);
+  for (std::int64_t lane = 0; lane < Lanes<T>::count; ++lane) total += sum[lane];
+  return top + std::log(total);
+}
+
+template <typename T>
+void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, unsigned char* working) {
+  using V = typename Lanes<T>::Vector;
+  constexpr std::int64_t width = Lanes<T>::count;
+  const std::int64_t symbols = call.text_lengths[utterance], frames = call.mel_lengths[utterance];
+  const T scale = static_cast<const T*>(call.scale)[utterance], blank = static_cast<T>(call.blank);
+  T* const loss = static_cast<T*>(call.losses) + utterance;
+  T* const gradient =
+      call.gradient == nullptr ? nullptr : static_cast<T*>(call.gradient) + utterance * call.frames * call.symbols;
+  const auto zeros = [&](std::int64_t first, std::int64_t last) {
+    if (last > first) std::memset(gradient + first, 0, static_cast<std::size_t>(last - first) * sizeof(T));
+  };
+  if (symbols == 0 || frames < symbols) {
+    *loss = 0;
+    if (gradient != nullptr) zeros(0, call.frames * call.symbols);
+    return;
+  }
+
+  Memory memory(working);
+  double* const offsets = memory.numbers<double>(frames);
+  Rows<T> rows(call, utterance, memory.numbers<T>(kTile * padded(symbols)));
+  T* const norms = memory.numbers<T>(frames);
+  T* before = memory.row<T>(symbols, nowhere<T>());
+  T* passed = memory.row<T>(symbols, nowhere<T>());
+  const std::int64_t stride = gradient == nullptr ? 0 : padded(symbols);
+  T* const labels = memory.numbers<T>(stride == 0 ? padded(symbols) : stride * frames);
+  for (std::int64_t i = 0; i < padded(symbols); ++i) labels[i] = nowhere<T>();
+
+  // Forwards: `labels` is L, `passed` is C; C of no symbol lies before the row. All of a frame are relative to its
+  // offset, so that the precision is that of what matters at the frame.
+  double offset = 0;
+  T shift = 0;
+  passed[-1] = 0;
+  for (std::int64_t t = 0; t < frames; ++t) {
+    T* const last = passed;
+    passed = before;
+    before = last;
+    const T* const row = rows.at(t);
+    const T norm = norms[t] = log_norm(row, symbols, blank), waiting = blank - norm - shift;
+    offset += static_cast<double>(shift);
+    offsets[t] = offset;
+    const T* const from = labels + (t > 0 ? t - 1 : 0) * stride;
+    T* const to = labels + t * stride;
+    V high = all<V>(passed[-1] = before[-1] + waiting);
+    for (std::int64_t i = 0; i < symbols; i += width) {
+      const V emitted = part_of(row, i, symbols) - norm - shift;
+      const V label = emitted + log_add(load<V>(from + i), load<V>(before + i - 1));
+      const V sum = log_add(label, load<V>(before + i) + waiting);
+      store(to + i, label);
+      store(passed + i, sum);
+      high = at_least(high, sum);
+    }
+    shift = largest<T>(high);
+  }
+  const double total = offset + static_cast<double>(passed[symbols - 1]);
+  *loss = static_cast<T>(-total) * scale;
+  if (gradient == nullptr) return;
+
+  // Backwards: `after` is the sum over what may follow the label, `rest` that over what may follow its end.
+  T* const after = memory.row<T>(symbols, nowhere<T>());
+  T* const rest = memory.row<T>(symbols, nowhere<T>());
+  T* const next = memory.row<T>(symbols, nowhere<T>());
+  after[symbols - 1] = rest[symbols - 1] = 0;
+  offset = 0;
+  shift = 0;
+  for (std::int64_t t = frames - 1; t >= 0; --t) {
+    const T* const row = rows.at(t);
+    const T norm = norms[t], waiting = blank - norm;
+    const T level = static_cast<T>(offsets[t] + offset - total);
+    const T* const label = labels + t * stride;
+    T* const slope = gradient + t * call.symbols;
+    for (std::int64_t i = 0; i < symbols; i += width) {
+      const V emitted = part_of(row, i, symbols) - norm, following = load<V>(after + i);
+      store(next + i, emitted + following);
+      const V value = scale * (power(emitted) - power(load<V>(label + i) + following + level));
+      store(slope + i, value, symbols - i < width ? symbols - i : width);
+    }
+    zeros(t * call.symbols + symbols, (t + 1) * call.symbols);
+    V high = all<V>(nowhere<T>());
+    for (std::int64_t i = 0; i < symbols; i += width) {
+      const V ended = log_add(load<V>(next + i + 1), load<V>(rest + i) + waiting);
+      const V sum = log_add(load<V>(next + i), ended);
+      store(rest + i, ended);
+      store(after + i, sum);
+      high = at_least(high, sum);
+    }
+    shift = largest<T>(high);
+    offset += static_cast<double>(shift);
+    for (std::int64_t i = 0; i < symbols; i += width) {
+      store(rest + i, load<V>(rest + i) - shift);
+      store(after + i, load<V>(after + i) - shift);
+    }
+  }
+  zeros(frames * call.symbols, call.frames * call.symbols);
+}
+
+}  // namespace TTSFAST_ISA
+}  // namespace ttsfast
