@@ -15,7 +15,9 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.errors import InputError
 from ttsfast.models.voice import Voice
-from ttsfast.synthesis.speech import given_lines, write_speech
+from ttsfast.synthesis.lines import given_lines
+from ttsfast.synthesis.reader import Reader
+from ttsfast.synthesis.speech import write_speech
 from ttsfast.synthesis.vocoder import Vocoder, load_vocoder
 
 LIBROSA = MelContract.preset("librosa-22k")
@@ -101,7 +103,7 @@ def test_a_vocoder_speaks_the_voices_mels(kind: str, place: str, voice: Voice, t
     expected = (speech.log_mel @ WEIGHTS).reshape(-1)
     assert np.abs(expected).max() > 0.01
     assert np.abs(speech.wave - expected).max() < 1e-5
-    write_speech(voice, given_lines(["bad cab"]), tmp_path / "out", None, vocoder)
+    write_speech(Reader(voice=voice, vocoder=vocoder), given_lines(["bad cab"]), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "speech.json").read_text())["vocoder"] == path.name
 
 

@@ -68,10 +68,10 @@ def evaluate_run(
     state = load_checkpoint(checkpoint).state
     config = config_from_dict(state["config"])
     run_folder = checkpoint.parent.parent
-    place = store or _own_store(config, run_folder)
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device), trust_code=trust_code)
+    place = store or _own_store(config, run_folder)
     made_by = load_vocoder(vocoder, voice.contract, assume_contract=assume_contract, device=voice.device)
     recogniser = None if asr is None else Recogniser(asr, voice.frontend.language, voice.device)
     opened = Store.open(place)

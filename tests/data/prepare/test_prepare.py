@@ -24,6 +24,7 @@ from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.statistics import STD_FLOOR, Moments, combine_moments
 from ttsfast.data.prepare import extraction, prepare
 from ttsfast.data.prepare.append import append
+from ttsfast.data.prepare.like import Like
 from ttsfast.data.prepare.prepare import PrepareOptions
 from ttsfast.data.prepare.rebuild import rebuild
 from ttsfast.data.store.manifest import NAME
@@ -120,6 +121,8 @@ def test_every_option_shapes_the_fingerprint(corpus: Path, tmp_path: Path) -> No
         "mixdown": True,
         "trim": True,
         "loudness": -23.0,
+        "licence": "CC0",
+        "like": Like((0.0,) * 80, (1.0,) * 80, Symbols(())),
         "max_duration": 3.0,
         "pitch": True,
         "energy": True,

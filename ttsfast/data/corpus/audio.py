@@ -160,7 +160,7 @@ def _open(source: BinaryIO | str) -> soundfile.SoundFile:
     """Open a file with libsndfile; a FLAC that does not tell its length as a stream, in which none seeks."""
     import soundfile
 
-    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+    class Stream(soundfile.SoundFile):
         def seekable(self) -> bool:
             return False
 

@@ -39,13 +39,15 @@ def manifest_from_dict(values: Any) -> Manifest:
     if len({shard.name for shard in shards}) != len(shards):
         raise InputError("two shards have one name")
     entries = _entries(Fields(top.mapping("entries"), "entries"), len(speakers), shards)
-    statistics_of = statistics.count("utterances")
-    if not 0 <= statistics_of <= len(entries):
+    statistics_of, options = statistics.count("utterances"), _options(top)
+    # None of its own: those of another store were taken.
+    least = 0 if any(name.startswith("like.") for name in options) else 1
+    if not least <= statistics_of <= len(entries):
         raise InputError(f"statistics: utterances is {statistics_of}, there are {len(entries)}")
     return Manifest(
         fingerprint=_hex(top.text("fingerprint"), "fingerprint"),
         history=tuple(_hex(value, "history") for value in top.texts("history")),
-        options=_options(top),
+        options=options,
         contract=contract,
         frontend=TextFrontend.from_dict(top.mapping("frontend")),
         symbols=symbols,
