@@ -15,6 +15,8 @@ SILENT_PEAK = 4 / 32768
 QUIET_DB = 40.0
 """A 5 ms block is quiet so far below the loudest one: what ``--trim`` takes for silence, too."""
 _SILENT_DB = -150.0
+_LOUDEST = 1e6
+"""Of full scale: what lies beyond is measured as this, so that the square of a sample is a number."""
 _SPECTRUM = 1024
 _BAND_HZ = 250.0
 _CUT_DB = 25.0
@@ -80,13 +82,16 @@ def measure(samples: np.ndarray, rate: int) -> ClipFigures:
     """Measure a recording.
 
     Args:
-        samples: (n, channels) float32, n at least 1, as they are in the file.
+        samples: (n, channels) float32, n at least 1, as they are in the file. Where any is beyond a million
+            times full scale or not a number, those count as that much, and as 0.
         rate: of the file.
     """
     power = np.einsum("ij,ij->j", samples, samples, dtype=np.float64) / len(samples)
     wave = np.ascontiguousarray(samples[:, int(power.argmax())])
     magnitudes = np.abs(wave)
     peak = float(magnitudes.max())
+    if not peak <= _LOUDEST:
+        return measure(np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST), rate)
     deviation = float(wave.std(dtype=np.float64))
     block = max(1, rate // 200)
     levels = _levels(wave, block)
