@@ -43,6 +43,11 @@ def _shown(row: Row, place: int, width: int = 24) -> str:
     return f"{'…' if begin else ''}{cut}{'…' if end < len(row.text) else ''}"
 
 
+def _without_markup(text: str) -> str:
+    """What is left to be read: the letters of tags and notes are no words of another language."""
+    return _NOTES.sub(" ", _TAGS.sub(" ", text))
+
+
 class Language(Check):
     """Texts in another script than the language is written in."""
 
@@ -55,38 +60,39 @@ class Language(Check):
         if all(belongs(character, language) for character in subject.characters):
             return
         foreign: list[tuple[Row, float, str]] = []
-        some: list[tuple[Row, str]] = []
+        words: list[tuple[Row, str]] = []
         for row in subject.rows:
-            scripts = Counter(script_of(c) for c in row.text if script_of(c))
-            outside = [c for c in row.text if not belongs(c, language)]
+            text = _without_markup(row.text)
+            scripts = Counter(script_of(c) for c in text if script_of(c))
+            outside = [c for c in text if not belongs(c, language)]
             if outside and len(outside) > self.most * sum(scripts.values()):
                 foreign.append(
                     (row, len(outside) / sum(scripts.values()), scripts.most_common(1)[0][0].title())
                 )
             elif outside and any(
-                not belongs(c, language) for w in row.text.split() if _whole(w, language) for c in w
+                not belongs(c, language) for w in text.split() if _whole(w, language) for c in w
             ):
-                word = next(w for w in row.text.split() if _whole(w, language))
-                some.append((row, word))
+                word = next(w for w in text.split() if _whole(w, language))
+                words.append((row, word))
         if foreign:
             n, own = len(foreign), script_of_language(language).title()
-            scripts = Counter(script for *_, script in foreign).most_common(1)[0][0]
+            script = Counter(script for *_, script in foreign).most_common(1)[0][0]
             bad = n > MUCH * len(subject.rows)
             yield self.finding(
                 ERROR if bad else WARNING,
-                f"{some(n, len(subject.rows), 'text', 'is', 'are')} in {scripts} letters, and the language "
+                f"{some(n, len(subject.rows), 'text', 'is', 'are')} in {script} letters, and the language "
                 f"is {language!r} ({own})",
                 [Evidence(r.id, f"{share:.0%} of {r.text[:60]!r}") for r, share, _ in foreign],
                 effect="one language is read by the rules of another: digits, phonemes, punctuation",
                 remedy="name the language they are in with --language, or leave out those of another one",
                 share=n / len(subject.rows),
             )
-        if some:
-            n = len(some)
+        if words:
+            n = len(words)
             yield self.finding(
                 WARNING,
                 f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} words in another script",
-                [Evidence(row.id, f"{word!r} in {row.text[:60]!r}") for row, word in some],
+                [Evidence(row.id, f"{word!r} in {row.text[:60]!r}") for row, word in words],
                 effect="their letters are too rare to be learned",
                 remedy="write them as they are read, in the script of the language",
             )
@@ -110,7 +116,7 @@ class LookAlike(Check):
         if len({script_of(character) for character in subject.characters} - {""}) < 2:
             return
         for row in subject.rows:
-            for word in row.text.split():
+            for word in _without_markup(row.text).split():
                 scripts = {script_of(c) for c in word} - {""}
                 if len(scripts) > 1 and not scripts <= {"CJK", "HIRAGANA", "KATAKANA"}:
                     odd = [c for c in word if not belongs(c, subject.language)] or [word[0]]
