@@ -270,8 +270,11 @@ def a_speaker_with_a_wrong_header(corpus: Corpus, random: Random) -> Corpus:
     return named.each(lambda c: replace(c, rate=44100), wrong)
 
 
-@fault("warning", "few frames")
+@fault("warning", "few frames", "en")
 def a_reader_too_fast_for_the_reduction_factor(corpus: Corpus, random: Random) -> Corpus:
+    """In English only: in Persian letters, which leave out vowels, double speed comes to 1.4 symbols a step
+    at most, and as many are aligned (the check allows 1.5).
+    """
     return corpus.each(lambda c: replace(c, rate=44100))
 
 

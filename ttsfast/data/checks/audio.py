@@ -272,4 +272,6 @@ class Rates(Check):
             )
 
 
-CHECKS = (Silent(), Channels(), Hole(), Clipped(), Band(), Rates(), Offset())
+CHECKS = (Silent(), Channels(), Hole(), Clipped())
+LAST = (Band(), Rates(), Offset())
+"""What a recording at the wrong speed, or of another text, has besides."""

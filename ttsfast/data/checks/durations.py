@@ -4,45 +4,56 @@ a word.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ttsfast.data.checks.check import Check, Row, Subject, some, worst
 from ttsfast.data.checks.finding import ERROR, WARNING, Evidence, Finding
 
+_SILENCE = 0.5
+"""Seconds. What is longer is told of as silence, and must not make a text look too short."""
+_PAUSES = re.compile("[.!?…؟。！？۔।:;,،؛—–]+")
+
 
 @dataclass(frozen=True)
 class Pace:
-    """What utterances of a speaker last: ``start + pace * length``, and how they scatter about it."""
+    """What utterances of a speaker last: ``start``, and so much for each letter, word and pause; and how they
+    scatter about it.
+
+    Letters alone leave twice the scatter, in which half a text or double speed is lost.
+    """
 
     start: float
-    pace: float
+    each: np.ndarray
+    """(3,) seconds."""
     scatter: float
     """Of the logarithm of measured over expected, a robust deviation."""
 
     @classmethod
-    def of(cls, lengths: np.ndarray, seconds: np.ndarray) -> Pace:
+    def of(cls, counts: np.ndarray, seconds: np.ndarray) -> Pace:
         """Fitted by least absolute deviations (reweighted least squares), which a tenth of wrong pairs moves
-        little. ``lengths`` and ``seconds`` are (n,), n at least 3.
+        little. ``counts`` is (n, 3), letters, words and pauses; ``seconds`` is (n,), n at least 4.
         """
-        inputs = np.stack([np.ones(len(lengths)), lengths], axis=1)
+        inputs = np.column_stack([np.ones(len(counts)), counts])
         weights = 1.0 / np.sqrt(np.maximum(seconds, 1e-3))
         for _ in range(20):
             scaled = inputs * weights[:, None]
-            (start, pace), *_ = np.linalg.lstsq(scaled, seconds * weights, rcond=None)
-            off = np.abs(seconds - inputs @ np.array([start, pace]))
+            fitted, *_ = np.linalg.lstsq(scaled, seconds * weights, rcond=None)
+            off = np.abs(seconds - inputs @ fitted)
             weights = 1.0 / np.sqrt(np.maximum(off, 0.02))
-        found = cls(float(start), float(pace), 0.0)
-        ratios = np.log(np.maximum(seconds, 1e-3) / found.expected(lengths))
+        found = cls(float(fitted[0]), fitted[1:], 0.0)
+        ratios = np.log(np.maximum(seconds, 1e-3) / found.expected(counts))
         scatter = 1.4826 * float(np.median(np.abs(ratios - np.median(ratios))))
-        return cls(found.start, found.pace, scatter)
+        return replace(found, scatter=scatter)
 
-    def expected(self, lengths: np.ndarray) -> np.ndarray:
+    def expected(self, counts: np.ndarray) -> np.ndarray:
         """Seconds (n,), at least a tenth of what the letters alone would take."""
-        return np.maximum(self.start + self.pace * lengths, np.maximum(0.1 * abs(self.pace) * lengths, 0.05))
+        least = np.maximum(0.1 * abs(self.each[0]) * counts[:, 0], 0.05)
+        return np.maximum(self.start + counts @ self.each, least)
 
 
 def said(row: Row) -> int:
@@ -50,9 +61,24 @@ def said(row: Row) -> int:
     return sum(character.isalnum() for character in row.symbols)
 
 
+def _counts(rows: Sequence[Row]) -> np.ndarray:
+    """(n, 3): letters, words, and marks that a reader pauses at, of which several in a row are one."""
+    counted = [(said(r), len(r.symbols.split()), len(_PAUSES.findall(r.symbols))) for r in rows]
+    return np.array(counted, dtype=float)
+
+
+def _speaking(subject: Subject, row: Row) -> float:
+    """Seconds, without those of a silence beyond :data:`_SILENCE`."""
+    seconds, figures = subject.seconds(row), row.figures
+    if figures is None:
+        return seconds
+    ends = () if subject.trimmed else (figures.before, figures.after)
+    return seconds - sum(max(0.0, silence - _SILENCE) for silence in (figures.pause, *ends))
+
+
 def _timed(subject: Subject) -> list[tuple[Row, float, int]]:
     """Utterances that have a length and a text, in the order of the listing."""
-    timed = ((row, subject.seconds(row), said(row)) for row in subject.rows if not row.truncated)
+    timed = ((row, _speaking(subject, row), said(row)) for row in subject.rows if not row.truncated)
     return [(row, seconds, length) for row, seconds, length in timed if seconds > 0 and length > 0]
 
 
@@ -144,15 +170,16 @@ class Duration(Check):
 
     name = "duration"
     effect = "words that are not said, or said without a text, pull the alignment of all others"
-    remedy = "listen to these and correct their texts, or leave them out"
+    remedy = "listen to these: correct the text, or a header with the wrong sample rate, or leave them out"
     far = 6.0
     """Robust deviations of the logarithm; of 1,164 clips of two readers the farthest lies at 5."""
     factor = 1.5
     """Of the expected duration, either way, at least: readers vary by a fifth."""
     ruined = 2.5
     """At half or double speed, or with half a text, a clip teaches nothing right."""
-    least = 8
-    """Utterances of a speaker, to know the pace by; else all speakers together."""
+    least = 20
+    """Utterances of a speaker, to know the pace by, five for each of its four numbers; else all speakers
+    together."""
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         timed = _timed(subject)
@@ -183,9 +210,9 @@ class Duration(Check):
     def _apart(
         self, group: Sequence[tuple[Row, float, int]], among: Sequence[tuple[Row, float, int]]
     ) -> Iterator[tuple[Row, float, int, float]]:
-        pace = Pace.of(np.array([n for *_, n in among], float), np.array([s for _, s, _ in among]))
+        pace = Pace.of(_counts([row for row, *_ in among]), np.array([s for _, s, _ in among]))
         limit = max(np.log(self.factor), self.far * pace.scatter)
-        expected = pace.expected(np.array([n for *_, n in group], float))
+        expected = pace.expected(_counts([row for row, *_ in group]))
         for (row, seconds, length), usual in zip(group, expected, strict=True):
             # Of a word or two, a breath more is a great deal.
             if abs(seconds - usual) > 0.5 and abs(np.log(seconds / usual)) > limit:
@@ -208,12 +235,12 @@ class Speakers(Check):
         medians = {speaker: float(np.median(r)) for speaker, r in rates.items() if len(r) >= 3}
         if len(medians) < 2:
             return
-        middle = float(np.median(list(medians.values())))
-        odd = [
-            Evidence(speaker, f"{rate:.1f} letters a second, the others {middle:.1f}")
-            for speaker, rate in medians.items()
-            if max(rate / middle, middle / rate) > self.factor
-        ]
+        odd = []
+        for speaker, rate in medians.items():
+            # Of two speakers, each is odd to the other: which of them is wrong, an ear must say.
+            others = float(np.median([r for other, r in medians.items() if other != speaker]))
+            if max(rate / others, others / rate) > self.factor:
+                odd.append(Evidence(speaker, f"{rate:.1f} letters a second, the others {others:.1f}"))
         if odd:
             what = f"{some(len(odd), len(medians), 'speaker', 'speaks', 'speak')} at another pace"
             yield self.finding(WARNING, what, odd, factor=self.factor)
@@ -258,4 +285,6 @@ class FewFrames(Check):
                 yield self.finding(severity, what, evidence, effect=effect, reduction=r)
 
 
-CHECKS = (Shifted(), Speakers(), Duration(), FewFrames())
+CHECKS = (Shifted(), Speakers(), Duration())
+LAST = (FewFrames(),)
+"""What a wrong text, or a wrong pace, may be the cause of."""

@@ -177,4 +177,6 @@ class Abrupt(Check):
             yield self.finding(WARNING, what, evidence, decibels=self.nearest)
 
 
-CHECKS = (Level(), Noise(), Edges(), Pause(), Abrupt())
+FIRST = (Edges(), Pause())
+"""What makes a recording long."""
+CHECKS = (Level(), Noise(), Abrupt())

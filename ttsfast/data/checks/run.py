@@ -13,9 +13,12 @@ from ttsfast.errors import InputError, in_their_code
 CHEAP: tuple[Check, ...] = (
     *listing.FIRST,
     *audio.CHECKS,
+    *loudness.FIRST,
     *durations.CHECKS,
+    *audio.LAST,
     *texts.CHECKS,
     *persian.CHECKS,
+    *durations.LAST,
     *texts.LAST,
     *listing.CHECKS,
     *loudness.CHECKS,
