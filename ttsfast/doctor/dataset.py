@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ttsfast.data.checks.check import DEFAULT_REDUCTION, Check, Row, Subject, own_checks
+from ttsfast.data.checks.clip import ClipFigures
 from ttsfast.data.checks.run import ALL, run_checks
 from ttsfast.data.corpus.audio import read_samples
 from ttsfast.data.corpus.listings import read_corpus
@@ -107,10 +108,12 @@ def _store(path: Path, options: DatasetOptions) -> Subject:
         raise InputError(f"{folder}: no such folder; name the corpus of {path} with --corpus")
     there = is_folder(folder)
     audio = [str(folder / name) for name in store.entries.audio]
-    figures = [None] * len(audio)
+    figures: list[ClipFigures | None] = [None] * len(audio)
     if there:
-        switches = {name: bool(manifest.options.get(name)) for name in ("resample", "mixdown", "trim")}
-        features = FeatureOptions(store.contract, **switches)
+        resample, mixdown, trim = (
+            bool(manifest.options.get(name)) for name in ("resample", "mixdown", "trim")
+        )
+        features = FeatureOptions(store.contract, resample, mixdown, trim)
         jobs = available_cores() if options.jobs == -1 else options.jobs
         figures = [found.figures for found in inspect_recordings(audio, features, jobs)]
     written = written_texts(store, options.corpus)
