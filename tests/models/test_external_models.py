@@ -135,13 +135,15 @@ def test_a_voice_from_elsewhere_runs_no_code_unless_it_is_trusted(
     command: str, write_module: Callable[[str], None], tmp_path: Path
 ) -> None:
     write_module(f"open('imported', 'w').close()\n{GOOD}")
-    config = config_from_dict({"model": {"architecture": "my_voice:build"}, "data": {"store": "none"}})
+    config = config_from_dict({"model": {"architecture": "my_voice:build"}, "data": {"store": str(tmp_path)}})
     model = build_model(config.model, INFO)
     (tmp_path / "imported").unlink()
     del sys.modules["my_voice"]
     state = {"config": config.to_dict()}
     folder = checkpoint_folder(tmp_path / "run", 1)
     save_checkpoint(folder, 1, weights=model.state_dict(), training={}, voice=INFO.to_dict(), state=state)
+    # A store that is there, as far as a voice is loaded.
+    (tmp_path / "manifest.json").touch()
     arguments = [command, "run", *(["abc"] if command == "synth" else [])]
     refused = CliRunner().invoke(app, arguments).exception
     assert isinstance(refused, InputError)

@@ -20,7 +20,7 @@ from ttsfast.evaluation.report import write_report
 from ttsfast.evaluation.result import Evaluation
 from ttsfast.evaluation.speech_recognition import Recogniser
 from ttsfast.files import output_folder
-from ttsfast.models.build import build_model
+from ttsfast.models.build import build_model, require_trust
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.voice import Voice
 from ttsfast.progress import console
@@ -68,10 +68,11 @@ def evaluate_run(
     state = load_checkpoint(checkpoint).state
     config = config_from_dict(state["config"])
     run_folder = checkpoint.parent.parent
+    require_trust(config.model, checkpoint, trust_code=trust_code)
+    place = store or _own_store(config, run_folder)
     log = read_log(run_folder)
     output = output_folder(output or run_folder)
     voice = Voice.load(checkpoint, find_device(device), trust_code=trust_code)
-    place = store or _own_store(config, run_folder)
     made_by = load_vocoder(vocoder, voice.contract, assume_contract=assume_contract, device=voice.device)
     recogniser = None if asr is None else Recogniser(asr, voice.frontend.language, voice.device)
     opened = Store.open(place)
