@@ -177,6 +177,21 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+class TritonKernels:
+    """Whether they can run here, which every call of an automatic backend asks and the driver answers slowly."""
+
+    def __init__(self) -> None:
+        self._can = False
+
+    def missing(self) -> str | None:
+        """As :func:`why_no_triton`, which is not asked again once they can."""
+        if self._can:
+            return None
+        reason = why_no_triton()
+        self._can = reason is None
+        return reason
+
+
 def why_no_triton() -> str | None:
     """Why Triton's kernels cannot run here, and the remedy; None when they can."""
     if not _TRITON_INSTALLED:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.devices import interpreted, why_no_triton
+from ttsfast.devices import TritonKernels, interpreted
 from ttsfast.terms.autograd import why_not_plain
 from ttsfast.terms.checks import one_of
 
@@ -84,15 +84,7 @@ class TritonBackend:
     name = "triton"
 
     def __init__(self) -> None:
-        self._seen = False
-
-    def missing(self) -> str | None:
-        if self._seen:
-            return None
-        reason = why_no_triton()
-        # The driver answers slowly.
-        self._seen = reason is None
-        return reason
+        self.missing = TritonKernels().missing
 
     def serves(self, device: torch.device) -> bool:
         return device.type == "cuda" or (device.type == "cpu" and interpreted())

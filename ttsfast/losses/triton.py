@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsfast.devices import interpreted, why_no_triton
+from ttsfast.devices import TritonKernels, interpreted
 from ttsfast.losses import compiled
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.autograd import (
@@ -47,15 +47,7 @@ class TritonBackend:
     declined: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:
-        self._seen = False
-
-    def missing(self) -> str | None:
-        if self._seen:
-            return None
-        reason = why_no_triton()
-        # Every call of an automatic loss asks, and the driver answers slowly.
-        self._seen = reason is None
-        return reason
+        self.missing = TritonKernels().missing
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         device = inputs.target.device.type
