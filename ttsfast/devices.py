@@ -178,7 +178,7 @@ def interpreted() -> bool:
 
 
 class TritonKernels:
-    """Whether they can run here, which every call of an automatic backend asks and the driver answers slowly."""
+    """Whether they can run here, as every call of an automatic backend asks; the driver answers slowly."""
 
     def __init__(self) -> None:
         self._can = False

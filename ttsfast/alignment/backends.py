@@ -84,7 +84,10 @@ class TritonBackend:
     name = "triton"
 
     def __init__(self) -> None:
-        self.missing = TritonKernels().missing
+        self._kernels = TritonKernels()
+
+    def missing(self) -> str | None:
+        return self._kernels.missing()
 
     def serves(self, device: torch.device) -> bool:
         return device.type == "cuda" or (device.type == "cpu" and interpreted())

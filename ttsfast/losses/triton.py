@@ -47,7 +47,10 @@ class TritonBackend:
     declined: tuple[type[Exception], ...] = ()
 
     def __init__(self) -> None:
-        self.missing = TritonKernels().missing
+        self._kernels = TritonKernels()
+
+    def missing(self) -> str | None:
+        return self._kernels.missing()
 
     def declines(self, spec: LossSpec, inputs: LossInputs) -> str | None:
         device = inputs.target.device.type
