@@ -37,7 +37,7 @@ from ttsfast.models.voice import Voice
 from ttsfast.training.configure import configure
 from ttsfast.training.trainer import Trainer
 
-ENGLISH, PERSIAN = TextFrontend("en"), TextFrontend("fa")
+ENGLISH, PERSIAN = TextFrontend("en", phonemes=True), TextFrontend("fa", phonemes=True)
 SPOKEN = 16
 """Utterances at a time."""
 
@@ -105,11 +105,11 @@ def make_stores(corpus: Path, folder: Path) -> None:
         write_half(corpus, folder / name, number) for number, name in enumerate(("corpus-1", "corpus-2"))
     ]
     write_demo_corpus(folder / "corpus-persian", "fa")
-    prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH))
-    prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN))
+    prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH, trim=True))
+    prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN, trim=True))
     for name, other in (("second", "first"), ("second-like-persian", "persian")):
         like = Like.of(read_manifest(folder / other), ENGLISH)
-        prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, like=like))
+        prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, trim=True, like=like))
 
 
 def write_half(corpus: Path, folder: Path, number: int) -> Path:
