@@ -88,7 +88,13 @@ def walking_voice(
     last: Callable[[int], int] | None = None,
     *,
     characters: str = "abcdefghijklmnopqrstuvwxyz .,",
+    language: str = "en",
 ) -> Voice:
     """A voice whose model is a :class:`Walker`."""
     voice = small_voice(max_frames=200)
-    return replace(voice, model=Walker(stop, last), symbols=Symbols.of([characters]))
+    return replace(
+        voice,
+        model=Walker(stop, last),
+        symbols=Symbols.of([characters]),
+        frontend=TextFrontend(language),
+    )

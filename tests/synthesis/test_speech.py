@@ -244,6 +244,22 @@ def test_files_are_not_overwritten_unasked(output: str, voice: Voice, tmp_path: 
     assert all(path.read_bytes() != content for path, content in held.items())
 
 
+def test_what_says_nothing_but_is_unknown_is_not_left_out_in_silence(voice: Voice) -> None:
+    lines = given_lines(["a bad egg. ***"])
+    with pytest.raises(InputError, match=r"unknown symbol '\*'"):
+        reader(voice).check(lines)
+    skipping = reader(voice, spelling=Spelling(unknown="skip"))
+    assert skipping.sentences(lines[0]) == ["a bad egg."]
+    assert skipping.skipped(lines[0]) == ["*"]
+
+
+def test_a_byte_that_is_not_text_is_named_and_nothing_is_written(voice: Voice, tmp_path: Path) -> None:
+    lines = given_lines(["a bad \udcff egg"])
+    with pytest.raises(InputError, match="character 7 is not UTF-8"):
+        write_speech(reader(voice, spelling=Spelling(unknown="skip")), lines, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sentence_of_which_nothing_is_left_is_a_pause(voice: Voice) -> None:
     skip = reader(voice, spelling=Spelling(unknown="skip"))
     assert skip.sentences(Line("x", "bad. ... 漢字! cab.", "here")) == ["bad.", "cab."]
