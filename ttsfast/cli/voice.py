@@ -16,6 +16,12 @@ VocoderFile = Annotated[
     Path | None,
     typer.Option("--vocoder", help="ONNX or TorchScript (trusted!) file; without it, Griffin-Lim."),
 ]
+Unknown = Annotated[
+    str, typer.Option(help="A symbol that the voice has not learnt: error, or skip to leave it out.")
+]
+LexiconFile = Annotated[
+    Path | None, typer.Option(help="Your own readings: WORD<tab>READING a line, a spelling or /phonemes/.")
+]
 AssumeContract = Annotated[
     bool,
     typer.Option(
@@ -118,13 +124,8 @@ def synth(
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Speak a text in one go, not by sentence.")
     ] = False,
-    unknown: Annotated[
-        str, typer.Option(help="A symbol that the voice has not learnt: error, or skip to leave it out.")
-    ] = "error",
-    lexicon: Annotated[
-        Path | None,
-        typer.Option(help="Your own readings: WORD<tab>READING a line, a spelling or /phonemes/."),
-    ] = None,
+    unknown: Unknown = "error",
+    lexicon: LexiconFile = None,
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
@@ -137,8 +138,7 @@ def synth(
 
     Example: ttsfast synth runs/ljspeech "Hello there." "How are you?" --output speech
     """
-    from ttsfast.data.corpus.lexicon import Lexicon
-    from ttsfast.data.corpus.spelling import Spelling
+    from ttsfast.data.corpus.spelling import read_spelling
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
@@ -148,7 +148,7 @@ def synth(
 
     streaming = output == PIPE
     _check_choices(texts, input, streaming, raw, as_json)
-    spelling = Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())
+    spelling = read_spelling(unknown, lexicon)
     where = find_device(device)
     speaking = Voice.load(voice, where, trust_code=trust_code)
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ttsfast.data.corpus.lexicon import Lexicon
 from ttsfast.data.corpus.read_out import read_out
@@ -91,3 +92,8 @@ class Spelling:
             else:
                 raise InputError(f"{where}: [[{part}]] is phonemes, and this voice reads letters; spell it")
         return " ".join("".join(made).split())
+
+
+def read_spelling(unknown: str, lexicon: Path | None) -> Spelling:
+    """With the readings of a file, where there is one; raises InputError as Spelling and Lexicon do."""
+    return Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())
