@@ -52,6 +52,7 @@ def spoken(voice: Voice, text: Tensor, speaker: int) -> Tensor:
         ("!", "ab ,.", ",."),
         ("7", "ab 12", "12"),
         ("ɣ", "abc.", "abc"),
+        ("é", "eɛə", "e"),
         ("!", "ab", "ab"),
     ],
 )
