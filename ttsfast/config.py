@@ -61,6 +61,12 @@ class TrainingConfig:
     kl_loss_weight: float = option(1.8, "weight of the KL of the posterior", low=0.0)
     stop_loss_weight: float = option(1.5, "weight of the stop-token BCE", low=0.0)
     attention_loss_weight: float = option(0.3, "weight of guided attention", low=0.0)
+    alignment_loss_weight: float = option(
+        0.0, "weight of the forward-sum loss of a model that learns its alignment", low=0.0
+    )
+    binarization_loss_weight: float = option(
+        0.0, "weight of what draws that alignment's probabilities to its hard path", low=0.0
+    )
     attention_sigma: float = option(0.2, "width of guided attention's diagonal band", above=0.0)
     attention_fade_steps: int = option(0, "steps over which guided attention fades to 0; 0: never", low=0)
     use_huber_loss: bool = option(True, "Huber for the mel distance; false: L1")

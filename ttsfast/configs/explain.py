@@ -28,6 +28,8 @@ WHEN = {
     "training.kl_loss_weight": "higher when free-running speech is far worse than teacher-forced",
     "training.stop_loss_weight": "higher when speech does not end; 0 for a model that knows its durations",
     "training.attention_loss_weight": "higher when the alignment stays a smear after some hundred steps",
+    "training.alignment_loss_weight": "above 0 for a model that gives alignment_log_probs",
+    "training.binarization_loss_weight": "higher when durations are good and the soft alignment is a smear",
     "training.attention_sigma": "wider when pauses are long or texts have many silent symbols",
     "training.attention_fade_steps": "when long texts lose their place, once the alignment stands",
     "training.use_huber_loss": "false to compare with a recipe that has L1",

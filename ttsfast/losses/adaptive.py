@@ -49,7 +49,7 @@ def refuse_other_dtypes(
 
 
 class AdaptiveWeights(nn.Module):
-    """Factors of the four terms.
+    """Factors of the terms.
 
     - ``"fixed"``: always 1.
     - ``"dwa"``: dynamic weight averaging (Liu et al., 2019, "End-to-end multi-task learning with
@@ -86,7 +86,7 @@ class AdaptiveWeights(nn.Module):
 
 
 def move_on(spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:
-    """After a step with these terms, each (4,): what a fused backend does in the same launch."""
+    """After a step with these terms, each (n,): what a fused backend does in the same launch."""
     if state.advance:
         state.noise_step.add_(1)
     update(state, state.method, spec.active, values, floors)
@@ -100,26 +100,28 @@ def update(
     values: Tensor,
     floors: Tensor,
 ) -> None:
-    """Update the factors of the next step from a step's terms, each (4,).
+    """Update the factors of the next step from a step's terms, each (n,): the first of :data:`TERMS`.
 
     A step with a non-finite active term changes nothing but ``skipped``: the averages stay good, and the
     total still shows the value.
     """
     if method == "fixed":
         return
-    active = _on_device(active_terms, state.factors.device)
+    n = len(values)
+    factors = state.factors[:n]
+    active = _on_device(active_terms[:n], factors.device)
     excess = (values - floors).clamp(min=0).float()
     finite = torch.where(active, excess, 0.0).isfinite().all()
     changed = active & finite
     state.skipped.add_(~finite)
     state.observations.add_(finite)
     for average, decay in ((state.fast, FAST_DECAY), (state.slow, SLOW_DECAY)):
-        _average(average, state.observations, excess, decay, changed)
+        _average(average[:n], state.observations, excess, decay, changed)
     if method == "dwa":
-        factors = _dwa(state, active)
+        following = _dwa(state.fast[:n], state.slow[:n], active)
     else:
-        factors = _uncertainty(state, excess, changed)
-    state.factors.copy_(torch.where(changed, factors, state.factors))
+        following = _uncertainty(state.log_variances[:n], excess, changed)
+    factors.copy_(torch.where(changed, following, factors))
 
 
 def _on_device(flags: tuple[bool, ...], device: torch.device) -> Tensor:
@@ -135,18 +137,18 @@ def _average(average: Tensor, observations: Tensor, seen: Tensor, decay: float, 
     average.copy_(torch.where(changed, average + share * (seen - average), average))
 
 
-def _dwa(state: StepState | AdaptiveWeights, active: Tensor) -> Tensor:
-    known = state.slow > 0
-    ratio = torch.where(known, state.fast / torch.where(known, state.slow, 1.0), 1.0)
+def _dwa(fast: Tensor, slow: Tensor, active: Tensor) -> Tensor:
+    known = slow > 0
+    ratio = torch.where(known, fast / torch.where(known, slow, 1.0), 1.0)
     ratio = torch.where(active, ratio, -torch.inf)
     # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
     raised = torch.where(active, torch.exp((ratio - ratio.max()) / DWA_TEMPERATURE), 0.0)
     return (raised * (active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)
 
 
-def _uncertainty(state: StepState | AdaptiveWeights, excess: Tensor, changed: Tensor) -> Tensor:
+def _uncertainty(log_variances: Tensor, excess: Tensor, changed: Tensor) -> Tensor:
     low, high = FACTOR_BOUNDS
-    slope = 0.5 * (1 - torch.exp(-state.log_variances) * excess)
-    moved = (state.log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
-    state.log_variances.copy_(torch.where(changed, moved, state.log_variances))
-    return torch.exp(-state.log_variances).clamp(low, high)
+    slope = 0.5 * (1 - torch.exp(-log_variances) * excess)
+    moved = (log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
+    log_variances.copy_(torch.where(changed, moved, log_variances))
+    return torch.exp(-log_variances).clamp(low, high)

@@ -134,11 +134,15 @@ def _check_output(
         shapes = [(batch, n_steps, n_text), (batch, heads, n_steps, n_text)]
         _require("attention", output.attention, shapes, f"(B, S, N) or (B, H, S, N), {per_step}")
         _require_attention("attention", output.attention, torch.tensor([n_text]))
-    if (
-        output.step_lengths is None
-        and r > 1
-        and (output.stop_logits is not None or output.attention is not None)
-    ):
+    if output.alignment_log_probs is not None:
+        of_steps = (batch, n_steps, n_text)
+        _require("alignment_log_probs", output.alignment_log_probs, [of_steps], f"(B, S, N), {per_step}")
+        if output.alignment_prior is not None:
+            _require("alignment_prior", output.alignment_prior, [of_steps], "that of alignment_log_probs")
+        if output.alignment_path is not None:
+            _require_path(output.alignment_path, of_steps)
+    by_step = (output.stop_logits, output.attention, output.alignment_log_probs)
+    if output.step_lengths is None and r > 1 and any(tensor is not None for tensor in by_step):
         raise InputError(
             f"the model gives no step_lengths with a reduction_factor of {r}; return ceil(mel_lengths / {r})"
         )
@@ -166,10 +170,15 @@ def _check_needed(output: AcousticOutput, config: Config) -> None:
         ("stop_logits", "stop_loss_weight"),
         ("attention", "attention_loss_weight"),
         ("posterior", "kl_loss_weight"),
+        ("alignment_log_probs", "alignment_loss_weight"),
+        ("alignment_log_probs", "binarization_loss_weight"),
+        ("alignment_path", "binarization_loss_weight"),
     ):
         weight = getattr(training, key)
         wanted = weight > 0 and (name != "posterior" or config.model.posterior)
-        learns = [x.requires_grad for x in _tensors(getattr(output, name))]
+        # A path is chosen, and teaches nothing itself.
+        given = () if name == "alignment_path" else _tensors(getattr(output, name))
+        learns = [x.requires_grad for x in given]
         if wanted and learns and not any(learns):
             raise InputError(
                 f"the model's {name} sends no gradient back, so training.{key}={weight:g} teaches nothing; "
@@ -200,6 +209,21 @@ def _check_spoken(spoken: object, bins: int, text_lengths: Tensor) -> None:
         )
     if spoken.attention is not None:
         _require_attention("synthesize's attention", spoken.attention, text_lengths)
+
+
+def _require_path(path: object, shape: tuple[int, int, int]) -> None:
+    """Durations (B, N) in steps, or a boolean path (B, S, N)."""
+    batch, _, symbols = shape
+    if not isinstance(path, Tensor) or path.is_floating_point() or path.is_complex():
+        found = path.dtype if isinstance(path, Tensor) else type(path).__name__
+        raise InputError(
+            f"the model's alignment_path is of {found}; return integer durations or a boolean path"
+        )
+    wanted = shape if path.dtype == torch.bool else (batch, symbols)
+    if tuple(path.shape) != wanted:
+        raise InputError(
+            f"the model's alignment_path of {path.dtype} has shape {tuple(path.shape)}, expected {wanted}"
+        )
 
 
 def _require_attention(name: str, value: object, text_lengths: Tensor) -> None:

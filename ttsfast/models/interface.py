@@ -33,6 +33,12 @@ class AcousticOutput:
     """(B, S, N) or (B, H, S, N), rows that sum to 1 over the valid text."""
     posterior: tuple[Tensor, Tensor] | None = None
     """(mu, logvar), each (B, Z) or (B, T, Z)."""
+    alignment_log_probs: Tensor | None = None
+    """(B, S, N) of the symbols at each step of an aligner, a step being of as many frames as a decoder's."""
+    alignment_prior: Tensor | None = None
+    """(B, S, N) log-probabilities that the loss adds to them."""
+    alignment_path: Tensor | None = None
+    """The hard alignment: durations (B, N) in steps, integers, or a path (B, S, N), bool."""
     auxiliary: Tensor | None = None
     """() what else the model wants made small, such as a duration predictor's error: already weighted, and
     *summed* over the batch. The trainer divides it by the valid mel frames of the whole step, so that k

@@ -238,8 +238,8 @@ class ReplayedOptimizerStep(OptimizerStep):
         super().__init__(*rest)
         self.replays = Replays(recorder)
 
-    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
-        apply = partial(super()._apply, with_ratios=with_ratios)
+    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, terms: int, with_ratios: bool) -> None:
+        apply = partial(super()._apply, terms=terms, with_ratios=with_ratios)
         if with_ratios or not self._optimizers.skips_on_device:
             apply(sums, norm, bad)
             return
