@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    from ttsfast.data.loading.batch import Batch
 
 SYMBOLS, SPEAKERS, STORE = "symbols", "speakers", "store"
 """What a model may say of its tensors, by name, in an attribute ``tensors_of_data``: there is a row for each
 symbol or speaker, or the store decides the values. A voice that starts from another takes rows by name."""
+
+
+def tracks_for(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """What ``model`` wants of a batch beside text and mel: the tracks that its attribute ``tracks`` names, by
+    the names of its ``forward``'s arguments; none for a model without it.
+
+    Raises:
+        InputError: the batch's store has no such track.
+    """
+    found = {name: getattr(batch, name) for name in getattr(model, "tracks", ())}
+    for name, track in found.items():
+        if track is None:
+            raise no_track(name)
+    return found
+
+
+def no_track(name: str) -> InputError:
+    """What to say where a model learns what the store does not hold."""
+    return InputError(
+        f"the model learns {name}, and the store has no track of it: `ttsfast prepare --{name}`, or set "
+        f"model.{name}=false"
+    )
 
 
 @dataclass
