@@ -93,6 +93,24 @@ class AcousticOutput:
         return self.mel[1] if isinstance(self.mel, tuple) else self.mel
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """How a text is spoken, where not as the model would by itself. A model whose attribute ``controls``
+    names some of these takes them as arguments of its ``synthesize``."""
+
+    speed: float = 1.0
+    """times as fast"""
+    pitch: float = 0.0
+    """semitones higher"""
+
+    def asked(self) -> dict[str, float]:
+        """What is not left to the voice, by name."""
+        return {name: value for name, value in vars(self).items() if value != getattr(AS_LEARNT, name)}
+
+
+AS_LEARNT = Delivery()
+
+
 @dataclass
 class FreeRunning:
     """What free-running synthesis gives: the model fed with its own frames only."""
