@@ -29,9 +29,11 @@ PRESET = "preset"
 class ModelConfig:
     """The acoustic model."""
 
-    architecture: str = option("convtts", "convtts, or package.module:factory for a model of your own")
+    architecture: str = option(
+        "convtts", "convtts, paralleltts, or package.module:factory for a model of your own"
+    )
     size: str = option(
-        "base", "ConvTTS size: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
+        "base", "of the built-in models: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
     )
     reduction_factor: int = option(4, "mel frames made per decoder step", low=1, high=16)
     dropout: float = option(0.05, "dropout in the convolution blocks", low=0.0, high=0.9)
@@ -42,6 +44,8 @@ class ModelConfig:
         True, "posterior encoder (a latent per utterance); without it the KL term is off"
     )
     latent_dim: int = option(16, "size of that latent", low=1, high=1024)
+    pitch: bool = option(False, "paralleltts: learn each symbol's pitch, from the store's track of it")
+    energy: bool = option(False, "paralleltts: likewise each symbol's energy")
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,13 @@ def synth(
     raw: Annotated[bool, typer.Option(help="Stream samples (s16le, mono) without a wav header.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     speaker: Annotated[str | None, typer.Option(help="Speaker by name; the first one.")] = None,
+    speed: Annotated[
+        float, typer.Option(help="Times as fast, 0.5 to 2; a ParallelTTS voice.", show_default=False)
+    ] = 1.0,
+    pitch: Annotated[
+        float,
+        typer.Option(help="Semitones higher; a ParallelTTS voice that learnt pitch.", show_default=False),
+    ] = 0.0,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Speak a text in one go, not by sentence.")
     ] = False,
@@ -140,6 +147,7 @@ def synth(
     """
     from ttsfast.data.corpus.spelling import read_spelling
     from ttsfast.devices import find_device
+    from ttsfast.models.interface import Delivery
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
     from ttsfast.synthesis.lines import given_lines, read_file, read_lines
@@ -154,7 +162,16 @@ def synth(
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
-    reader = Reader(voice=speaking, vocoder=made_by, speaker=speaker, split=not no_split, spelling=spelling)
+    delivery = Delivery(speed=speed, pitch=pitch)
+    speaking.check_delivery(delivery)
+    reader = Reader(
+        voice=speaking,
+        vocoder=made_by,
+        speaker=speaker,
+        split=not no_split,
+        spelling=spelling,
+        delivery=delivery,
+    )
     if input == PIPE:
         lines = read_lines(sys.stdin, "stdin")
     else:

@@ -11,13 +11,15 @@ from ttsfast.errors import InputError
 from ttsfast.options import nearest, shown_value
 
 WHEN = {
-    "model.architecture": "when ConvTTS is not what you want to train",
+    "model.architecture": "paralleltts for speech that skips and repeats nothing: docs/models.md",
     "model.size": "smaller when the run takes too long; larger when validation still improves at its end",
     "model.reduction_factor": "lower when consonants blur; higher when training or speech is too slow",
     "model.dropout": "higher when the training loss falls and the held-out error rises",
     "model.prenet_dropout": "higher when speech repeats, skips or runs on, though its mel_l1 is good",
     "model.posterior": "false when every reading of a text should sound the same and speech is flat anyway",
     "model.latent_dim": "higher for a corpus of many styles, lower for one even voice",
+    "model.pitch": "when paralleltts speaks flat, and for --pitch; prepare the store with --pitch",
+    "model.energy": "when stress is lost; prepare the store with --energy",
     "training.run_folder": "for a second run on the same store",
     "training.seed": "to see how much of a difference is chance",
     "training.device": "to leave a GPU to others",

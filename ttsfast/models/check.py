@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ttsfast.config import Config
 from ttsfast.errors import InputError, in_their_code
 from ttsfast.models.eval_mode import eval_mode
-from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.interface import AcousticOutput, FreeRunning, no_track
 
 if TYPE_CHECKING:
     from ttsfast.models.voice_info import VoiceInfo
@@ -47,7 +47,12 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     mel = torch.from_numpy(info.silence).to(device).expand(2, STEPS * r, -1).clone()
     mel_lengths = torch.tensor([STEPS * r, (STEPS - 2) * r], device=device)
     speaker = torch.zeros(2, dtype=torch.int64, device=device)
-    _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), {"speaker": speaker})
+    tracks = {name: torch.ones(2, STEPS * r, device=device) for name in getattr(model, "tracks", ())}
+    for name in tracks:
+        if name not in info.tracks:
+            raise no_track(name)
+    beside = {"speaker": speaker, **tracks}
+    _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), beside)
     limits = {"max_frames": 4 * r, "stop_threshold": 0.5}
     _check_signature(model, "synthesize", (text, text_lengths, speaker), limits)
     given = {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths}
@@ -55,7 +60,7 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     with eval_mode(model, device):
         # Inference tensors know nothing of gradients, and whether there will be any is to be seen.
         with torch.inference_mode(mode=False), torch.enable_grad(), _their_code("forward"):
-            output = AcousticOutput.of(model(*given.values(), speaker=speaker))
+            output = AcousticOutput.of(model(*given.values(), **beside))
         _check_output(output, (2, STEPS * r, mel.shape[2]), (STEPS, 5), -(-kept["mel_lengths"] // r), r)
         _check_unchanged("forward", given, kept)
         with _their_code("synthesize"):

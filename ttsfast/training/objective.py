@@ -13,7 +13,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.devices import Precision
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
-from ttsfast.models.interface import AcousticOutput
+from ttsfast.models.interface import AcousticOutput, tracks_for
 from ttsfast.terms.counts import Counts, sum_counts
 from ttsfast.training import compilation
 from ttsfast.training.telemetry.timing import StepClock
@@ -92,7 +92,14 @@ class Objective(nn.Module):
         loss, model = self._aside
         with self.precision.autocast():
             output = AcousticOutput.of(
-                model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker)
+                model(
+                    batch.text,
+                    batch.text_lengths,
+                    batch.mel,
+                    batch.mel_lengths,
+                    speaker=batch.speaker,
+                    **tracks_for(self.model, batch),
+                )
             )
         self.clock.lap("forward")
         self._check_steps(output, batch)
