@@ -99,7 +99,9 @@ class TrainingConfig:
     )
     use_adaptive_loss_weights: bool = option(True, "let adaptive_weighting move the weights; false: fixed")
     adaptive_weighting: str = option(
-        "dwa", "dynamic weight averaging, or learned uncertainty", choices=("dwa", "uncertainty")
+        "dwa",
+        "dynamic weight averaging; learned uncertainty, which soon doubles all weights",
+        choices=("dwa", "uncertainty"),
     )
     loss_smoothing_factor: float = option(
         0.08, "moving average of the loss, for reports and the spike guard only", above=0.0, high=1.0

@@ -55,9 +55,16 @@ class AdaptiveWeights(nn.Module):
     - ``"dwa"``: dynamic weight averaging (Liu et al., 2019, "End-to-end multi-task learning with
       attention") on bias-corrected moving averages of each term's excess over its floor:
       ``r = fast / slow``, ``f = exp(r / 2) / mean(exp(r / 2))`` over the active terms. A term that
-      falls more slowly than the others gains weight; equal ratios give exactly 1.
+      falls more slowly than the others gains weight; equal ratios give exactly 1. The paper's ``r`` is
+      of the mean losses of the last two epochs, and moves once an epoch; here it moves with every step, of
+      the excess and not of the loss, since a floor never falls. The paper has no base weights that the
+      factors multiply, and no bounds, which its temperature of 2 all but gives.
     - ``"uncertainty"``: log-variances s (Kendall et al., 2018, "Multi-task learning using uncertainty
-      to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves.
+      to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves, all terms
+      as regressions; in the paper they are learned by the model's optimiser, from the losses. At rest
+      ``f = 1 / excess`` within the bounds: once each excess is below one half, as those of speech soon are,
+      every factor is 2, which is ``"fixed"`` at twice the weights. So it is of no use for these terms, and
+      kept for who has others.
     """
 
     factors: Tensor
