@@ -22,6 +22,10 @@ def doctor(
         int, typer.Option(min=1, max=16, help="Mel frames of a decoder step: model.reduction_factor.")
     ] = 4,
     corpus: Annotated[Path | None, typer.Option(help="Of a store: its corpus, where that has moved.")] = None,
+    listen: Annotated[
+        bool,
+        typer.Option(help="Learn for a minute or two what letters sound like, to find texts nobody says."),
+    ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write a page with pictures and sounds.")
     ] = None,
@@ -55,6 +59,7 @@ def doctor(
         trim=trim,
         reduction=reduction,
         corpus=corpus,
+        listen=listen,
         jobs=jobs,
     )
     examination = examine_dataset(dataset, options)
