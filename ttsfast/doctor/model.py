@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ttsfast.config import DEFAULTS, Config
 from ttsfast.data.store.store import Store
 from ttsfast.devices import find_device
 from ttsfast.doctor.diagnosis import Diagnosis
+from ttsfast.doctor.model_checks import SLOW
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
 from ttsfast.models.checks.contract import check_model
 from ttsfast.models.checks.limit import TimeUp, time_limit
+from ttsfast.models.checks.run import FAST, run_model_checks
 from ttsfast.models.checks.trial import (
     Trial,
     batch_of,
@@ -56,13 +59,14 @@ def examine_model(name: str, options: ModelOptions) -> Diagnosis:
     trial = model_trial(name, options)
     size = sum(p.numel() for p in trial.model.parameters())
     source = "made-up utterances" if trial.made_up else f"utterances of {options.store}"
+    checked = run_model_checks(trial, (*FAST, *SLOW))
     return Diagnosis(
         subject=name,
         kind="model",
         looked_at=f"{size:,} weights, {len(trial.batch.ids)} {source}",
-        findings=(),
-        passed=("contract",),
-        not_run=(),
+        findings=checked.findings,
+        passed=("contract", *checked.passed),
+        not_run=checked.not_run,
         seconds=time.monotonic() - started,
     )
 
@@ -91,6 +95,8 @@ def model_trial(name: str, options: ModelOptions) -> Trial:
         batch=batch_of(utterances, info, config, r),
         loss=build_loss(config, r),
         made_up=options.store is None,
+        make=lambda: build_model(config.model, info),
+        half=torch.bfloat16,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -41,6 +41,10 @@ class Trial:
     """As training has it."""
     made_up: bool
     """The utterances are of no store, nor are the speakers."""
+    make: Callable[[], nn.Module] | None = None
+    """Makes the model anew, as who loads a checkpoint does."""
+    half: torch.dtype | None = None
+    """What matrix products are computed in, where that is not single precision."""
 
     def copied(self) -> nn.Module:
         """A copy of the model; its gradients are none."""
