@@ -48,6 +48,21 @@ def test_what_is_no_dataset_is_said_in_one_line(what: str, tmp_path: Path) -> No
     assert str(tmp_path / what) in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one thing at a time, a corpus or a store or --model, and nothing is given"),
+        (["corpus", "--model", "convtts"], "and a corpus or a store and --model is given; name one"),
+        (["--model", "convtts", "--fix", "new"], "--fix goes with a corpus or a store, not with --model"),
+        (["corpus", "--store", "store"], "--store goes with --model, not with a corpus or a store"),
+    ],
+)
+def test_one_thing_is_looked_at_a_time(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", *arguments])
+    assert isinstance(result.exception, InputError)
+    assert message in str(result.exception)
+
+
 def test_page_stands_alone(tmp_path: Path) -> None:
     broken = clean("en").waves(np.zeros_like, [3])
     page, corpus = tmp_path / "doctor.html", write(broken, tmp_path / "corpus", 20)

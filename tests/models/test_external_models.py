@@ -20,8 +20,8 @@ from ttsfast.data.corpus.text import Symbols, TextFrontend
 from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError
 from ttsfast.models.build import build_model
-from ttsfast.models.check import check_model
 from ttsfast.models.checkpoint import checkpoint_folder
+from ttsfast.models.checks.contract import check_model
 from ttsfast.models.interface import AcousticOutput, FreeRunning
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.training.checkpoint import save_checkpoint

@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ttsfast.cli.options import AsJson, print_json
+from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    from ttsfast.doctor.diagnosis import Diagnosis
+
+_OPTIONS = {
+    "dataset": (
+        "language",
+        "phonemes",
+        "layout",
+        "contract",
+        "trim",
+        "reduction",
+        "corpus",
+        "listen",
+        "fix",
+        "jobs",
+    ),
+    "model": ("store", "setting"),
+}
+"""By what is looked at, the options that are about it alone."""
+_SHOWN_AS = {"dataset": "a corpus or a store", "model": "--model"}
 
 
 def doctor(
-    dataset: Annotated[Path, typer.Argument(help="A corpus folder with its listing, or a feature store.")],
+    context: typer.Context,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(help="A corpus folder with its listing, or a feature store.", show_default=False),
+    ] = None,
     language: Annotated[str, typer.Option(help="Language of a corpus, such as en or fa.")] = "en",
     phonemes: Annotated[bool, typer.Option(help="It is to be prepared with --phonemes.")] = False,
     layout: Annotated[str, typer.Option(help="Of a corpus: auto, ljspeech, multispeaker or jsonl.")] = "auto",
@@ -26,53 +52,115 @@ def doctor(
         bool,
         typer.Option(help="Learn for a minute or two what letters sound like, to find texts nobody says."),
     ] = True,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write a page with pictures and sounds.")
-    ] = None,
     fix: Annotated[
         Path | None, typer.Option(help="Also write the corpus, mended as is safe, to this new folder.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="Threads; -1 uses every core.")] = -1,
+    model: Annotated[
+        str | None, typer.Option(help="Look at a model: convtts, or package.module:factory.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Of --model: try it on utterances of this store, not on made-up ones.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setting",
+            "-s",
+            help="Of --model: a YAML file or section.key=value, as for train; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write a page with pictures and sounds.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with a dataset, what it does to training, and what mends it.
+    """Say what is wrong with a dataset or a model, what it does to training, and what mends it.
 
     Exit code 0: nothing that ruins a voice; 1: something does; 2: it could not be looked at.
 
     Example: ttsfast doctor LJSpeech-1.1 --output doctor.html
-    """
-    from rich.console import Console
 
-    from ttsfast.doctor.dataset import DatasetOptions, examine_dataset
-    from ttsfast.doctor.fix import check_new_folder, write_fixed
+    A model of your own: ttsfast doctor --model my_voice:build --store data/ljspeech
+    """
     from ttsfast.files import check_output_file
 
+    _check_one_subject(context)
     if output is not None:
         check_output_file(output)
-    if fix is not None:
-        check_new_folder(fix)
-    options = DatasetOptions(
-        language=language,
-        phonemes=phonemes,
-        layout=layout,
-        contract=contract,
-        trim=trim,
-        reduction=reduction,
-        corpus=corpus,
-        listen=listen,
-        jobs=jobs,
-    )
-    examination = examine_dataset(dataset, options)
-    if as_json:
-        print_json(examination.diagnosis.to_dict())
-    else:
-        print(f"{dataset}: {examination.diagnosis.verdict}")
-        Console().print(examination.diagnosis.table())
-    if output is not None:
-        from ttsfast.doctor.page import write_page
+    if dataset is not None:
+        from ttsfast.doctor.dataset import DatasetOptions, examine_dataset
+        from ttsfast.doctor.fix import check_new_folder, write_fixed
+        from ttsfast.doctor.pictures import Illustrations
 
-        write_page(output, examination)
-        print(output, file=sys.stderr if as_json else sys.stdout)
-    if fix is not None:
-        print(write_fixed(fix, examination), file=sys.stderr if as_json else sys.stdout)
-    raise typer.Exit(examination.diagnosis.exit_code)
+        if fix is not None:
+            check_new_folder(fix)
+        options = DatasetOptions(
+            language=language,
+            phonemes=phonemes,
+            layout=layout,
+            contract=contract,
+            trim=trim,
+            reduction=reduction,
+            corpus=corpus,
+            listen=listen,
+            jobs=jobs,
+        )
+        examination = examine_dataset(dataset, options)
+        diagnosis = examination.diagnosis
+        _tell(diagnosis, as_json)
+        if output is not None:
+            from ttsfast.doctor.page import write_page
+
+            write_page(output, diagnosis, Illustrations(examination.subject))
+            print(output, file=sys.stderr if as_json else sys.stdout)
+        if fix is not None:
+            print(write_fixed(fix, examination), file=sys.stderr if as_json else sys.stdout)
+    else:
+        from ttsfast.doctor.model import ModelOptions, examine_model
+
+        assert model is not None
+        diagnosis = examine_model(model, ModelOptions(store=store, settings=setting or ()))
+        _tell(diagnosis, as_json)
+        if output is not None:
+            from ttsfast.doctor.page import write_page
+
+            write_page(output, diagnosis)
+            print(output, file=sys.stderr if as_json else sys.stdout)
+    raise typer.Exit(diagnosis.exit_code)
+
+
+def _tell(diagnosis: Diagnosis, as_json: bool) -> None:
+    """Print it, for a program or for a person."""
+    from rich.console import Console
+
+    if as_json:
+        print_json(diagnosis.to_dict())
+        return
+    print(f"{diagnosis.subject}: {diagnosis.verdict}")
+    Console().print(diagnosis.table())
+
+
+def _check_one_subject(context: typer.Context) -> None:
+    """Raise InputError unless there is one thing to look at, and no option that is about another."""
+    given = {name for name in context.params if _is_given(context, name)}
+    subjects = [name for name in _OPTIONS if name in given]
+    if len(subjects) != 1:
+        said = " and ".join(_SHOWN_AS[name] for name in subjects) or "nothing"
+        raise InputError(
+            f"ttsfast doctor looks at one thing at a time, {' or '.join(_SHOWN_AS.values())}, and {said} is "
+            "given; name one"
+        )
+    (subject,) = subjects
+    for other, options in _OPTIONS.items():
+        astray = sorted(given.intersection(options)) if other != subject else []
+        if astray:
+            raise InputError(
+                f"--{astray[0]} goes with {_SHOWN_AS[other]}, not with {_SHOWN_AS[subject]}; leave it out"
+            )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

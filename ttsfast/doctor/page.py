@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from typing import Protocol
 
-from ttsfast.data.checks.check import Subject
-from ttsfast.data.checks.finding import ERROR, NOTE, SEVERITIES, WARNING, Evidence, Finding
-from ttsfast.doctor.dataset import Examination
-from ttsfast.doctor.pictures import distribution, utterance
+from ttsfast.data.checks.finding import ERROR, NOTE, SEVERITIES, WARNING, Finding
+from ttsfast.doctor.diagnosis import Diagnosis
 from ttsfast.files import atomic_write
-from ttsfast.pages.document import cards, document, folded, pairs, section, sentence
+from ttsfast.pages.document import cards, document, pairs, section
 from ttsfast.progress import track
 
-_HEARD = 3
-"""Utterances of a finding with pictures and sound; a page of ten findings is then some megabytes."""
 _LOOK = {ERROR: "bad", WARNING: "open", NOTE: "open"}
 _HEADINGS = {ERROR: "Errors", WARNING: "Warnings", NOTE: "Notes"}
 _MARKS = {ERROR: "✗", WARNING: "!", NOTE: "i"}
 
 
-def write_page(path: Path, examination: Examination) -> None:
-    """Write the page."""
+class Illustrate(Protocol):
+    """What a page shows of the subject."""
+
+    about: Mapping[str, str]
+    """Facts of the subject by name."""
+
+    def __call__(self, finding: Finding) -> str:
+        """The evidence of a finding in HTML: a table, pictures, sounds."""
+
+
+class Tables:
+    """Evidence as tables, of a subject that has nothing to show."""
+
+    about: Mapping[str, str] = {}
+
+    def __call__(self, finding: Finding) -> str:
+        """See :class:`Illustrate`."""
+        return evidence_table(finding, ("where", "what was seen"))
+
+
+def write_page(path: Path, diagnosis: Diagnosis, illustrate: Illustrate | None = None) -> None:
+    """Write the page; ``illustrate`` is :class:`Tables` when None."""
     with atomic_write(path) as handle:
-        handle.write(page(examination).encode())
+        handle.write(page(diagnosis, illustrate or Tables()).encode())
 
 
-def page(examination: Examination) -> str:
+def page(diagnosis: Diagnosis, illustrate: Illustrate) -> str:
     """The whole document."""
-    diagnosis, subject = examination.diagnosis, examination.subject
-    parts = [_verdict(examination)]
+    parts = [_verdict(diagnosis)]
     done = track(diagnosis.findings, "drawing findings", len(diagnosis.findings))
     articles: dict[str, list[str]] = {severity: [] for severity in SEVERITIES}
     for finding in done:
-        articles[finding.severity].append(_finding(finding, subject))
+        articles[finding.severity].append(_finding(finding, illustrate))
     parts += [section(s, _HEADINGS[s], "".join(found)) for s, found in articles.items() if found]
     looked = {"looked at": diagnosis.looked_at, "checks that found nothing": ", ".join(diagnosis.passed)}
     if diagnosis.not_run:
         looked["not looked at"] = ", ".join(diagnosis.not_run)
-    looked |= {"language": subject.language, "seconds": f"{diagnosis.seconds:.1f}"}
+    looked |= {**illustrate.about, "seconds": f"{diagnosis.seconds:.1f}"}
     parts.append(section("looked", "What was looked at", f'<div class="card">{pairs(looked)}</div>'))
     return document(
         title=diagnosis.subject,
@@ -49,8 +65,17 @@ def page(examination: Examination) -> str:
     )
 
 
-def _verdict(examination: Examination) -> str:
-    diagnosis = examination.diagnosis
+def evidence_table(finding: Finding, columns: tuple[str, ...], texts: Mapping[str, str] | None = None) -> str:
+    """The worst of a finding in a table, with a text of each where there are ``texts``; empty without any."""
+    if not finding.evidence:
+        return ""
+    rows = [(one.id, one.what, (texts or {}).get(one.id, "")) for one in finding.evidence]
+    if more := len(finding.ids) - len(rows):
+        rows.append((f"... and {more} more", "with --json", ""))
+    return cards(columns, [row[: len(columns)] for row in rows])
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
     counts = diagnosis.counts
     worst = next((severity for severity in SEVERITIES if counts[severity]), None)
     look = "good" if worst in (None, NOTE) else _LOOK[worst]
@@ -68,15 +93,8 @@ def _verdict(examination: Examination) -> str:
     )
 
 
-def _finding(finding: Finding, subject: Subject) -> str:
+def _finding(finding: Finding, illustrate: Illustrate) -> str:
     facts = "".join(f"<span>{escape(name)} {value:.4g}</span>" for name, value in finding.figures.items())
-    table = ""
-    texts = {row.id: row.text for row in subject.rows}
-    if finding.evidence:
-        rows = [(one.id, one.what, texts.get(one.id, "")) for one in finding.evidence]
-        if more := len(finding.ids) - len(rows):
-            rows.append((f"... and {more} more", "with --json", ""))
-        table = cards(("utterance", "what was seen", "its text"), rows)
     look = _LOOK[finding.severity]
     return (
         f'<article class="card sample"><div class="top"><h3><bdi>{escape(finding.what)}</bdi></h3>'
@@ -84,17 +102,5 @@ def _finding(finding: Finding, subject: Subject) -> str:
         f'<p class="soft">{escape(finding.check)}</p>'
         f"<p>{escape(finding.effect[:1].upper() + finding.effect[1:])}.</p>"
         f"<p><strong>What to do:</strong> {escape(finding.remedy)}.</p>"
-        f'<p class="facts">{facts}</p>{table}'
-        f'<div class="pictures after">{distribution(finding, subject)}</div>'
-        f"{''.join(_heard(finding, subject))}</article>\n"
+        f'<p class="facts">{facts}</p>{illustrate(finding)}</article>\n'
     )
-
-
-def _heard(finding: Finding, subject: Subject) -> Iterator[str]:
-    """The worst utterances that can be seen and heard."""
-    rows = {row.id: row for row in subject.rows if row.audio and row.figures is not None}
-    shown: list[Evidence] = [one for one in finding.evidence if one.id in rows][:_HEARD]
-    for one in shown:
-        row = rows[one.id]
-        said = sentence(row.text, subject.language)
-        yield folded(f"{one.id}: {one.what}", said + utterance(row, one.at, subject))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,17 +13,20 @@ import numpy as np
 from ttsfast.data.checks.check import Row, Subject
 from ttsfast.data.checks.clip import ClipFigures
 from ttsfast.data.checks.durations import said
-from ttsfast.data.checks.finding import Finding
+from ttsfast.data.checks.finding import Evidence, Finding
 from ttsfast.data.corpus.audio import read_samples, resample_audio
 from ttsfast.data.features.filterbank import mel_axes
 from ttsfast.data.features.mel import log_mel
+from ttsfast.doctor.page import evidence_table
 from ttsfast.errors import InputError
-from ttsfast.pages.document import Picture, picture
+from ttsfast.pages.document import Picture, folded, picture, sentence
 from ttsfast.pages.plots import BAD, INK, PALETTE, blank, mel_figure, size, style, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_HEARD = 3
+"""Utterances of a finding with pictures and sound; a page of ten findings is then some megabytes."""
 HEARD = 8.0
 """Seconds of a recording that are played, about the place that a finding names."""
 _FIGURES: dict[str, tuple[str, Callable[[ClipFigures], float]]] = {
@@ -39,6 +42,30 @@ _FIGURES: dict[str, tuple[str, Callable[[ClipFigures], float]]] = {
     "cut off": ("dB of the nearer end below the loudest", lambda f: min(f.start, f.end)),
 }
 """What a check goes by, where that is one figure of a recording."""
+
+
+class Illustrations:
+    """What a page shows of a dataset's findings; see :class:`ttsfast.doctor.page.Illustrate`."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._texts = {row.id: row.text for row in subject.rows}
+        self._heard = {row.id: row for row in subject.rows if row.audio and row.figures is not None}
+        self.about: Mapping[str, str] = {"language": subject.language}
+
+    def __call__(self, finding: Finding) -> str:
+        """The worst utterances as a table, how they lie beside the rest, and some to see and hear."""
+        table = evidence_table(finding, ("utterance", "what was seen", "its text"), self._texts)
+        heard = [one for one in finding.evidence if one.id in self._heard][:_HEARD]
+        return (
+            f'{table}<div class="pictures after">{distribution(finding, self._subject)}</div>'
+            f"{''.join(map(self._utterance, heard))}"
+        )
+
+    def _utterance(self, one: Evidence) -> str:
+        row = self._heard[one.id]
+        said = sentence(row.text, self._subject.language)
+        return folded(f"{one.id}: {one.what}", said + utterance(row, one.at, self._subject))
 
 
 def distribution(finding: Finding, subject: Subject) -> str:

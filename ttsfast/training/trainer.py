@@ -21,8 +21,8 @@ from ttsfast.devices import choose_precision, torch_threads
 from ttsfast.errors import Preempted, TrainingError
 from ttsfast.files import require_room
 from ttsfast.models.build import build_model
-from ttsfast.models.check import check_model
 from ttsfast.models.checkpoint import checkpoint_folder
+from ttsfast.models.checks.contract import check_model
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.terms.counts import Counts
 from ttsfast.training.checkpoint import bytes_on_disk, record_best

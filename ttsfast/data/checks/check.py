@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ttsfast.data.checks.clip import ClipFigures
-from ttsfast.data.checks.finding import WORST, Evidence, Finding
+from ttsfast.data.checks.finding import Evidence, Finder, Finding
 from ttsfast.data.corpus.listings import Exclusion
 from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError, in_their_code
@@ -98,16 +98,11 @@ class Subject:
         return 0.0 if row.figures is None else row.figures.seconds
 
 
-class Check:
-    """Something to look for."""
+class Check(Finder):
+    """Something to look for in a dataset."""
 
-    name: str
     needs: str = "texts"
     """One of :data:`NEEDS`: what must be at hand."""
-    effect: str = ""
-    """What it does to training, where findings do not say it themselves."""
-    remedy: str = ""
-    """What mends it, likewise."""
 
     def measure(self, samples: np.ndarray, rate: int) -> Any:
         """Measure a recording (n, channels) float32; called where ``needs`` is "audio". It becomes
@@ -118,29 +113,6 @@ class Check:
     def find(self, subject: Subject) -> Iterable[Finding]:
         """What is wrong with ``subject``; nothing where it is right."""
         raise NotImplementedError
-
-    def finding(
-        self,
-        severity: str,
-        what: str,
-        evidence: Iterable[Evidence] = (),
-        *,
-        effect: str = "",
-        remedy: str = "",
-        **figures: float,
-    ) -> Finding:
-        """One finding; ``evidence`` is of all that it concerns, the worst first."""
-        concerned = list(evidence)
-        return Finding(
-            check=self.name,
-            severity=severity,
-            what=what,
-            effect=effect or self.effect,
-            remedy=remedy or self.remedy,
-            ids=tuple(dict.fromkeys(one.id for one in concerned)),
-            evidence=tuple(concerned[:WORST]),
-            figures=figures,
-        )
 
 
 def own_checks() -> list[Check]:

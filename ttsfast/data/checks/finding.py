@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,39 @@ class Finding:
             "evidence": [vars(one) for one in self.evidence],
             "figures": dict(self.figures),
         }
+
+
+class Finder:
+    """Something to look for, in whatever it is."""
+
+    name: str
+    effect: str = ""
+    """What it does to training, where findings do not say it themselves."""
+    remedy: str = ""
+    """What mends it, likewise."""
+
+    def finding(
+        self,
+        severity: str,
+        what: str,
+        evidence: Iterable[Evidence] = (),
+        *,
+        effect: str = "",
+        remedy: str = "",
+        **figures: float,
+    ) -> Finding:
+        """One finding; ``evidence`` is of all that it concerns, the worst first."""
+        concerned = list(evidence)
+        return Finding(
+            check=self.name,
+            severity=severity,
+            what=what,
+            effect=effect or self.effect,
+            remedy=remedy or self.remedy,
+            ids=tuple(dict.fromkeys(one.id for one in concerned)),
+            evidence=tuple(concerned[:WORST]),
+            figures=figures,
+        )
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
