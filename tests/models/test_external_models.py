@@ -170,6 +170,8 @@ def test_a_model_of_mels_alone_fits_where_the_other_terms_are_off() -> None:
         ("stop_loss_weight", "stop_logits"),
         ("attention_loss_weight", "attention"),
         ("kl_loss_weight", "posterior"),
+        ("alignment_loss_weight", "alignment_log_probs"),
+        ("binarization_loss_weight", "alignment_log_probs"),
     ],
 )
 def test_an_output_that_a_weight_needs_is_named_with_its_key(key: str, name: str) -> None:
