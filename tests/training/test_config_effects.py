@@ -46,6 +46,8 @@ RUN: dict[str, Change] = {
     "training.kl_loss_weight": Change(30.0),
     "training.stop_loss_weight": Change(9.0),
     "training.attention_loss_weight": Change(7.0),
+    "training.alignment_loss_weight": Change(1.0),
+    "training.binarization_loss_weight": Change(1.0),
     "training.attention_sigma": Change(0.05),
     "training.attention_fade_steps": Change(4),
     "training.use_huber_loss": Change(False),
