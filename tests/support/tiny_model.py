@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttsfast.config import ModelConfig
 from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.voice_info import VoiceInfo
 
 
 class TinyModel(nn.Module):
@@ -71,6 +73,11 @@ class TinyModel(nn.Module):
             attention=torch.full((batch, frames // 2, symbols), 1.0 / symbols),
             stopped=torch.ones(batch, dtype=torch.bool),
         )
+
+
+def tiny(info: VoiceInfo, config: ModelConfig) -> TinyModel:
+    """As ``model.architecture=tiny_model:tiny`` names it."""
+    return TinyModel(len(info.symbols), info.contract.n_mels)
 
 
 def traced_only(compile: Callable[..., Any]) -> Callable[..., Any]:
