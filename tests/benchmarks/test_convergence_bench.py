@@ -222,12 +222,12 @@ def test_an_ablation_changes_one_thing_at_a_time(store: Store) -> None:
     assert all(config != configs[0] for config in configs[1:])
     assert len(made) > 30
     by_name = {recipe.name: config for recipe, config in zip(made, configs, strict=True)}
-    cold = by_name["ttsfast + learning_rate=0.001"]
+    hot = by_name["ttsfast + learning_rate=0.004"]
     differing = [
         key
         for section, values in configs[0].to_dict().items()
         for key, value in values.items()
-        if cold.to_dict()[section][key] != value
+        if hot.to_dict()[section][key] != value
     ]
     assert differing == ["learning_rate"]
     assert "ttsfast + attention_loss_weight=1.0" not in by_name, "it has that already"
