@@ -119,10 +119,9 @@ def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
     _batch(machine, width, chosen)
     _rate(own, width, chosen)
     _steps(machine, speech, width, chosen)
-    if architecture != PARALLELTTS:
-        chosen.make(
-            "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
-        )
+    chosen.make(
+        "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
+    )
     _arithmetic(machine, chosen)
     chosen.make("as the store has them", data__sample_rate=speech.sample_rate, data__n_mels=speech.n_mels)
     return chosen.made
