@@ -123,6 +123,7 @@ def test_the_parallel_model_is_given_what_it_learns_by_and_what_the_store_has() 
     assert found["training.stop_loss_weight"] == found["training.attention_loss_weight"] == 0
     assert found["model.reduction_factor"] == 2
     assert found["model.size"] == "nano"
+    assert found["training.max_steps"] < chosen(TWO_CORES, KATHLEEN, {})["training.max_steps"] / 2
     assert not {"model.pitch", "model.energy"} & set(found)
     config_with(found, given)
     speech = Speech(KATHLEEN, 86.1, 22050, 80, tracks=("energy",))

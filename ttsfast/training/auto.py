@@ -23,6 +23,8 @@ from ttsfast.options import Values, shown_value
 
 STEPS_OF_AN_HOUR = 3600
 """4,000 for the 1.24 hours that were measured."""
+PARALLEL_STEPS_OF_AN_HOUR = 1200
+"""Of ParallelTTS: after 1,300 its words were as good as those of copies (bench/results/words-missing.json)."""
 BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
 """What was measured: 3 s is the average utterance."""
 BATCH_FRAMES = 6000
@@ -112,13 +114,14 @@ def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
     own = architecture not in BUILT_IN
     if not own:
         chosen.make(_why_size(machine, speech), model__size=_size(machine, speech))
-    if architecture == PARALLELTTS:
+    parallel = architecture == PARALLELTTS
+    if parallel:
         _parallel(speech, chosen)
     width = 1 if own else SIZES[chosen.values["model.size"]].channels // SIZES["nano"].channels
     _limits(speech, chosen)
     _batch(machine, width, chosen)
     _rate(own, width, chosen)
-    _steps(machine, speech, width, chosen)
+    _steps(machine, speech, PARALLEL_STEPS_OF_AN_HOUR if parallel else STEPS_OF_AN_HOUR, width, chosen)
     chosen.make(
         "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
     )
@@ -200,9 +203,9 @@ def _tunes(chosen: Choices) -> bool:
     return chosen.values.get("training.start_from", NONE) != NONE
 
 
-def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
-    steps = max(LEAST_STEPS, int(round(width * STEPS_OF_AN_HOUR * math.sqrt(speech.hours), -2)))
-    why = f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
+def _steps(machine: Machine, speech: Speech, of_an_hour: int, width: int, chosen: Choices) -> None:
+    steps = max(LEAST_STEPS, int(round(width * of_an_hour * math.sqrt(speech.hours), -2)))
+    why = f"{of_an_hour * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
     if _tunes(chosen):
         steps, why = int(steps * TUNED_STEPS), f"{why}; and a third, as it starts from a voice"
     chosen.make(why, training__max_steps=steps)
