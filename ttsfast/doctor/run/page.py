@@ -26,9 +26,8 @@ class RunCurves:
     def __init__(self, examination: RunExamination) -> None:
         self._run = examination.run
         self._shows = {check.name: check.shows for check in ALL}
-        notes = {"read": examination.diagnosis.looked_at}
-        notes |= {"without": "; ".join(examination.notes)} if examination.notes else {}
-        self.about: Mapping[str, str] = notes
+        notes = examination.notes
+        self.about: Mapping[str, str] = {"without": "; ".join(notes)} if notes else {}
 
     def __call__(self, finding: Finding) -> str:
         """A table of the steps, or parts of the model, and the curves."""
