@@ -29,14 +29,15 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch first and alone: the constraint picks its version before any range can pull another one.
+# torch first and alone: the constraint picks its version before any range can pull another one. What is imported
+# is compiled then; compiling all that is installed takes a minute.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt torch
 	touch $@
 
 $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.torch pyproject.toml setup.py $(wildcard csrc/*.* csrc/*/*.*)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[$*]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[$*]'
 	touch $@
 
 clean:

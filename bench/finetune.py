@@ -3,7 +3,8 @@
 The corpus (LJ Speech layout, one speaker) is split in two halves by text. Voice A is trained on the first
 half, a Persian voice on the demo's corpus. Then the second half is learnt from nothing, from A and from the
 Persian voice, each in a schedule of its own length. Of its test utterances, spoken free-running, the words
-that Whisper hears wrong are counted at every checkpoint. Needs the extra ``asr`` and espeak-ng.
+that Whisper hears wrong are counted at every checkpoint, or at the last ones. Needs the extra ``asr`` and
+espeak-ng.
 
 What is there already in ``--folder`` is not made again, so an interrupted bench goes on.
 """
@@ -37,7 +38,7 @@ from ttsfast.models.voice import Voice
 from ttsfast.training.configure import configure
 from ttsfast.training.trainer import Trainer
 
-ENGLISH, PERSIAN = TextFrontend("en"), TextFrontend("fa")
+ENGLISH, PERSIAN = TextFrontend("en", phonemes=True), TextFrontend("fa", phonemes=True)
 SPOKEN = 16
 """Utterances at a time."""
 
@@ -69,7 +70,8 @@ def main() -> None:
     parser.add_argument("--asr", required=True, help="a Whisper model for faster-whisper")
     parser.add_argument("--folder", type=Path, default=Path("runs/finetune"))
     parser.add_argument("--steps", type=int, default=3000, help="of the voices, and of the run from nothing")
-    parser.add_argument("--checkpoints", type=int, default=10, help="that are listened to, of each run")
+    parser.add_argument("--checkpoints", type=int, default=10, help="of each run")
+    parser.add_argument("--heard", type=int, default=10, help="of these, the last ones, that are listened to")
     parser.add_argument("--utterances", type=int, default=48, help="that are spoken at each")
     parser.add_argument("--output", type=Path, default=Path("bench/results/finetune.json"))
     given = parser.parse_args()
@@ -82,7 +84,9 @@ def main() -> None:
     for arm in ARMS:
         steps = max(1, round(given.steps * arm.steps))
         run = train(given.folder, arm.store, arm.name.replace(" ", "-"), arm.start, steps, given.checkpoints)
-        found[arm.name] = listen(run, given.folder / arm.store, recogniser, given.utterances)
+        found[arm.name] = listen(
+            checkpoints(run)[-given.heard :], run, given.folder / arm.store, recogniser, given.utterances
+        )
         for row in found[arm.name]:
             print(f"{arm.name}, step {row['step']}: {100 * row['word_error']:.1f}% of words", flush=True)
     least = min(row["word_error"] for row in found[ARMS[0].name])
@@ -90,7 +94,12 @@ def main() -> None:
     print(f"the least from nothing, {100 * least:.1f}%, is reached at step: {reached}")
     record = {
         "machine": describe(torch.device("cpu")),
-        "arguments": {"steps": given.steps, "utterances": given.utterances, "asr": Path(given.asr).name},
+        "arguments": {
+            "steps": given.steps,
+            "utterances": given.utterances,
+            "heard": given.heard,
+            "asr": Path(given.asr).name,
+        },
         "least_from_nothing": least,
         "step_that_reaches_it": reached,
         "by_checkpoint": found,
@@ -105,11 +114,11 @@ def make_stores(corpus: Path, folder: Path) -> None:
         write_half(corpus, folder / name, number) for number, name in enumerate(("corpus-1", "corpus-2"))
     ]
     write_demo_corpus(folder / "corpus-persian", "fa")
-    prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH))
-    prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN))
+    prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH, trim=True))
+    prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN, trim=True))
     for name, other in (("second", "first"), ("second-like-persian", "persian")):
         like = Like.of(read_manifest(folder / other), ENGLISH)
-        prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, like=like))
+        prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, trim=True, like=like))
 
 
 def write_half(corpus: Path, folder: Path, number: int) -> Path:
@@ -146,13 +155,15 @@ def train(folder: Path, store: str, name: str, start: str | None, steps: int, ke
     return folder / name
 
 
-def listen(run: Path, store_folder: Path, recogniser: Recogniser, utterances: int) -> list[dict[str, Any]]:
+def listen(
+    voices: Sequence[Path], run: Path, store_folder: Path, recogniser: Recogniser, utterances: int
+) -> list[dict[str, Any]]:
     """By checkpoint: the share of words that are heard wrong, and what validation said."""
     store = Store.open(store_folder)
     texts = [store.entries.text[i] for i in store.indices("test")[:utterances]]
     validated = {row["step"]: row for row in read_log(run) if row["kind"] == "validation"}
     rows = []
-    for path in checkpoints(run):
+    for path in voices:
         voice = Voice.load(path)
         step = int(path.name[5:13])
         rows.append(

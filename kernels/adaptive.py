@@ -14,7 +14,6 @@ import triton.language as tl
 from torch import Tensor
 
 from ttsfast.kernels.arithmetic import exp, expm1
-from ttsfast.kernels.report import COLUMNS
 from ttsfast.terms import state as constants
 from ttsfast.terms.state import StepState
 
@@ -34,7 +33,7 @@ def update_weights(state: StepState, active: tuple[bool, ...], values: Tensor, f
     Args:
         state: its method is ``"dwa"`` or ``"uncertainty"``; on the device of the figures.
         active: by term, whether it takes part.
-        values, floors: (4,) sums over the micro-batches and ranks of the step.
+        values, floors: (n,) sums over the micro-batches and ranks of the step, of the first n terms.
     """
     bits = sum(1 << i for i, each in enumerate(active) if each)
     with torch.cuda.device_of(values):
@@ -44,23 +43,30 @@ def update_weights(state: StepState, active: tuple[bool, ...], values: Tensor, f
             tuple(state[1:7]),
             bits,
             METHOD=state.method,
+            COUNT=len(values),
+            LANES=triton.next_power_of_2(len(values)),
             num_warps=1,
         )
 
 
 @triton.jit(do_not_specialize=["values", "floors", "active_bits"])
-def update_adaptive_weights(values, floors, state, active_bits, METHOD: tl.constexpr):
+def update_adaptive_weights(
+    values, floors, state, active_bits, METHOD: tl.constexpr, COUNT: tl.constexpr, LANES: tl.constexpr
+):
     """One program; ``state`` as in :class:`ttsfast.kernels.arguments.Weighting`."""
-    i = tl.arange(0, COLUMNS)
-    active = ((active_bits >> i) & 1) == 1
-    observe(tl.load(values + i), tl.load(floors + i), active, state, METHOD)
+    i = tl.arange(0, LANES)
+    there = i < COUNT
+    active = there & (((active_bits >> i) & 1) == 1)
+    value = tl.load(values + i, mask=there, other=0.0)
+    observe(value, tl.load(floors + i, mask=there, other=0.0), active, state, there, METHOD)
 
 
 @triton.jit
-def observe(values, floors, active, state, METHOD: tl.constexpr):
-    """One step of ``ttsfast.losses.adaptive.update``, in float32."""
+def observe(values, floors, active, state, there, METHOD: tl.constexpr):
+    """One step of ``ttsfast.losses.adaptive.update``, in float32; ``there`` are the lanes of terms, None
+    where all are."""
     factors_at, fast_at, slow_at, variances_at, observations_at, skipped_at = state
-    i = tl.arange(0, COLUMNS)
+    i = tl.arange(0, values.shape[0])
     excess = values - floors
     seen = tl.where(excess < 0, 0.0, excess).to(tl.float32)
     finite = tl.abs(seen) < float("inf")
@@ -71,10 +77,10 @@ def observe(values, floors, active, state, METHOD: tl.constexpr):
     tl.store(observations_at, observations)
 
     n = tl.maximum(observations, 1)
-    fast = _average(tl.load(fast_at + i), seen, n, changed, _FAST_DECAY, _LOG_FAST_DECAY)
-    slow = _average(tl.load(slow_at + i), seen, n, changed, _SLOW_DECAY, _LOG_SLOW_DECAY)
-    tl.store(fast_at + i, fast)
-    tl.store(slow_at + i, slow)
+    fast = _average(tl.load(fast_at + i, mask=there), seen, n, changed, _FAST_DECAY, _LOG_FAST_DECAY)
+    slow = _average(tl.load(slow_at + i, mask=there), seen, n, changed, _SLOW_DECAY, _LOG_SLOW_DECAY)
+    tl.store(fast_at + i, fast, mask=there)
+    tl.store(slow_at + i, slow, mask=there)
 
     if METHOD == "dwa":
         ratio = tl.where(active, _ratio(fast, slow), float("-inf"))
@@ -84,14 +90,14 @@ def observe(values, floors, active, state, METHOD: tl.constexpr):
         factors = raised * tl.div_rn(count, tl.sum(raised))
         factors = tl.minimum(tl.maximum(factors, _LOWEST), _HIGHEST)
     elif METHOD == "uncertainty":
-        variances = tl.load(variances_at + i)
+        variances = tl.load(variances_at + i, mask=there)
         slope = 0.5 * (1.0 - exp(-variances) * seen)
         moved = variances - _RATE * slope
         moved = tl.minimum(tl.maximum(moved, -_LOG_HIGHEST), -_LOG_LOWEST)
         variances = tl.where(changed, moved, variances)
-        tl.store(variances_at + i, variances)
+        tl.store(variances_at + i, variances, mask=there)
         factors = tl.minimum(tl.maximum(exp(-variances), _LOWEST), _HIGHEST)
-    tl.store(factors_at + i, tl.where(changed, factors, tl.load(factors_at + i)))
+    tl.store(factors_at + i, tl.where(changed, factors, tl.load(factors_at + i, mask=there)), mask=there)
 
 
 @triton.jit

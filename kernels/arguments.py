@@ -70,14 +70,14 @@ class Attention(NamedTuple):
 
 
 class Weighting(NamedTuple):
-    """Where the weights of the four terms come from."""
+    """Where the weights of the four fused terms come from."""
 
     weights: Any
-    """A pointer to (4,); with a state, the base weights as four numbers."""
+    """A pointer to them, first of all terms'; with a state, the base weights as four numbers."""
     schedule: Any
-    """(4,) float32 with a state."""
+    """float32 with a state, by term."""
     state: Any
-    """Factors, fast and slow averages, log-variances, each (4,) float32; observations and skipped steps,
+    """Factors, fast and slow averages, log-variances, each float32 by term; observations and skipped steps,
     () int64. All of them are read and moved on. None without a state."""
     step: Any
     """() int64, the step of the noise generator."""

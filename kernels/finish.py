@@ -61,7 +61,7 @@ def finish(lengths, weighting, results, axes, ranges, numbers, PRESENT: tl.const
     step = tl.load(weighting.step)
     tl.store(results.integers + 2, step)
     if OPT.METHOD != "fixed":
-        observe(values, floors, active, weighting.state, OPT.METHOD)
+        observe(values, floors, active, weighting.state, None, OPT.METHOD)
     if OPT.ADVANCE:
         tl.store(weighting.step, step + 1)
 

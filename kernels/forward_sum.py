@@ -1,9 +1,9 @@
 """The forward-sum loss and its gradient, one program for each utterance: a lane for each symbol, frame after
 frame forwards and then backwards, in log space. Steps and names: docs/derivation.md.
 
-The sums of a frame are kept relative to their largest, and these add up with what rounding leaves off: the
-precision is that of what matters at the frame, however long the utterance. What the forward sums leave for
-the way back lies where the gradient will.
+The sums of a frame are kept relative to the largest of those that whole paths go through, and these add up
+with what rounding leaves off: the precision is that of what matters at the frame, however long the utterance.
+What the forward sums leave for the way back lies where the gradient will.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -78,7 +78,7 @@ def forward_sum_of(
     shift = zero
     offset = zero
     lost = zero
-    for _ in range(rows):
+    for t in range(rows):
         row = tl.load(at, mask=inside, other=float("-inf")).to(ACC)
         top = tl.maximum(tl.max(row, 0), blank)
         norm = top + tl.log(tl.sum(exp(row - top), 0) + tl.exp(blank - top))
@@ -91,7 +91,10 @@ def forward_sum_of(
         label = row - norm - shift + log_add(label, from_left(passed, none, WIDTH))
         passed = log_add(label, passed + waiting)
         none += waiting
-        shift = tl.maximum(tl.max(passed, 0), none)
+        # Of those that can still reach the end.
+        least = wide - rows + t
+        shift = tl.max(tl.where(lane >= least, passed, nowhere), 0)
+        shift = _level(tl.where(least < 0, tl.maximum(shift, none), shift))
         if gradient is not None:
             tl.store(slope, label, mask=inside)
             slope += symbols
@@ -110,7 +113,7 @@ def forward_sum_of(
         offset = zero
         left = zero
         shift = zero
-        for _ in range(rows):
+        for back in range(rows):
             at -= frame_stride
             own -= _ROWS
             slope -= symbols
@@ -129,11 +132,18 @@ def forward_sum_of(
             following = emitted + after
             ended = log_add(from_right(following, float("-inf"), WIDTH), ended + (blank - norm))
             after = log_add(following, ended)
-            shift = tl.max(after, 0)
+            # Of those that the frame before can have reached.
+            shift = _level(tl.max(tl.where(lane < rows - 1 - back, after, nowhere), 0))
         slope += rows * symbols
         for _ in range(rows, frames):
             tl.store(slope, tl.zeros([WIDTH], ACC), mask=lane < symbols)
             slope += symbols
+
+
+@triton.jit
+def _level(most):
+    """What sums are kept relative to, of which this is the largest; those of probability 0 as they are."""
+    return tl.where(most == float("-inf"), 0.0, most)
 
 
 def forward_sum(

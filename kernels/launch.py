@@ -25,7 +25,7 @@ from ttsfast.kernels.fused import fused_loss
 from ttsfast.kernels.layout import Layout, arrange, differentiable, lay_out
 from ttsfast.kernels.prepared import Placeholder, PreparedLaunch, stream_of
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.spec import FUSED, LossInputs, LossSpec
 from ttsfast.terms.state import StepState
 
 LAYOUTS = 4096
@@ -107,7 +107,7 @@ def forward(
         spec, inputs, normalizer, grad_scale, step: as a loss backend gets them.
         gradients: where to write the gradients, every element of them, laid out as ``torch.empty_like`` does;
             in the order of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted.
-        weights: (4,), or the state that they follow from and that the launch moves on.
+        weights: (6,), or the state that they follow from and that the launch moves on.
         compiled: whether a graph of ``torch.compile`` calls.
     """
     device = inputs.target.device
@@ -143,7 +143,7 @@ def forward(
         laid = lay_out(spec, inputs, arrange(gradients), state, scalars[:-1], scalars[-1])
         plan = _plans[key] = _Plan(spec, laid)
 
-    table = torch.empty((report.ROWS, len(TERMS)), dtype=plan.layout.dtype, device=device)
+    table = torch.empty((report.ROWS, len(FUSED)), dtype=plan.layout.dtype, device=device)
     total = table.new_empty(())
     integers = torch.empty(plan.scratch, dtype=torch.int64, device=device)
     prepared = plan.prepared.get("forward")
@@ -216,7 +216,8 @@ def _arguments(plan: _Plan, kind: str | tuple[bool, bool], values: Sequence[Any]
         terms, others = terms[: -state - counts - 2], terms[-state - counts - 2 :]
         held, (step, *normalizer, scale) = others[:state], others[state:]
         if options.STATE:
-            weighting = Weighting(spec.base_weights, held[6], tuple(held[:6]), step, tuple(normalizer), scale)
+            base = spec.base_weights[: len(FUSED)]
+            weighting = Weighting(base, held[6], tuple(held[:6]), step, tuple(normalizer), scale)
         else:
             weighting = Weighting(held[0], None, None, step, tuple(normalizer), scale)
         results = Results(total, table, integers, partials, word)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ttsfast.kernels import settings
 from ttsfast.kernels.arguments import Axes, Numbers, Options, Ranges
-from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.spec import FUSED, LossInputs, LossSpec
 from ttsfast.terms.state import StepState
 
 
@@ -91,7 +91,7 @@ def lay_out(
     options = Options(
         BACKWARD=False,
         IN_PLACE=False,
-        ACTIVE=sum(1 << i for i, active in enumerate(spec.active) if active),
+        ACTIVE=sum(1 << i for i, active in enumerate(spec.active[: len(FUSED)]) if active),
         BINS=bins,
         LATENTS=latents,
         HEADS=heads,

@@ -2,15 +2,15 @@
 
 import triton.language as tl
 
-from ttsfast.terms.spec import TERMS
+from ttsfast.terms.spec import FUSED
 
-COLUMNS = tl.constexpr(len(TERMS))
-"""One by term. A power of two, as ``tl.arange`` wants it; a fifth term would need a mask."""
-VALUES = tl.constexpr(0 * len(TERMS))
-FLOORS = tl.constexpr(1 * len(TERMS))
-WEIGHTS = tl.constexpr(2 * len(TERMS))
-NORMS = tl.constexpr(3 * len(TERMS))
+COLUMNS = tl.constexpr(len(FUSED))
+"""One by term of the launch. A power of two, as ``tl.arange`` wants it; a fifth term would need a mask."""
+VALUES = tl.constexpr(0 * len(FUSED))
+FLOORS = tl.constexpr(1 * len(FUSED))
+WEIGHTS = tl.constexpr(2 * len(FUSED))
+NORMS = tl.constexpr(3 * len(FUSED))
 """What the terms' sums are multiplied by."""
-APPLIED = tl.constexpr(4 * len(TERMS))
+APPLIED = tl.constexpr(4 * len(FUSED))
 """The gradient scale that the gradients carry."""
 ROWS = 5

@@ -93,6 +93,8 @@ def test_a_wheel_holds_the_extension_kernels_and_presets(tmp_path: Path) -> None
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp")}
     assert compiled == {name for name in sources if not name.startswith("csrc/fuzz/")}
     assert {"ttsfast/kernels/__init__.py", "ttsfast/configs/demo.yaml", "ttsfast/py.typed"} <= set(names)
+    recipes = Path("ttsfast", "benchmarks", "convergence")
+    assert {str(recipes / "ablation.yaml"), str(recipes / "recipes" / "strong.yaml")} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "bench", "csrc"))]
     for folder in ("ttsfast", "kernels"):
         for path in (ROOT / folder).rglob("*.py"):

@@ -29,9 +29,11 @@ PRESET = "preset"
 class ModelConfig:
     """The acoustic model."""
 
-    architecture: str = option("convtts", "convtts, or package.module:factory for a model of your own")
+    architecture: str = option(
+        "convtts", "convtts, paralleltts, or package.module:factory for a model of your own"
+    )
     size: str = option(
-        "base", "ConvTTS size: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
+        "base", "of the built-in models: nano for a CPU, base for one GPU", choices=("nano", "small", "base")
     )
     reduction_factor: int = option(4, "mel frames made per decoder step", low=1, high=16)
     dropout: float = option(0.05, "dropout in the convolution blocks", low=0.0, high=0.9)
@@ -42,6 +44,8 @@ class ModelConfig:
         True, "posterior encoder (a latent per utterance); without it the KL term is off"
     )
     latent_dim: int = option(16, "size of that latent", low=1, high=1024)
+    pitch: bool = option(False, "paralleltts: learn each symbol's pitch, from the store's track of it")
+    energy: bool = option(False, "paralleltts: likewise each symbol's energy")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ class TrainingConfig:
     kl_loss_weight: float = option(1.8, "weight of the KL of the posterior", low=0.0)
     stop_loss_weight: float = option(1.5, "weight of the stop-token BCE", low=0.0)
     attention_loss_weight: float = option(0.3, "weight of guided attention", low=0.0)
+    alignment_loss_weight: float = option(
+        0.0, "weight of the forward-sum loss of a model that learns its alignment", low=0.0
+    )
+    binarization_loss_weight: float = option(
+        0.0, "weight of what draws that alignment's probabilities to its hard path", low=0.0
+    )
     attention_sigma: float = option(0.2, "width of guided attention's diagonal band", above=0.0)
     attention_fade_steps: int = option(0, "steps over which guided attention fades to 0; 0: never", low=0)
     use_huber_loss: bool = option(True, "Huber for the mel distance; false: L1")
@@ -89,7 +99,9 @@ class TrainingConfig:
     )
     use_adaptive_loss_weights: bool = option(True, "let adaptive_weighting move the weights; false: fixed")
     adaptive_weighting: str = option(
-        "dwa", "dynamic weight averaging, or learned uncertainty", choices=("dwa", "uncertainty")
+        "dwa",
+        "dynamic weight averaging; learned uncertainty, which soon doubles all weights",
+        choices=("dwa", "uncertainty"),
     )
     loss_smoothing_factor: float = option(
         0.08, "moving average of the loss, for reports and the spike guard only", above=0.0, high=1.0

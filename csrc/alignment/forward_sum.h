@@ -31,6 +31,16 @@ TTSFAST_INLINE T log_norm(const T* row, std::int64_t symbols, T blank) {
   return top + std::log(total);
 }
 
+// What sums of a frame are kept relative to: the largest of elements first..last - 1. Where all are of probability 0,
+// they are kept as they are.
+template <typename T>
+TTSFAST_INLINE T level_of(const T* sums, std::int64_t first, std::int64_t last, T high = nowhere<T>()) {
+  auto most = all<typename Lanes<T>::Vector>(high);
+  for (std::int64_t i = first; i < last; i += Lanes<T>::count) most = at_least(most, part_of(sums, i, last));
+  const T found = largest<T>(most);
+  return found == nowhere<T>() ? 0 : found;
+}
+
 template <typename T>
 void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, unsigned char* working) {
   using V = typename Lanes<T>::Vector;
@@ -60,7 +70,7 @@ void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, un
   for (std::int64_t i = 0; i < padded(symbols); ++i) labels[i] = nowhere<T>();
 
   // Forwards: `labels` is L, `passed` is C; C of no symbol lies before the row. All of a frame are relative to its
-  // offset, so that the precision is that of what matters at the frame.
+  // offset, the largest that can still reach the end, so that the precision is that of what matters at the frame.
   double offset = 0;
   T shift = 0;
   passed[-1] = 0;
@@ -74,16 +84,16 @@ void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, un
     offsets[t] = offset;
     const T* const from = labels + (t > 0 ? t - 1 : 0) * stride;
     T* const to = labels + t * stride;
-    V high = all<V>(passed[-1] = before[-1] + waiting);
+    passed[-1] = before[-1] + waiting;
     for (std::int64_t i = 0; i < symbols; i += width) {
       const V emitted = part_of(row, i, symbols) - norm - shift;
       const V label = emitted + log_add(load<V>(from + i), load<V>(before + i - 1));
       const V sum = log_add(label, load<V>(before + i) + waiting);
       store(to + i, label);
       store(passed + i, sum);
-      high = at_least(high, sum);
     }
-    shift = largest<T>(high);
+    const std::int64_t least = symbols - frames + t;
+    shift = least < 0 ? level_of(passed, 0, symbols, passed[-1]) : level_of(passed, least, symbols);
   }
   const double total = offset + static_cast<double>(passed[symbols - 1]);
   *loss = static_cast<T>(-total) * scale;
@@ -109,15 +119,14 @@ void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, un
       store(slope + i, value, symbols - i < width ? symbols - i : width);
     }
     zeros(t * call.symbols + symbols, (t + 1) * call.symbols);
-    V high = all<V>(nowhere<T>());
     for (std::int64_t i = 0; i < symbols; i += width) {
       const V ended = log_add(load<V>(next + i + 1), load<V>(rest + i) + waiting);
       const V sum = log_add(load<V>(next + i), ended);
       store(rest + i, ended);
       store(after + i, sum);
-      high = at_least(high, sum);
     }
-    shift = largest<T>(high);
+    // Of the symbols that the frame before can have reached.
+    shift = level_of(after, 0, t < symbols ? t : symbols);
     offset += static_cast<double>(shift);
     for (std::int64_t i = 0; i < symbols; i += width) {
       store(rest + i, load<V>(rest + i) - shift);

@@ -14,16 +14,19 @@ struct AdaptiveConstants {
   double rate = 0;           // of the log-variances' descent
 };
 
-// The buffers of AdaptiveWeights; vectors of four, by term.
+// Of the fused sweep, by term: mel, kl, stop, attention; then the terms of an alignment, computed beside it.
+constexpr int kTerms = 4, kAllTerms = 6;
+
+// The buffers of AdaptiveWeights; vectors by term, of all of them.
 struct AdaptiveState {
   Weighting method = Weighting::fixed;
   float *factors = nullptr, *fast = nullptr, *slow = nullptr, *log_variances = nullptr;
   std::int64_t *observations = nullptr, *skipped = nullptr;
 };
 
-// Update the factors of the next step from this step's excess of each term over its floor. A step with an active term
-// that is not finite changes nothing but `skipped`.
-void observe(const AdaptiveState& state, const AdaptiveConstants& constants, const bool (&active)[4],
-             const float (&excess)[4]);
+// Update the factors of the next step from this step's excess of each of the first terms over its floor. A step with an
+// active term that is not finite changes nothing but `skipped`.
+void observe(const AdaptiveState& state, const AdaptiveConstants& constants, const bool* active, const float* excess,
+             int terms);
 
 }  // namespace ttsfast

@@ -104,9 +104,9 @@ LossObjects read_objects(PyObject* inputs) {
   // In the order of the fields of LossInputs.
   enum Field {
     kPredictions, kTarget, kMelLengths, kStepLengths, kTextLengths, kTruncated, kLogits, kPosterior, kPrior, kLayers,
-    kMean, kDeviation, kFields
+    kMean, kDeviation, kAlignment, kFields
   };
-  item(inputs, 0, kFields, "inputs");
+  if (item(inputs, kAlignment, kFields, "inputs") != Py_None) refuse("alignment: computed beside this call");
   const auto field = [&](Field which) { return PyTuple_GET_ITEM(inputs, which); };
   LossObjects objects;
   const std::vector<PyObject*> predictions = plain_sequence(field(kPredictions));
@@ -236,15 +236,15 @@ double State::weight(int term, const LossOptions& options, bool wide) const {
   return wide ? static_cast<double>(factor) * base : static_cast<double>(factor * static_cast<float>(base));
 }
 
-void State::move_on(const LossOptions& options, const LossValues& result, bool wide) const {
-  float excess[kTerms];
-  for (int i = 0; i < kTerms; ++i) {
-    const auto value = static_cast<float>(result.values[i]), floor = static_cast<float>(result.floors[i]);
+void State::move_on(const LossOptions& options, const double* values, const double* floors, int terms, bool wide) const {
+  float excess[kAllTerms];
+  for (int i = 0; i < terms; ++i) {
+    const auto value = static_cast<float>(values[i]), floor = static_cast<float>(floors[i]);
     // Written so that a NaN stays one.
-    const float above = wide ? static_cast<float>(result.values[i] - result.floors[i]) : value - floor;
+    const float above = wide ? static_cast<float>(values[i] - floors[i]) : value - floor;
     excess[i] = above < 0 ? 0.0f : above;
   }
-  observe(adaptive, options.adaptive, options.active, excess);
+  observe(adaptive, options.adaptive, options.active, excess, terms);
   if (advance) ++*noise_step;
 }
 
@@ -254,15 +254,15 @@ State read_state(PyObject* object) {
   State state;
   const auto counter = [](PyObject* from) { return static_cast<std::int64_t*>(numbers(from, {}, kI64, "state")); };
   if (PyTuple_Check(object) && PyTuple_GET_SIZE(object) == 2) {
-    state.weights = view(PyTuple_GET_ITEM(object, 0), {kTerms}, "weights");
+    state.weights = view(PyTuple_GET_ITEM(object, 0), {kAllTerms}, "weights");
     if (state.weights.data == nullptr) refuse("weights: missing");
     state.noise_step = counter(PyTuple_GET_ITEM(object, 1));
     return state;
   }
   item(object, 0, kFields, "state");
-  const auto four = [&](Field which) {
+  const auto vector = [&](Field which) {
     return static_cast<float*>(
-        numbers(PyTuple_GET_ITEM(object, which), {kTerms}, static_cast<int>(Type::f32), "state"));
+        numbers(PyTuple_GET_ITEM(object, which), {kAllTerms}, static_cast<int>(Type::f32), "state"));
   };
   PyObject* const method = PyTuple_GET_ITEM(object, kMethod);
   const auto is = [&](const char* name) {
@@ -272,13 +272,13 @@ State read_state(PyObject* object) {
                           : is("dwa")         ? Weighting::dwa
                           : is("uncertainty") ? Weighting::uncertainty
                                               : (refuse("state: unknown weighting"), Weighting::fixed);
-  state.adaptive.factors = four(kFactors);
-  state.adaptive.fast = four(kFast);
-  state.adaptive.slow = four(kSlow);
-  state.adaptive.log_variances = four(kLogVariances);
+  state.adaptive.factors = vector(kFactors);
+  state.adaptive.fast = vector(kFast);
+  state.adaptive.slow = vector(kSlow);
+  state.adaptive.log_variances = vector(kLogVariances);
   state.adaptive.observations = counter(PyTuple_GET_ITEM(object, kObservations));
   state.adaptive.skipped = counter(PyTuple_GET_ITEM(object, kSkipped));
-  state.schedule = four(kSchedule);
+  state.schedule = vector(kSchedule);
   state.noise_step = counter(PyTuple_GET_ITEM(object, kStep));
   state.advance = PyTuple_GET_ITEM(object, kAdvance) == Py_True;
   return state;
@@ -293,7 +293,8 @@ Normalizer read_normalizer(PyObject* object) {
     return normalizer;
   }
   normalizer.kind = Normalizer::counts;
-  for (int i = 0; i < kTerms; ++i) normalizer.values[i] = real(item(object, i, kTerms, "normalizer"));
+  for (int i = 0; i < Normalizer::kCounts; ++i)
+    normalizer.values[i] = real(item(object, i, Normalizer::kCounts, "normalizer"));
   return normalizer;
 }
 

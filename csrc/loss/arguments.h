@@ -52,7 +52,7 @@ std::vector<Real> read_reals(const LossObjects& objects, LossTensors& tensors);
 void read_vectors(const LossObjects& objects, Beyond beyond, LossTensors& tensors);
 
 // What moves on from call to call: see StepState in ttsfast/terms/spec.py, whose order the tuple has. Or a pair of weights
-// (4,) and step, from a caller whose state is none of this extension's and whose lengths may lie outside their axes.
+// of all terms and step, from a caller whose state is none of this extension's and whose lengths may lie outside their axes.
 struct State {
   AdaptiveState adaptive;
   View weights;  // given as they are, instead of the factors above
@@ -64,7 +64,7 @@ struct State {
   double weight(int term, const LossOptions& options, bool wide) const;
 
   // The averages, factors and counters of the next call.
-  void move_on(const LossOptions& options, const LossValues& result, bool wide) const;
+  void move_on(const LossOptions& options, const double* values, const double* floors, int terms, bool wide) const;
 };
 
 State read_state(PyObject* object);

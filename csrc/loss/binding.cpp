@@ -33,10 +33,10 @@ LossPlan plan_of(const py::dict& given) {
   LossOptions& options = plan.options;
   const auto read = [&](const char* key) { return given[key]; };
   const auto active = read("active").cast<std::vector<bool>>();
-  if (active.size() != kTerms) refuse("active: expected 4 values");
+  if (active.size() != kAllTerms) refuse("active: expected a value for each term");
   std::copy(active.begin(), active.end(), options.active);
   const auto weights = read("base_weights").cast<std::vector<double>>();
-  if (weights.size() != kTerms) refuse("base_weights: expected 4 values");
+  if (weights.size() != kAllTerms) refuse("base_weights: expected a value for each term");
   std::copy(weights.begin(), weights.end(), options.base_weights);
   options.by_utterance = read("by_utterance").cast<bool>();
   options.elbo = read("elbo").cast<bool>();
@@ -89,15 +89,18 @@ py::tuple call(const LossPlan& plan, const py::tuple& inputs, const py::object& 
 
 void observe_sums(const LossPlan& plan, const py::object& state, const py::object& values, const py::object& floors) {
   or_declined([&] {
-    const State read = read_state(state.ptr());
+    State read = read_state(state.ptr());
     if (read.weights.data != nullptr) refuse("state: expected the buffers");
-    const auto four = [](const py::object& object, const char* name) {
-      return static_cast<const float*>(numbers(object.ptr(), {kTerms}, static_cast<int>(Type::f32), name));
+    // Sums of calls, each of which has drawn its noise.
+    read.advance = false;
+    const int terms = tensor(values.ptr(), "values").shape[0] == kTerms ? kTerms : kAllTerms;
+    double sums[kAllTerms], least[kAllTerms];
+    const auto copy = [&](const py::object& object, const char* name, double* to) {
+      std::copy_n(static_cast<const float*>(numbers(object.ptr(), {terms}, static_cast<int>(Type::f32), name)), terms, to);
     };
-    LossValues sums;
-    std::copy_n(four(values, "values"), kTerms, sums.values);
-    std::copy_n(four(floors, "floors"), kTerms, sums.floors);
-    read.move_on(plan.options, sums, false);
+    copy(values, "values", sums);
+    copy(floors, "floors", least);
+    read.move_on(plan.options, sums, least, terms, false);
     return 0;
   });
 }
@@ -117,7 +120,7 @@ void bind_losses(py::module_& module) {
            py::arg("wanted"), py::arg("allocate"), py::arg("threads"), py::arg("isa"),
            "Check, compute and write the gradients of one call: what LossStep::run returns, and the LossStep.")
       .def("observe", &observe_sums, py::arg("state"), py::arg("values"), py::arg("floors"),
-           "Move a StepState on by sums of values and floors, each (4,) float32.");
+           "Move a StepState on by sums of values and floors, (4,) or (6,) float32 each.");
   module.def(
       "loss_implementation", [] { return name_of(Isa::best); }, "'avx512', 'avx2' or 'baseline': what the losses use.");
   module.def(

@@ -10,12 +10,9 @@
 
 namespace ttsfast {
 
-// By term: mel, kl, stop, attention.
-constexpr int kTerms = 4;
-
 struct LossOptions {
-  bool active[kTerms] = {};  // enters the total
-  double base_weights[kTerms] = {};
+  bool active[kAllTerms] = {};  // enters the total
+  double base_weights[kAllTerms] = {};
   bool by_utterance = false;
   bool elbo = true;
   double mel_floor = 0.0;        // of one element of one prediction
@@ -34,8 +31,9 @@ struct LossOptions {
 
 // What terms are divided by: see Counts in ttsfast/terms/counts.py.
 struct Normalizer {
+  static constexpr int kCounts = 4;
   enum Kind { own, scalar, counts } kind = own;
-  double values[kTerms] = {};  // frames, stop steps, attention steps, utterances; a scalar is the first
+  double values[kCounts] = {};  // frames, stop steps, attention steps, utterances; a scalar is the first
 };
 
 // Tensors of one call; lengths are clamped to their axes here.

@@ -47,10 +47,12 @@ LossStep::LossStep(const LossOptions& options, const py::tuple& inputs, const py
   if (!supports(isa_)) refuse("this processor does not support that instruction set");
   const LossObjects objects = read_objects(inputs.ptr());
   const std::vector<Real> reals = read_reals(objects, tensors_);
-  for (int term = 0; term < kTerms; ++term)
-    if (options_.active[term] && !tensors_.present[term]) refuse("a term's inputs are missing");
   Call& call = tensors_.call;
   state_ = read_state(state.ptr());
+  // Who hands over weights may compute the alignment's terms beside this call.
+  const int needed = state_.weights.data == nullptr ? kAllTerms : kTerms;
+  for (int term = 0; term < needed; ++term)
+    if (options_.active[term] && !(term < kTerms && tensors_.present[term])) refuse("a term's inputs are missing");
   read_vectors(objects, state_.weights.data == nullptr ? Beyond::refuse : Beyond::clamp, tensors_);
   for (int i = 0; i < kTerms; ++i) tensors_.weights[i] = state_.weight(i, options_, call.wide);
   call.step = static_cast<std::uint32_t>(*state_.noise_step);
@@ -113,7 +115,7 @@ py::tuple LossStep::run() {
       small_tensor(&values.frames, 1, true, kI64), std::move(present), std::move(leaves));
   gradients = std::move(made);
   // Last, so that a call that fails has moved nothing.
-  state_.move_on(options_, values, wide);
+  state_.move_on(options_, values.values, values.floors, kTerms, wide);
   return results;
 }
 

@@ -68,9 +68,7 @@ def test_it_is_ctc(name: str, dtype: torch.dtype, backend: str) -> None:
         tolerance = 1e-10 if dtype == torch.float64 else 1e-5
         assert losses.dtype == gradient.dtype == dtype
         assert_close(losses, wanted, rtol=tolerance, atol=tolerance)
-        # With hardly more frames than symbols the sums that count lie far below the largest of their frame.
-        tolerance = tolerance if dtype == torch.float64 else 1e-4
-        assert_close(gradient, slope, rtol=tolerance, atol=tolerance)
+        assert_close(gradient, slope, rtol=2 * tolerance, atol=2 * tolerance)
         assert not gradient[~batch.valid()].any()
 
 

@@ -50,3 +50,5 @@ def test_sizes_may_be_given() -> None:
         beta_binomial_prior(TEXT, MEL, 0.0)
     with pytest.raises(TypeError, match="text_lengths must be an integer tensor"):
         beta_binomial_prior(torch.ones(2), MEL[:2], symbols=2)
+    with pytest.raises(TypeError, match="mel_lengths must be a tensor of integers, not list"):
+        beta_binomial_prior(torch.tensor([3]), [8])  # type: ignore[arg-type]

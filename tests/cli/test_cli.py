@@ -34,7 +34,16 @@ def ttsfast(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "vocoder convert", "bench data", "bench loss", "bench roofline", "bench synth"]
+    "command",
+    [
+        *COMMANDS,
+        "vocoder convert",
+        "bench convergence",
+        "bench data",
+        "bench loss",
+        "bench roofline",
+        "bench synth",
+    ],
 )
 def test_help_has_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})

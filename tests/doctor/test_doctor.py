@@ -11,6 +11,7 @@ from random import Random
 import audio_faults
 import numpy as np
 import pytest
+from recorded_runs import recorded
 from spoken import clean, write
 from typer.testing import CliRunner
 
@@ -51,10 +52,10 @@ def test_what_is_no_dataset_is_said_in_one_line(what: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one thing at a time, a corpus or a store or --model, and nothing is given"),
+        ([], "one thing at a time, a corpus or a store or --model or --run, and nothing is given"),
         (["corpus", "--model", "convtts"], "and a corpus or a store and --model is given; name one"),
         (["--model", "convtts", "--fix", "new"], "--fix goes with a corpus or a store, not with --model"),
-        (["corpus", "--store", "store"], "--store goes with --model, not with a corpus or a store"),
+        (["corpus", "--store", "store"], "--store goes with --model or --run, not with a corpus or a store"),
     ],
 )
 def test_one_thing_is_looked_at_a_time(arguments: list[str], message: str) -> None:
@@ -73,6 +74,27 @@ def test_page_stands_alone(tmp_path: Path) -> None:
     assert "data:audio/flac" in content
     assert "data:image/svg+xml" in content
     assert not re.findall(r'(?:src|href)="(?!data:|#)', content)
+
+
+def test_the_command_tells_a_run(tmp_path: Path) -> None:
+    broken = recorded("demo-b").training(lambda row: {"learning_rate": 0.0} if row["step"] > 600 else None)
+    run, page = broken.write(tmp_path / "run"), tmp_path / "run.html"
+    result = CliRunner().invoke(app, ["doctor", "--run", str(run), "--json", "--output", str(page)])
+    assert result.exit_code == 1, result.output
+    found = json.loads(result.stdout)
+    assert (found["kind"], found["findings"][0]["check"]) == ("run", "rate")
+    assert "baseline" in found["not_run"]
+    assert found["findings"][0]["evidence"][0]["at"] == 620
+    content = page.read_text()
+    assert content.index("this run is not on its way") < content.index("learning rate is 0")
+    assert "data:image/svg+xml" in content
+    assert "name it with --store" in content
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', content)
+    clean = CliRunner().invoke(
+        app, ["doctor", "--run", str(recorded("kathleen-b").write(tmp_path / "clean"))]
+    )
+    assert clean.exit_code == 0, clean.output
+    assert ": sound\n" in clean.output
 
 
 def test_fixed_corpus_has_no_error(tmp_path: Path) -> None:

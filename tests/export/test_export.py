@@ -225,7 +225,9 @@ def test_what_cannot_be_exported_is_said(
             export_voice(voice, tmp_path / "v.onnx")
     if torch.__version__ < OLDEST_TORCH:
         return
-    with pytest.raises(InputError, match="only ConvTTS is exported, and this voice's model is Linear"):
+    with pytest.raises(
+        InputError, match="only ConvTTS and ParallelTTS are exported, and this voice's model is Linear"
+    ):
         export_voice(replace(voice, model=nn.Linear(1, 1)), tmp_path / "v.onnx")
     with pytest.raises(InputError, match=r"name a file that ends in \.onnx"):
         export_voice(voice, tmp_path / "v.pt")

@@ -102,7 +102,7 @@ def test_dwa_favours_the_term_that_falls_least() -> None:
     for n in range(200):
         update(weights, weights.method, ALL, *vectors([0.97**n, 1.0, 0.97**n, 0.97**n], [0.0, 0.0, 0.0, 0.0]))
     assert weights.factors[1] == weights.factors.max() > 1
-    assert_close(weights.factors.sum(), 4.0, rtol=1e-5)
+    assert_close(weights.factors[:4].sum(), 4.0, rtol=1e-5)
 
 
 def test_uncertainty_descends_its_objective() -> None:
@@ -112,7 +112,7 @@ def test_uncertainty_descends_its_objective() -> None:
         update(weights, weights.method, ALL, excess + 0.1, torch.full((4,), 0.1))
     low, high = FACTOR_BOUNDS
     expected = torch.tensor([1 / 1.25, 1 / 0.8, low, high])
-    assert_close(weights.factors, expected, rtol=1e-3)
+    assert_close(weights.factors[:4], expected, rtol=1e-3)
 
 
 @settings(max_examples=60, deadline=None)

@@ -65,7 +65,7 @@ def test_any_call(shape: dict[str, Any], options: dict[str, Any], dtype: torch.d
 def arguments() -> dict[str, Any]:
     """A good call of the extension: the parts of its inputs, its state and its other arguments."""
     batch = make_batch([5, 3], [2, 2], dtype=torch.float32, per_frame=True, heads=2)
-    empty = dict.fromkeys(("step_lengths", "truncated", "mel_mean", "mel_std", "prior"))
+    empty = dict.fromkeys(("step_lengths", "truncated", "mel_mean", "mel_std", "prior", "alignment"))
     parts = {**empty, **batch}
     names = {"mel": "mel_pred", "target": "mel_target"}
     inputs = {field: parts[names.get(field, field)] for field in LossInputs._fields}
@@ -124,14 +124,15 @@ def narrow(tensor: torch.Tensor) -> torch.Tensor:
         ("mel_lengths", torch.tensor([5, -1]), "mel_lengths: out of range"),
         ("truncated", torch.zeros(2, dtype=torch.int64), "truncated: expected a boolean"),
         ("mel_mean", torch.zeros(4), "mel_mean: expected shape"),
-        ("inputs", (None,) * 11, "inputs: expected a tuple of 12"),
+        ("alignment", (torch.zeros(2, 13, 2), None, None), "alignment: computed beside this call"),
+        ("inputs", (None,) * 12, "inputs: expected a tuple of 13"),
         ("state", (0,) * 9, "state: expected a tuple of 10"),
         ("state", (torch.ones(3), torch.tensor(0)), "weights: expected shape"),
-        ("state", (torch.ones(4).long(), torch.tensor(0)), "weights: expected a floating-point"),
-        ("state", (torch.ones(4), torch.tensor(0.0)), "state: expected adjacent"),
+        ("state", (torch.ones(6).long(), torch.tensor(0)), "weights: expected a floating-point"),
+        ("state", (torch.ones(6), torch.tensor(0.0)), "state: expected adjacent"),
         ("method", "origin", "state: unknown weighting"),
         ("method", 1, "state: unknown weighting"),
-        ("factors", torch.ones(8)[::2], "state: expected adjacent"),
+        ("factors", torch.ones(12)[::2], "state: expected adjacent"),
         ("observations", torch.tensor(0.0), "state: expected adjacent"),
         ("normalizer", (1.0, 2.0), "normalizer: expected a tuple of 4"),
         ("normalizer", "text", "real number"),
@@ -167,4 +168,4 @@ def test_a_compiled_graph_has_its_lengths_clamped_and_chooses_its_gradients() ->
     assert torch.equal(results[0], right[0])
     assert [gradient.shape for gradient in written.gradients] == [good["stop_logits"].shape]
     assert results[-1] == (good["stop_logits"],)
-    assert torch.equal(results[3], state[0])
+    assert torch.equal(results[3], state[0][:4])

@@ -39,7 +39,7 @@ from ttsfast.losses import backend as backends
 from ttsfast.losses.extension import as_given, plan_of
 from ttsfast.losses.module import Counts
 from ttsfast.losses.philox import philox4x32, standard_normal
-from ttsfast.terms.spec import LossInputs
+from ttsfast.terms.spec import TERMS, LossInputs
 
 pytestmark = pytest.mark.skipif(MISSING, reason=WHY_MISSING)
 
@@ -229,7 +229,7 @@ def test_the_noise_is_made_of_the_same_integers(isa: int, seed: int, step: int) 
         mel=(mel,), target=zeros, mel_lengths=lengths, step_lengths=lengths, attention=(), **nothing
     )
     noise_step = torch.tensor(step)
-    state = torch.ones(4, dtype=torch.float64), noise_step
+    state = torch.ones(len(TERMS), dtype=torch.float64), noise_step
     _, written = plan_of(spec).call(as_given(inputs), state, None, 1.0, True, torch.empty_like, 1, isa)
     (slope,) = written.gradients
     noise = -slope * zeros.numel()

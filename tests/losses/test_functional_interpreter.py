@@ -14,7 +14,12 @@ ALIGNMENT = ("search", "forward_sum", "dropin_alignment", "alignment_fuzz")
 @pytest.mark.skipif(INTERPRETED, reason="already under the interpreter")
 @pytest.mark.timeout(960)
 def test_under_the_interpreter() -> None:
-    names = (*(f"test_functional_{part}" for part in PARTS), "test_dropin_recipes", "test_wiring_training")
+    names = (
+        *(f"test_functional_{part}" for part in PARTS),
+        "test_dropin_recipes",
+        "test_wiring_training",
+        "test_alignment_terms",
+    )
     alignment = Path(__file__).parents[1] / "alignment"
     run_interpreted(
         [

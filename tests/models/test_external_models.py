@@ -98,9 +98,9 @@ def test_a_factory_in_the_current_folder_builds_the_model(write_module: Callable
 @pytest.mark.parametrize(
     ("architecture", "source", "message"),
     [
-        ("my_voice", GOOD, "write convtts, or package.module:factory"),
-        ("my_voice:", GOOD, "write convtts, or package.module:factory"),
-        ("my-voice:build", GOOD, "write convtts, or package.module:factory"),
+        ("my_voice", GOOD, "write convtts, paralleltts, or package.module:factory"),
+        ("my_voice:", GOOD, "write convtts, paralleltts, or package.module:factory"),
+        ("my-voice:build", GOOD, "write convtts, paralleltts, or package.module:factory"),
         ("no_such.thing:build", GOOD, r"no module no_such in .* start ttsfast in the folder that holds it"),
         ("my_voice:built", GOOD, r"my_voice has no built; it has build"),
         ("my_voice:build", "import no_such_dependency", "needs the module no_such_dependency; install that"),
@@ -126,7 +126,7 @@ def test_a_factory_that_does_not_fit_is_one_clear_line(
 
 def test_a_key_that_the_factory_does_not_read_is_refused(write_module: Callable[[str], None]) -> None:
     write_module(GOOD)
-    with pytest.raises(InputError, match=r"model.dropout=0.3 is set, and the factory does not read it"):
+    with pytest.raises(InputError, match=r"model.dropout=0.3 is set, and the model does not read it"):
         build_model(ModelConfig(architecture="my_voice:build", dropout=0.3), INFO)
 
 
@@ -170,6 +170,8 @@ def test_a_model_of_mels_alone_fits_where_the_other_terms_are_off() -> None:
         ("stop_loss_weight", "stop_logits"),
         ("attention_loss_weight", "attention"),
         ("kl_loss_weight", "posterior"),
+        ("alignment_loss_weight", "alignment_log_probs"),
+        ("binarization_loss_weight", "alignment_log_probs"),
     ],
 )
 def test_an_output_that_a_weight_needs_is_named_with_its_key(key: str, name: str) -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from voices import BINS, small_voice
+from voices import BINS, parallel_voice, small_voice
 
 from ttsfast.data.corpus.text import Symbols
 from ttsfast.models.convtts import ConvTTS
+from ttsfast.models.paralleltts import ParallelTTS
 from ttsfast.models.transfer import nearest, transfer
 from ttsfast.models.voice import Voice
 
@@ -52,6 +53,7 @@ def spoken(voice: Voice, text: Tensor, speaker: int) -> Tensor:
         ("!", "ab ,.", ",."),
         ("7", "ab 12", "12"),
         ("ɣ", "abc.", "abc"),
+        ("é", "eɛə", "e"),
         ("!", "ab", "ab"),
     ],
 )
@@ -101,6 +103,27 @@ def test_a_voice_of_one_speaker_begins_as_the_one_of_several() -> None:
     assert done.new == ["speakers.weight"]
     for speaker in (0, 1):
         torch.testing.assert_close(spoken(several, TEXT, speaker), spoken(new, TEXT, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_parallel_voice_of_one_speaker_begins_as_the_one_of_several() -> None:
+    old = parallel_voice()
+    model = ParallelTTS(
+        old.model.config,  # type: ignore[arg-type]
+        len(old.symbols),
+        BINS,
+        silence=old.silence + 1,
+        statistics={"pitch": (200.0, 30.0)},
+    )
+    new = replace(old, model=model.eval(), speakers=("ben",))
+    done = transfer(new.model, new, old.model.state_dict(), old)
+    assert (done.left, done.new) == ([], [])
+    # What the store decides stays the store's.
+    assert model.variances["pitch"].statistics.tolist() == [200.0, 30.0]
+    assert torch.equal(model.silence, torch.from_numpy(old.silence + 1))
+    text, lengths = TEXT, LENGTHS
+    theirs = old.model.synthesize(text, lengths, torch.tensor([1, 1]), max_frames=90)  # type: ignore[operator]
+    ours = model.synthesize(text, lengths, max_frames=90)
+    torch.testing.assert_close(ours.mel, theirs.mel, rtol=1e-4, atol=1e-4)
 
 
 def test_a_model_that_says_nothing_is_read_by_its_embeddings_and_other_shapes_begin_anew() -> None:

@@ -49,6 +49,9 @@ class Script(Reader):
         if "unreadable" in lines[0].text:
             raise InputError(f"{lines[0].where}: unknown symbol")
 
+    def skipped(self, line: Line) -> list[str]:
+        return sorted({character for character in line.text if not character.isascii()})
+
     def stream(self, line: Line) -> Iterator[Speech]:
         for word in line.text.split():
             self.may.acquire()
@@ -167,6 +170,14 @@ def test_what_cannot_be_done_is_said_in_one_line(
         assert (await ask(app, "one")).status == 200
 
     served(voice, work, Limits(requests=1))
+
+
+def test_what_is_left_out_of_a_text_is_named(voice: Voice) -> None:
+    async def work(app: Any, _: Script, service: Service) -> None:
+        assert (await ask(app, "one é 漢 é")).headers["x-left-out"] == "U+00E9, U+6F22"
+        assert "x-left-out" not in (await ask(app, "one")).headers
+
+    served(voice, work)
 
 
 def test_another_site_gets_nothing(voice: Voice) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.convtts_config import ConvTTSConfig
+from ttsfast.models.paralleltts import ParallelTTS
+from ttsfast.models.paralleltts_config import ParallelTTSConfig
 
 SYMBOLS, BINS = 11, 6
 
@@ -40,6 +42,43 @@ def small_model(n_speakers: int = 1, **changes: Any) -> ConvTTS:
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return model.eval()
+
+
+STATISTICS = {"pitch": (180.0, 40.0), "energy": (2.0, 0.5)}
+
+
+def small_parallel(n_speakers: int = 1, **changes: Any) -> ParallelTTS:
+    """Likewise the parallel one, with pitch and energy."""
+    torch.manual_seed(3)
+    shape = {
+        "channels": 16,
+        "text_dilations": (1, 3),
+        "predictor_dilations": (1,),
+        "decoder_dilations": (1, 2),
+        "aligner_channels": 8,
+        "pitch": True,
+        "energy": True,
+    }
+    config = ParallelTTSConfig(**{**shape, **changes})
+    silence = torch.linspace(-2.0, -1.0, BINS)
+    model = ParallelTTS(config, SYMBOLS, BINS, n_speakers, silence=silence, statistics=STATISTICS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        # Durations of some steps, unlike for every symbol.
+        model.durations.output.weight *= 1.5
+        model.durations.output.bias += 1.0
+    return model.eval()
+
+
+def random_tracks(lengths: list[int], frames: int) -> dict[str, Tensor]:
+    """Pitch, a third of it unvoiced, and energy, each (B, frames), 0 in the padding."""
+    generator = torch.Generator().manual_seed(9)
+    valid = torch.arange(frames) < torch.tensor(lengths)[:, None]
+    pitch = 150 + 80 * torch.rand(len(lengths), frames, generator=generator)
+    voiced = torch.rand(len(lengths), frames, generator=generator) > 0.3
+    energy = 1 + 2 * torch.rand(len(lengths), frames, generator=generator)
+    return {"pitch": torch.where(voiced & valid, pitch, 0.0), "energy": torch.where(valid, energy, 0.0)}
 
 
 def random_texts(lengths: list[int], longest: int | None = None) -> tuple[Tensor, Tensor]:

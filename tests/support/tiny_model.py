@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ttsfast.config import ModelConfig
+from ttsfast.functional import beta_binomial_prior, monotonic_alignment
 from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.voice_info import VoiceInfo
 
 
 class TinyModel(nn.Module):
     """All outputs of an acoustic model from a few linear layers; r = 2."""
 
     reduction_factor = 2
+    aligns = False
+    """Whether it gives the outputs of an aligner, too."""
 
     def __init__(self, symbols: int, bins: int = 80, width: int = 8) -> None:
         super().__init__()
@@ -40,7 +45,8 @@ class TinyModel(nn.Module):
         hidden = self.dropout(torch.tanh(self.read(before)))
         keys = self.embed(text)
         mask = torch.arange(text.shape[1]) < text_lengths[:, None]
-        attention = (hidden @ keys.mT).masked_fill(~mask[:, None], -torch.inf).softmax(-1)
+        scores = hidden @ keys.mT
+        attention = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
         hidden = hidden + attention @ keys
         mean = torch.where(valid[:, 1::2, None], hidden, 0.0).sum(dim=1) / (mel_lengths[:, None] // 2)
         mu, logvar = self.latent(mean).chunk(2, dim=-1)
@@ -50,7 +56,14 @@ class TinyModel(nn.Module):
             step_lengths=(mel_lengths + 1) // 2,
             attention=attention,
             posterior=(mu, logvar),
+            **(self.align(scores, text_lengths, (mel_lengths + 1) // 2) if self.aligns else {}),
         )
+
+    def align(self, scores: Tensor, text_lengths: Tensor, steps: Tensor) -> dict[str, Any]:
+        _, size, symbols = scores.shape
+        prior = beta_binomial_prior(text_lengths, steps, frames=size, symbols=symbols)
+        path = monotonic_alignment(scores.detach() + prior, text_lengths, steps)
+        return {"alignment_log_probs": scores, "alignment_prior": prior, "alignment_path": path}
 
     def synthesize(
         self,
@@ -71,6 +84,11 @@ class TinyModel(nn.Module):
             attention=torch.full((batch, frames // 2, symbols), 1.0 / symbols),
             stopped=torch.ones(batch, dtype=torch.bool),
         )
+
+
+def tiny(info: VoiceInfo, config: ModelConfig) -> TinyModel:
+    """As ``model.architecture=tiny_model:tiny`` names it."""
+    return TinyModel(len(info.symbols), info.contract.n_mels)
 
 
 def traced_only(compile: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,8 @@ from ttsfast.data.features.contract import MelContract
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.convtts_config import ConvTTSConfig
 from ttsfast.models.interface import FreeRunning
+from ttsfast.models.paralleltts import ParallelTTS
+from ttsfast.models.paralleltts_config import ParallelTTSConfig
 from ttsfast.models.voice import Voice
 
 BINS = 80
@@ -52,6 +54,31 @@ def small_voice(max_frames: int = 31) -> Voice:
     )
 
 
+def parallel_voice() -> Voice:
+    """The like of :func:`small_voice` whose model is parallel, and which learnt its pitch."""
+    voice = replace(small_voice(max_frames=200), tracks={"pitch": (180.0, 40.0)})
+    config = ParallelTTSConfig(
+        channels=16,
+        reduction_factor=3,
+        text_dilations=(2,),
+        predictor_dilations=(1,),
+        decoder_dilations=(1, 2),
+        refiner_dilations=(1,),
+        aligner_channels=8,
+        pitch=True,
+    )
+    torch.manual_seed(3)
+    silence, tracks = voice.silence, voice.tracks
+    model = ParallelTTS(config, len(voice.symbols), BINS, 2, silence=silence, statistics=tracks)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        # Durations of some steps, unlike for every symbol.
+        model.durations.output.weight *= 1.5
+        model.durations.output.bias += 1.0
+    return replace(voice, model=model.eval())
+
+
 class Walker(nn.Module):
     """Reads a symbol a step and utters a frame for each, as it is told.
 
@@ -88,7 +115,13 @@ def walking_voice(
     last: Callable[[int], int] | None = None,
     *,
     characters: str = "abcdefghijklmnopqrstuvwxyz .,",
+    language: str = "en",
 ) -> Voice:
     """A voice whose model is a :class:`Walker`."""
     voice = small_voice(max_frames=200)
-    return replace(voice, model=Walker(stop, last), symbols=Symbols.of([characters]))
+    return replace(
+        voice,
+        model=Walker(stop, last),
+        symbols=Symbols.of([characters]),
+        frontend=TextFrontend(language),
+    )

@@ -12,11 +12,12 @@ import pytest
 import soundfile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from voices import BINS, Walker, small_voice, walking_voice
+from voices import BINS, Walker, parallel_voice, small_voice, walking_voice
 
 from ttsfast.data.corpus.spelling import Spelling
 from ttsfast.data.features.contract import MelContract
 from ttsfast.errors import InputError, SpeechError
+from ttsfast.models.interface import Delivery
 from ttsfast.models.voice import AFTER_THE_END, Voice
 from ttsfast.synthesis.lines import Line, given_lines, read_file, read_lines
 from ttsfast.synthesis.reader import PAUSE, Reader
@@ -137,6 +138,28 @@ def test_a_stream_holds_what_the_files_hold(voice: Voice, tmp_path: Path) -> Non
     assert np.array_equal(heard, streamed)
 
 
+def test_a_parallel_voice_streams_what_it_writes_and_at_the_speed_that_is_asked_for(tmp_path: Path) -> None:
+    voice, lines = parallel_voice(), given_lines(["bad cab", "gab fed"])
+    seconds = {}
+    for speed in (1.0, 2.0):
+        speaking = reader(voice, delivery=Delivery(speed=speed))
+        entries = write_speech(speaking, lines, tmp_path / str(speed))
+        seconds[speed] = [entry["seconds"] for entry in entries]
+        assert all(entry["read"] == 1.0 and entry["stopped"] for entry in entries)
+        files = [soundfile.read(entry["file"], dtype="int16")[0] for entry in entries]
+        raw = io.BytesIO()
+        stream_speech(speaking, iter(lines), raw, raw=True)
+        pause = np.zeros(round(PAUSE * 22050), dtype=np.int16)
+        written = np.concatenate([files[0], pause, files[1]]).astype(int)
+        # One sentence at a time is rounded otherwise than two at once.
+        assert np.abs(np.frombuffer(raw.getvalue(), "<i2") - written).max() <= 8
+    for usual, fast in zip(seconds[1.0], seconds[2.0], strict=True):
+        assert abs(fast - usual / 2) <= 3 * 256 / 22050
+    with pytest.raises(InputError, match="cannot change its speed"):
+        write_speech(reader(small_voice(), delivery=Delivery(speed=2.0)), lines, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_stream_is_written_before_the_next_line_is_read(voice: Voice) -> None:
     out = io.BytesIO()
     sizes = []
@@ -242,6 +265,22 @@ def test_files_are_not_overwritten_unasked(output: str, voice: Voice, tmp_path: 
     assert held == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     write_speech(reader(voice), given_lines(["a"]), tmp_path / output, overwrite=True)
     assert all(path.read_bytes() != content for path, content in held.items())
+
+
+def test_what_says_nothing_but_is_unknown_is_not_left_out_in_silence(voice: Voice) -> None:
+    lines = given_lines(["a bad egg. ***"])
+    with pytest.raises(InputError, match=r"unknown symbol '\*'"):
+        reader(voice).check(lines)
+    skipping = reader(voice, spelling=Spelling(unknown="skip"))
+    assert skipping.sentences(lines[0]) == ["a bad egg."]
+    assert skipping.skipped(lines[0]) == ["*"]
+
+
+def test_a_byte_that_is_not_text_is_named_and_nothing_is_written(voice: Voice, tmp_path: Path) -> None:
+    lines = given_lines(["a bad \udcff egg"])
+    with pytest.raises(InputError, match="character 7 is not UTF-8"):
+        write_speech(reader(voice, spelling=Spelling(unknown="skip")), lines, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_sentence_of_which_nothing_is_left_is_a_pause(voice: Voice) -> None:

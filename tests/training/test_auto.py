@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ttsfast.config import DEFAULTS, Config, config_of, load_config
+from ttsfast.config import DEFAULTS, Config, config_of, load_config, preset_values
 from ttsfast.data.loading.batch import padded_length
 from ttsfast.devices import Machine
 from ttsfast.options import Values, overlaid
@@ -112,6 +112,25 @@ def test_a_model_of_ones_own_has_no_size() -> None:
     found = chosen(GPU, LJ_SPEECH, {"model": {"architecture": "mine:build"}})
     assert "model.size" not in found
     assert found["training.learning_rate"] == 1e-3
+
+
+def test_the_parallel_model_is_given_what_it_learns_by_and_what_the_store_has() -> None:
+    given: Values = {"model": {"architecture": "paralleltts"}}
+    found = chosen(TWO_CORES, KATHLEEN, given)
+    preset = preset_values("parallel")
+    weights = [key for key in preset["training"] if key.endswith("_loss_weight")]
+    assert {key: found[f"training.{key}"] for key in weights} == {k: preset["training"][k] for k in weights}
+    assert found["training.stop_loss_weight"] == found["training.attention_loss_weight"] == 0
+    assert found["model.reduction_factor"] == 2
+    assert found["model.size"] == "nano"
+    assert found["training.max_steps"] < chosen(TWO_CORES, KATHLEEN, {})["training.max_steps"] / 2
+    assert not {"model.pitch", "model.energy"} & set(found)
+    config_with(found, given)
+    speech = Speech(KATHLEEN, 86.1, 22050, 80, tracks=("energy",))
+    values = {key: v for choice in choose(TWO_CORES, speech, given) for key, v in choice.values.items()}
+    assert values["model.energy"] is True
+    assert "model.pitch" not in values
+    assert set(values) <= chosen_keys()
 
 
 def test_every_choice_is_one_line_with_its_reason() -> None:

@@ -46,6 +46,8 @@ RUN: dict[str, Change] = {
     "training.kl_loss_weight": Change(30.0),
     "training.stop_loss_weight": Change(9.0),
     "training.attention_loss_weight": Change(7.0),
+    "training.alignment_loss_weight": Change(0.5),
+    "training.binarization_loss_weight": Change(0.5),
     "training.attention_sigma": Change(0.05),
     "training.attention_fade_steps": Change(4),
     "training.use_huber_loss": Change(False),
@@ -155,6 +157,8 @@ BUILD: dict[str, Change] = {
     "model.prenet_dropout": Change(0.4),
     "model.posterior": Change(False),
     "model.latent_dim": Change(8),
+    "model.pitch": Change(True, {"model.architecture": "paralleltts"}),
+    "model.energy": Change(True, {"model.architecture": "paralleltts"}),
 }
 ON_GPU: dict[str, Change] = {
     "data.pin_memory": Change(False, {"data.corpus_on_device": "never"}),
@@ -353,8 +357,9 @@ def test_the_same_configuration_is_seen_the_same(
 def test_changing_a_model_key_changes_the_model(
     key: str, make_config: Callable[..., Config], store_path: Path
 ) -> None:
-    voice = VoiceInfo.of_store(Store.open(store_path))
-    base = make_config()
+    statistics = {"pitch": (180.0, 40.0), "energy": (2.0, 0.5)}
+    voice = dataclasses.replace(VoiceInfo.of_store(Store.open(store_path)), tracks=statistics)
+    base = changed(make_config(), BUILD[key].setting)
     models = [build_model(c.model, voice) for c in (base, changed(base, {key: BUILD[key].value}))]
     assert repr(models[0]) != repr(models[1])
 

@@ -32,11 +32,22 @@ def test_they_are_heard_at_each_validation_and_change_no_bit(
     texts = tmp_path / "own.txt"
     texts.write_text("ab cd\nlast|e ab\n")
     weights: list[Any] = []
+    training: list[bool] = []
     for number, path in enumerate((str(texts), "none")):
         config = make_config(training__val_texts=path, training__run_folder=str(tmp_path / f"run-{number}"))
-        with Trainer(config, model=make_model()) as trainer:
+        model = make_model()
+        speak: Any = model.synthesize
+
+        def synthesize(*given: Any, model: Any = model, speak: Any = speak, **named: Any) -> Any:
+            training.append(model.training)
+            return speak(*given, **named)
+
+        monkeypatch.setattr(model, "synthesize", synthesize)
+        with Trainer(config, model=model) as trainer:
             trainer.fit()
         weights.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert training
+    assert not any(training)
     assert heard == [("own/0001", 3), ("own/last", 3), ("own/0001", 6), ("own/last", 6)]
     assert weights[0].abs().sum() > 0
     assert torch.equal(*weights)

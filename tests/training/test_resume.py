@@ -14,7 +14,7 @@ from torch import nn
 from ttsfast.config import Config
 from ttsfast.errors import InputError
 from ttsfast.losses.module import TTSLoss
-from ttsfast.models.checkpoint import FORMAT, checkpoints
+from ttsfast.models.checkpoint import FORMAT, checkpoints, seal_of
 from ttsfast.terms.spec import TERMS
 from ttsfast.training.resume import LossState
 from ttsfast.training.trainer import Trainer
@@ -95,3 +95,16 @@ def test_an_older_format_is_refused_in_one_line(make_config: MakeConfig, make_mo
     ) as caught:
         Trainer(make_config(), model=make_model(), resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_newer_than_the_checkpoint_had_its_default(
+    make_config: MakeConfig, make_model: MakeModel
+) -> None:
+    with Trainer(make_config(training__max_steps=1, training__val_step=2), model=make_model()) as trainer:
+        trainer.fit()
+        path = checkpoints(trainer.run_folder)[-1] / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    del state["seal"], state["config"]["model"]["dropout"]
+    path.write_text(json.dumps({**state, "seal": seal_of(state)}), encoding="utf-8")
+    with Trainer(make_config(), model=make_model(), resume=True) as again:
+        assert again.step == 1

@@ -46,8 +46,10 @@ def beta_binomial_prior(
         ("mel_lengths", mel_lengths, frames),
         ("text_lengths", text_lengths, symbols),
     ):
+        if not isinstance(lengths, Tensor):
+            raise TypeError(f"{name} must be a tensor of integers, not {type(lengths).__name__}")
         if size is None:
-            size = int(lengths.max()) if isinstance(lengths, Tensor) and lengths.numel() else 0
+            size = int(lengths.max()) if lengths.numel() else 0
         check_integer("frames" if name == "mel_lengths" else "symbols", size)
         sizes.append(size)
     frames, symbols = sizes

@@ -19,32 +19,41 @@ from ttsfast.models.interface import AcousticOutput
 
 
 def composite(loss: TTSLoss, output: AcousticOutput, batch: Batch) -> Tensor:
-    """What ``loss`` computes with fixed weights, term by term from ``torch.nn.functional``."""
+    """What ``loss`` computes with fixed weights, term by term from ``torch.nn.functional``; a posterior is
+    one of utterances, (B, Z), and its prior N(0, I)."""
     spec = loss.spec
     mel, lengths, texts = batch.mel, batch.mel_lengths, batch.text_lengths
     prediction = output.final_mel
-    frame = torch.arange(mel.shape[1])
+    device = mel.device
+    frame = torch.arange(mel.shape[1], device=device)
     valid = (frame < lengths[:, None])[..., None]
     count = lengths.sum() * mel.shape[2]
     target = (1 - spec.mel_label_smoothing) * mel
-    huber = F.huber_loss(prediction, target, reduction="none", delta=spec.huber_delta)
-    total = spec.base_weights[0] * (huber * valid).sum() / count
+    if spec.mel_loss == "l1":
+        distance = F.l1_loss(prediction, target, reduction="none")
+    else:
+        distance = F.huber_loss(prediction, target, reduction="none", delta=spec.huber_delta)
+    total = spec.base_weights[0] * (distance * valid).sum() / count
     if output.posterior is not None and spec.base_weights[1]:
         mu, logvar = output.posterior
         nats = 0.5 * (logvar.exp() + mu.square() - 1 - logvar).sum(-1)
-        total = total + spec.base_weights[1] * (nats * lengths).sum() / count
+        elbo = spec.kl_normalization == "elbo"
+        kl = (nats * lengths).sum() / count if elbo else nats.mean()
+        total = total + spec.base_weights[1] * kl
     if output.stop_logits is None or output.step_lengths is None or output.attention is None:
         raise TypeError("the benchmark's model must give stop_logits, step_lengths and attention")
     logits, steps = output.stop_logits, output.step_lengths
-    step = torch.arange(logits.shape[1])
+    step = torch.arange(logits.shape[1], device=device)
     included = step < (steps + spec.stop_tail_frames).clamp(max=logits.shape[1])[:, None]
     labels = (included & (step >= steps[:, None] - 1)).float()
     labels = labels * (1 - spec.stop_label_smoothing) + spec.stop_label_smoothing / 2
-    weight = torch.tensor(spec.stop_pos_weight)
+    weight = torch.tensor(spec.stop_pos_weight, device=device)
     stop = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight, reduction="none")
     total = total + spec.base_weights[2] * (stop * included).sum() / included.sum()
+    if not spec.base_weights[3]:
+        return total
     attention = output.attention if output.attention.dim() == 4 else output.attention.unsqueeze(1)
-    symbol = torch.arange(attention.shape[-1])
+    symbol = torch.arange(attention.shape[-1], device=device)
     along = symbol[None, None, :] / texts[:, None, None] - step[None, :, None] / steps[:, None, None]
     away = 1 - torch.exp(-along.square() / (2 * spec.attention_sigma**2))
     away = away * ((step < steps[:, None])[:, :, None] & (symbol < texts[:, None])[:, None, :])
@@ -60,32 +69,19 @@ def forward(model: nn.Module, batch: Batch) -> AcousticOutput:
 
 
 class PlainLoop:
-    """A model, an optimiser and an endless ``DataLoader``; ``step()`` gives valid frames."""
+    """A model, an optimiser and an endless stream of batches; ``step()`` gives valid frames."""
 
     def __init__(
         self,
         model: nn.Module,
         loss: TTSLoss,
-        files: NpyFiles,
-        collate: Callable[[list[dict[str, Any]]], Batch],
+        batches: Iterator[Batch],
         *,
-        batch_size: int,
-        workers: int,
         clip: float,
-        optimizer: dict[str, Any],
+        optimizer: torch.optim.Optimizer,
     ) -> None:
-        self.model, self.loss, self._clip = model, loss, clip
-        self._optimizer = torch.optim.AdamW(model.parameters(), **optimizer)
-        self._loader = DataLoader(
-            files,
-            batch_size=batch_size,
-            shuffle=True,
-            drop_last=True,
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-        )
-        self._batches: Iterator[Batch] = itertools.chain.from_iterable(itertools.repeat(self._loader))
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self._batches, self._clip = batches, clip
 
     def step(self) -> int:
         """One update."""
@@ -93,6 +89,22 @@ class PlainLoop:
         total = composite(self.loss, forward(self.model, batch), batch)
         total.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self._clip)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return batch.frames
+
+
+def usual_batches(
+    files: NpyFiles, collate: Callable[[list[dict[str, Any]]], Batch], *, batch_size: int, workers: int
+) -> Iterator[Batch]:
+    """Shuffled ones of a ``DataLoader``, epoch after epoch."""
+    loader = DataLoader(
+        files,
+        batch_size=batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        collate_fn=collate,
+        persistent_workers=workers > 0,
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))

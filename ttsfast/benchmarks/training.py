@@ -19,7 +19,7 @@ import torch
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import like_speech, make_store
 from ttsfast.benchmarks.npy_files import NpyFiles, usual_collate
-from ttsfast.benchmarks.plain_loop import PlainLoop, composite, forward
+from ttsfast.benchmarks.plain_loop import PlainLoop, composite, forward, usual_batches
 from ttsfast.config import Config, load_config
 from ttsfast.devices import torch_threads
 from ttsfast.training.setup import forever, tail_steps
@@ -136,24 +136,21 @@ def plain_loops(
         tail_frames=tail_steps(config, trainer.reduction_factor) * trainer.reduction_factor,
     )
     training = config.training
-    loops = {
-        count: PlainLoop(
-            copy.deepcopy(trainer.model),
-            copy.deepcopy(trainer.loss),
-            files,
-            collate,
-            batch_size=config.data.batch_size,
-            workers=count,
-            clip=training.gradient_clip_norm,
-            optimizer={
-                "lr": training.learning_rate,
-                "betas": (training.beta1, training.beta2),
-                "eps": training.eps,
-                "weight_decay": training.weight_decay,
-            },
+
+    def plain_loop(count: int) -> PlainLoop:
+        model = copy.deepcopy(trainer.model)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=training.learning_rate,
+            betas=(training.beta1, training.beta2),
+            eps=training.eps,
+            weight_decay=training.weight_decay,
         )
-        for count in workers
-    }
+        batches = usual_batches(files, collate, batch_size=config.data.batch_size, workers=count)
+        clip = training.gradient_clip_norm
+        return PlainLoop(model, copy.deepcopy(trainer.loss), batches, clip=clip, optimizer=optimizer)
+
+    loops = {count: plain_loop(count) for count in workers}
     batch = collate([files[i] for i in range(4)])
     with torch.no_grad():
         output = forward(copy.deepcopy(trainer.model).eval(), batch)

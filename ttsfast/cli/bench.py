@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ttsfast.cli.convergence import convergence
 from ttsfast.cli.options import AsJson, Device
 from ttsfast.errors import InputError
 
@@ -42,6 +43,9 @@ def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bo
         with atomic_write(output) as handle:
             handle.write(text.encode() + b"\n")
     print(text if as_json else table)
+
+
+bench.command()(convergence)
 
 
 @bench.command()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ttsfast.cli.options import Device, TrustCode
-from ttsfast.cli.voice import AssumeContract, VocoderFile, VoicePath
+from ttsfast.cli.voice import AssumeContract, LexiconFile, Unknown, VocoderFile, VoicePath
 from ttsfast.errors import InputError
 
 
@@ -19,6 +19,8 @@ def serve(
     max_requests: Annotated[
         int, typer.Option(min=1, help="Spoken or waiting at once; more are told to come back.")
     ] = 32,
+    unknown: Unknown = "error",
+    lexicon: LexiconFile = None,
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
@@ -33,6 +35,7 @@ def serve(
         from ttsfast.serving.server import serve as run
     except ModuleNotFoundError as error:
         raise InputError(f"serve needs the package {error.name}: pip install 'ttsfast[serve]'") from error
+    from ttsfast.data.corpus.spelling import read_spelling
     from ttsfast.devices import find_device
     from ttsfast.models.voice import Voice
     from ttsfast.progress import console
@@ -41,6 +44,7 @@ def serve(
     from ttsfast.synthesis.reader import Reader
     from ttsfast.synthesis.vocoder import load_vocoder
 
+    spelling = read_spelling(unknown, lexicon)
     limits = Limits(characters=max_characters, requests=max_requests)
     with bind(host, port, limits.seconds) as bound:
         where = find_device(device)
@@ -49,4 +53,5 @@ def serve(
         address, number = bound.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         console.print(f"{voice}: http://{shown}:{number} (Ctrl-C ends it)", markup=False, soft_wrap=True)
-        run(Service(Reader(voice=speaking, vocoder=made_by), limits), voice.resolve().stem, bound)
+        reader = Reader(voice=speaking, vocoder=made_by, spelling=spelling)
+        run(Service(reader, limits), voice.resolve().stem, bound)

@@ -16,6 +16,12 @@ VocoderFile = Annotated[
     Path | None,
     typer.Option("--vocoder", help="ONNX or TorchScript (trusted!) file; without it, Griffin-Lim."),
 ]
+Unknown = Annotated[
+    str, typer.Option(help="A symbol that the voice has not learnt: error, or skip to leave it out.")
+]
+LexiconFile = Annotated[
+    Path | None, typer.Option(help="Your own readings: WORD<tab>READING a line, a spelling or /phonemes/.")
+]
 AssumeContract = Annotated[
     bool,
     typer.Option(
@@ -115,16 +121,18 @@ def synth(
     raw: Annotated[bool, typer.Option(help="Stream samples (s16le, mono) without a wav header.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     speaker: Annotated[str | None, typer.Option(help="Speaker by name; the first one.")] = None,
+    speed: Annotated[
+        float, typer.Option(help="Times as fast, 0.5 to 2; a ParallelTTS voice.", show_default=False)
+    ] = 1.0,
+    pitch: Annotated[
+        float,
+        typer.Option(help="Semitones higher; a ParallelTTS voice that learnt pitch.", show_default=False),
+    ] = 0.0,
     no_split: Annotated[
         bool, typer.Option("--no-split", help="Speak a text in one go, not by sentence.")
     ] = False,
-    unknown: Annotated[
-        str, typer.Option(help="A symbol that the voice has not learnt: error, or skip to leave it out.")
-    ] = "error",
-    lexicon: Annotated[
-        Path | None,
-        typer.Option(help="Your own readings: WORD<tab>READING a line, a spelling or /phonemes/."),
-    ] = None,
+    unknown: Unknown = "error",
+    lexicon: LexiconFile = None,
     vocoder: VocoderFile = None,
     assume_contract: AssumeContract = False,
     device: Device = "cpu",
@@ -137,9 +145,9 @@ def synth(
 
     Example: ttsfast synth runs/ljspeech "Hello there." "How are you?" --output speech
     """
-    from ttsfast.data.corpus.lexicon import Lexicon
-    from ttsfast.data.corpus.spelling import Spelling
+    from ttsfast.data.corpus.spelling import read_spelling
     from ttsfast.devices import find_device
+    from ttsfast.models.interface import Delivery
     from ttsfast.models.voice import Voice
     from ttsfast.synthesis import speech
     from ttsfast.synthesis.lines import given_lines, read_file, read_lines
@@ -148,13 +156,22 @@ def synth(
 
     streaming = output == PIPE
     _check_choices(texts, input, streaming, raw, as_json)
-    spelling = Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())
+    spelling = read_spelling(unknown, lexicon)
     where = find_device(device)
     speaking = Voice.load(voice, where, trust_code=trust_code)
     made_by = load_vocoder(vocoder, speaking.contract, assume_contract=assume_contract, device=where)
     if speaker is not None:
         speaking.speaker_number(speaker)
-    reader = Reader(voice=speaking, vocoder=made_by, speaker=speaker, split=not no_split, spelling=spelling)
+    delivery = Delivery(speed=speed, pitch=pitch)
+    speaking.check_delivery(delivery)
+    reader = Reader(
+        voice=speaking,
+        vocoder=made_by,
+        speaker=speaker,
+        split=not no_split,
+        spelling=spelling,
+        delivery=delivery,
+    )
     if input == PIPE:
         lines = read_lines(sys.stdin, "stdin")
     else:

@@ -24,6 +24,7 @@ from ttsfast.data.store.store import Store
 from ttsfast.data.store.texts import written_texts
 from ttsfast.devices import available_cores
 from ttsfast.doctor.diagnosis import Diagnosis
+from ttsfast.doctor.mismatch import Mismatch
 from ttsfast.errors import InputError, in_their_code
 from ttsfast.files import is_folder
 from ttsfast.progress import track
@@ -41,6 +42,8 @@ class DatasetOptions:
     reduction: int = DEFAULT_REDUCTION
     corpus: Path | None = None
     """Of a store, where it is now; where the store says when None."""
+    listen: bool = True
+    """Train a small recogniser on it for a minute or two, to find texts that recordings do not say."""
     jobs: int = -1
 
 
@@ -67,13 +70,14 @@ def examine_dataset(path: Path | str, options: DatasetOptions) -> Examination:
     subject = _store(path, options) if stored else _corpus(path, options)
     own = own_checks()
     subject = _measured(subject, [check for check in own if check.needs == "audio"])
-    checked = run_checks(subject, (*ALL, *own))
-    heard = sum(row.figures is not None for row in subject.rows)
+    heard = [Mismatch()] if options.listen else []
+    checked = run_checks(subject, (*ALL, *heard, *own))
+    read = sum(row.figures is not None for row in subject.rows)
     hours = sum(map(subject.seconds, subject.rows)) / 3600
     diagnosis = Diagnosis(
         subject=str(path),
         kind="store" if stored else "corpus",
-        looked_at=f"{len(subject.rows)} utterances, {hours:.2f} h, {heard} recordings read",
+        looked_at=f"{len(subject.rows)} utterances, {hours:.2f} h, {read} recordings read",
         findings=checked.findings,
         passed=checked.passed,
         not_run=checked.not_run,

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Of ``--json``: rises when a name in it goes or changes its meaning, not when one is added."""
+_ADVICE = {
+    "corpus": ("do not train on this yet", "usable"),
+    "store": ("do not train on this yet", "usable"),
+    "model": ("do not train this yet", "usable"),
+    "run": ("this run is not on its way", "on its way"),
+}
+"""By kind, what to think of it where there are errors, and where there are warnings."""
 _SHOWN = 3
 """Utterances of a finding in the terminal."""
 
@@ -54,9 +61,9 @@ class Diagnosis:
         if errors:
             first = in_order(self.findings)[0]
             more = f", and {errors - 1} more error{'s' if errors > 2 else ''}" if errors > 1 else ""
-            return f"do not train on this yet: {first.what}{more}"
+            return f"{_ADVICE[self.kind][0]}: {first.what}{more}"
         if warnings:
-            return f"usable, with {warnings} warning{'s' if warnings > 1 else ''}"
+            return f"{_ADVICE[self.kind][1]}, with {warnings} warning{'s' if warnings > 1 else ''}"
         return "sound" + (f", with {notes} note{'s' if notes > 1 else ''}" if notes else "")
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ LEFT_OUT = (
     "odd texts",
     "duration",
     "garbled text",
+    "mismatch",
 )
 """Checks whose errors are left out; of a recording that is there twice with one text, all but the first."""
 

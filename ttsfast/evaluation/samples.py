@@ -14,7 +14,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.errors import InputError
 from ttsfast.evaluation.metrics import STOP_TOLERANCE_FRAMES
 from ttsfast.models.eval_mode import eval_mode
-from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.interface import AcousticOutput, FreeRunning, tracks_for
 
 
 @dataclass
@@ -56,7 +56,14 @@ def teacher_forced_samples(
         moved = batch.to(device)
         with eval_mode(model, device):
             output = AcousticOutput.of(
-                model(moved.text, moved.text_lengths, moved.mel, moved.mel_lengths, speaker=moved.speaker)
+                model(
+                    moved.text,
+                    moved.text_lengths,
+                    moved.mel,
+                    moved.mel_lengths,
+                    speaker=moved.speaker,
+                    **tracks_for(model, moved),
+                )
             )
         mel, attention = _host(output.final_mel), _mean_over_heads(output.attention)
         logits = None if output.stop_logits is None else _host(output.stop_logits)

@@ -36,7 +36,7 @@ def compare_steps(
     rounding reaches the next but through the convolutions' past, and none is magnified.
     """
     start, step = _parts(onnx, content, path)
-    text, lengths, speaker = _inputs(voice, texts)
+    text, lengths, speaker = encoded_texts(voice, texts)
     r = voice.model.reduction_factor
     assert isinstance(r, int)
     steps = -(-min(voice.max_frames, LONGEST) // r)
@@ -73,7 +73,7 @@ def compare_speech(voice: Voice, exported: Voice, texts: Sequence[str]) -> tuple
     """
     frames, worst = 0, 0.0
     exact = replace(voice, model=deepcopy(voice.model).double())
-    text, lengths, speaker = _inputs(voice, texts)
+    text, lengths, speaker = encoded_texts(voice, texts)
     # Ends are compared where the stop decides them, and the mels also where it would have cut them.
     for threshold in (voice.stop_threshold, 1.0):
         limits = {"max_frames": min(voice.max_frames, LONGEST), "stop_threshold": threshold}
@@ -133,7 +133,8 @@ def _parts(onnx: ModuleType, content: bytes, path: Path) -> tuple[Any, Any]:
     return sessions[0], sessions[1]
 
 
-def _inputs(voice: Voice, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+def encoded_texts(voice: Voice, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts (B, N), lengths (B,) and speakers (B,), each in turn."""
     ids = [voice.symbols.encode(text, f"text {text!r}") for text in texts]
     text = nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in ids], batch_first=True)
     return text, torch.tensor([len(row) for row in ids]), torch.arange(len(ids)) % len(voice.speakers)

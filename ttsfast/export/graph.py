@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ttsfast import __version__
+from ttsfast.export.tracing import prefixed, trace, voice_model
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.decoding import DecoderCaches, readable, window
-from ttsfast.models.exported import INPUTS, OUTPUTS
 from ttsfast.models.layers import ConvCache, GatedConv, SequenceConv
 
 if TYPE_CHECKING:
@@ -26,7 +22,6 @@ SHARED = ("keys", "values", "condition", "speaker", "text_lengths", "max_frames"
 """What every step reads."""
 NEXTS = ("going", *(f"next_{name}" for name in STATES), "step_mel", "step_attention")
 """What a step gives: whether to go on, the next state, its mel and its attention."""
-_OPSET = 18
 
 
 class _ShiftCache(ConvCache):
@@ -120,30 +115,6 @@ class _Step(nn.Module):
         )
 
 
-@torch.no_grad()
-def _trace(
-    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], shapes: dict[str, Any]
-) -> Any:
-    """One module as an ONNX graph whose inputs and outputs have the names given."""
-    # Of operators that torchvision would add.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # The exporter warns of its own deprecations, and of axes whose name another axis has already.
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes={name: shapes.get(name) for name in inputs},
-            opset_version=_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return program.model_proto
-
-
 def speaking_graph(onnx: ModuleType, model: ConvTTS, voice: VoiceInfo) -> Any:
     """The whole of synthesis as an ONNX model with the inputs and outputs of :mod:`ttsfast.models.exported`.
 
@@ -163,17 +134,17 @@ def speaking_graph(onnx: ModuleType, model: ConvTTS, voice: VoiceInfo) -> Any:
     shapes |= {name: {0: batch, 1: symbols} for name in ("keys", "values")}
     start = _Start(model, sum(step.reaches))
     first = dict(zip((*SHARED[:3], *STATES), start(**given), strict=True))
-    started = _trace(start, given, list(first), shapes)
+    started = trace(start, given, list(first), shapes)
     state = {name: first[name] for name in STATES}
     shared = {**{n: first[n] for n in SHARED[:3]}, **{n: given[n] for n in SHARED[3:6]}}
     inputs = {"step": torch.tensor(0), **state, **shared, "stop_threshold": torch.tensor(0.5)}
-    stepped = _trace(step, inputs, NEXTS, shapes)
+    stepped = trace(step, inputs, NEXTS, shapes)
     return _join(onnx, started, stepped, model, voice)
 
 
 def _join(onnx: ModuleType, started: Any, stepped: Any, model: ConvTTS, voice: VoiceInfo) -> Any:
     h, kinds = onnx.helper, onnx.TensorProto
-    started, stepped = (_prefixed(onnx, proto, p) for proto, p in ((started, "start/"), (stepped, "step/")))
+    started, stepped = (prefixed(proto, p, STATES) for proto, p in ((started, "start/"), (stepped, "step/")))
     of_step = {value.name: value for value in (*stepped.graph.input, *stepped.graph.output)}
     body = h.make_graph(
         list(stepped.graph.node),
@@ -201,8 +172,6 @@ def _join(onnx: ModuleType, started: Any, stepped: Any, model: ConvTTS, voice: V
         "zero": h.make_tensor("zero", kinds.INT64, [1], [0]),
         "one": h.make_tensor("one", kinds.INT64, [1], [1]),
         "vector": h.make_tensor("vector", kinds.INT64, [1], [1]),
-        "mel_mean": h.make_tensor("mel_mean", kinds.FLOAT, [bins], voice.mel_mean.tolist()),
-        "mel_std": h.make_tensor("mel_std", kinds.FLOAT, [bins], voice.mel_std.tolist()),
     }
     nodes = [
         *started.graph.node,
@@ -218,60 +187,8 @@ def _join(onnx: ModuleType, started: Any, stepped: Any, model: ConvTTS, voice: V
         h.make_node("Reshape", ["mel_groups", "mel_shape"], ["mel_whole"]),
         h.make_node("Reshape", ["max_frames", "vector"], ["limit"]),
         h.make_node("Slice", ["mel_whole", "zero", "limit", "one"], ["mel"]),
-        h.make_node("Mul", ["mel", "mel_std"], ["mel_scaled"]),
-        h.make_node("Add", ["mel_scaled", "mel_mean"], ["log_mel"]),
         h.make_node("Transpose", ["attention_by_step"], ["attention"], perm=[1, 0, 2]),
         h.make_node("Identity", ["last_stopped"], ["stopped"]),
     ]
-    shapes: dict[str, tuple[int, list[Any]]] = {
-        "text": (kinds.INT64, ["batch", "symbols"]),
-        "text_lengths": (kinds.INT64, ["batch"]),
-        "speaker": (kinds.INT64, ["batch"]),
-        "max_frames": (kinds.INT64, []),
-        "stop_threshold": (kinds.FLOAT, []),
-        "mel": (kinds.FLOAT, ["batch", "frames", bins]),
-        "log_mel": (kinds.FLOAT, ["batch", "frames", bins]),
-        "mel_lengths": (kinds.INT64, ["batch"]),
-        "attention": (kinds.FLOAT, ["batch", "steps", "symbols"]),
-        "stopped": (kinds.BOOL, ["batch"]),
-    }
-    graph = h.make_graph(
-        nodes,
-        "ttsfast",
-        [h.make_tensor_value_info(name, *shapes[name]) for name in INPUTS],
-        [h.make_tensor_value_info(name, *shapes[name]) for name in OUTPUTS],
-        [*started.graph.initializer, *stepped.graph.initializer, *constants.values()],
-    )
-    return h.make_model(
-        graph,
-        opset_imports=[h.make_opsetid("", _OPSET)],
-        ir_version=started.ir_version,
-        producer_name="ttsfast",
-        producer_version=__version__,
-    )
-
-
-def _prefixed(onnx: ModuleType, proto: Any, prefix: str) -> Any:
-    """The proto with ``prefix`` before every name but those of its inputs and outputs.
-
-    The state that the first part makes is called ``first_...``.
-    """
-    if proto.functions:
-        raise RuntimeError(f"torch's exporter left functions in the graph: {proto.functions[0].name}, ...")
-    own = {value.name for value in (*proto.graph.input, *proto.graph.output)}
-    first = {value.name: f"first_{value.name}" for value in proto.graph.output if value.name in STATES}
-
-    def renamed(name: str) -> str:
-        if not name or name in own:
-            return first.get(name, name)
-        return prefix + name
-
-    for node in proto.graph.node:
-        if any(attribute.HasField("g") for attribute in node.attribute):
-            raise RuntimeError(f"torch's exporter left a nested graph in {node.op_type}")
-        node.name = prefix + node.name
-        for names in (node.input, node.output):
-            names[:] = [renamed(name) for name in names]
-    for initializer in proto.graph.initializer:
-        initializer.name = renamed(initializer.name)
-    return proto
+    initializers = [*started.graph.initializer, *stepped.graph.initializer, *constants.values()]
+    return voice_model(onnx, nodes, initializers, started.ir_version, voice)

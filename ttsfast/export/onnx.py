@@ -1,8 +1,9 @@
-"""``ttsfast export``: a ConvTTS voice as one ONNX file that speaks without PyTorch.
+"""``ttsfast export``: a voice as one ONNX file that speaks without PyTorch.
 
-The file is one graph from symbol ids to a mel: the text encoder, then a ``Loop`` over decoder steps with the
-convolutions' caches, the attention window and the stop decision inside. Its metadata hold all that a voice
-needs beside its weights, and a seal over every byte. :mod:`ttsfast.models.exported` reads it.
+The file is one graph from symbol ids to a mel. ConvTTS: the text encoder, then a ``Loop`` over decoder steps
+with the convolutions' caches, the attention window and the stop decision inside. ParallelTTS: the text
+encoder and its durations, then the decoder, without a loop. Its metadata hold all that a voice needs beside
+its weights, and a seal over every byte. :mod:`ttsfast.models.exported` reads it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from ttsfast import __version__
 from ttsfast.errors import ExportError, InputError
 from ttsfast.export.check import TOLERANCE, compare_speech, compare_steps
 from ttsfast.export.graph import speaking_graph
+from ttsfast.export.parallel_check import compare_durations
+from ttsfast.export.parallel_graph import parallel_graph
 from ttsfast.files import atomic_write, output_folder
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.exported import FORMAT, METADATA, SEAL, exported_model
+from ttsfast.models.paralleltts import ParallelTTS
 from ttsfast.models.voice import Voice
 
 OLDEST_TORCH = "2.11.0a0"
@@ -55,17 +59,18 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
     """Write ``voice`` to ``path`` and check the file against PyTorch with onnxruntime.
 
     Args:
-        voice: with a ConvTTS as its model, on the CPU.
+        voice: with a ConvTTS or ParallelTTS as its model, on the CPU.
         path: ends in ``.onnx``; it appears only when the check has passed.
 
     Raises:
         InputError: another model, a missing package, or a path that cannot be written.
         ExportError: onnxruntime's mels differ by more than 1e-4 in normalised units, on the same frames or
-            free-running (see :mod:`ttsfast.export.check`).
+            free-running (see :mod:`ttsfast.export.check` and :mod:`ttsfast.export.parallel_check`).
     """
-    if not isinstance(voice.model, ConvTTS):
+    model = voice.model
+    if not isinstance(model, (ConvTTS, ParallelTTS)):
         raise InputError(
-            f"only ConvTTS is exported, and this voice's model is {type(voice.model).__name__}; "
+            f"only ConvTTS and ParallelTTS are exported, and this voice's model is {type(model).__name__}; "
             "export it with torch.onnx"
         )
     if torch.__version__ < OLDEST_TORCH:
@@ -75,9 +80,12 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
     onnx = import_onnx("export")
     output_folder(path.parent)
     texts = _own_texts(voice)
-    proto = speaking_graph(onnx, voice.model, voice)
-    entries = {"format": FORMAT, "ttsfast": __version__, "n_symbols": voice.model.symbols.num_embeddings}
-    entries |= {"n_speakers": voice.model.n_speakers, "reduction_factor": voice.model.reduction_factor}
+    if isinstance(model, ConvTTS):
+        proto = speaking_graph(onnx, model, voice)
+    else:
+        proto = parallel_graph(onnx, model, voice)
+    entries = {"format": FORMAT, "ttsfast": __version__, "n_symbols": model.symbols.num_embeddings}
+    entries |= {"n_speakers": model.n_speakers, "reduction_factor": model.reduction_factor}
     entries["voice"] = voice.to_dict()
     onnx.helper.set_model_props(proto, {METADATA: json.dumps(entries, ensure_ascii=False)})
     onnx.checker.check_model(proto)
@@ -87,11 +95,14 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
     values = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     onnx.helper.set_model_props(seal, {SEAL: json.dumps(values)})
     content = body + seal.SerializeToString()
-    steps, difference = compare_steps(onnx, content, path, voice, texts)
-    model, info = exported_model(content, path)
-    frames, left_alone = compare_speech(
-        voice, Voice(model=model, device=torch.device("cpu"), **vars(info)), texts
-    )
+    graph, info = exported_model(content, path)
+    exported = Voice(model=graph, device=torch.device("cpu"), **vars(info))
+    if isinstance(model, ConvTTS):
+        steps, difference = compare_steps(onnx, content, path, voice, texts)
+        frames, left_alone = compare_speech(voice, exported, texts)
+    else:
+        # No frame hears another: on the same frames and free-running are one.
+        steps, difference = frames, left_alone = compare_durations(voice, exported, texts)
     for found, how in ((difference, "on the same frames"), (left_alone, "free-running")):
         if not found <= TOLERANCE:
             raise ExportError(
@@ -100,7 +111,7 @@ def export_voice(voice: Voice, path: Path) -> ExportReport:
             )
     with atomic_write(path) as handle:
         handle.write(content)
-    parameters = sum(p.numel() for p in voice.model.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     return ExportReport(path, len(content), parameters, len(texts), steps, difference, frames, left_alone)
 
 

@@ -49,15 +49,22 @@ def refuse_other_dtypes(
 
 
 class AdaptiveWeights(nn.Module):
-    """Factors of the four terms.
+    """Factors of the terms.
 
     - ``"fixed"``: always 1.
     - ``"dwa"``: dynamic weight averaging (Liu et al., 2019, "End-to-end multi-task learning with
       attention") on bias-corrected moving averages of each term's excess over its floor:
       ``r = fast / slow``, ``f = exp(r / 2) / mean(exp(r / 2))`` over the active terms. A term that
-      falls more slowly than the others gains weight; equal ratios give exactly 1.
+      falls more slowly than the others gains weight; equal ratios give exactly 1. The paper's ``r`` is
+      of the mean losses of the last two epochs, and moves once an epoch; here it moves with every step, of
+      the excess and not of the loss, since a floor never falls. The paper has no base weights that the
+      factors multiply, and no bounds, which its temperature of 2 all but gives.
     - ``"uncertainty"``: log-variances s (Kendall et al., 2018, "Multi-task learning using uncertainty
-      to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves.
+      to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves, all terms
+      as regressions; in the paper they are learned by the model's optimiser, from the losses. At rest
+      ``f = 1 / excess`` within the bounds: once each excess is below one half, as those of speech soon are,
+      every factor is 2, which is ``"fixed"`` at twice the weights. So it is of no use for these terms, and
+      kept for who has others.
     """
 
     factors: Tensor
@@ -86,7 +93,7 @@ class AdaptiveWeights(nn.Module):
 
 
 def move_on(spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:
-    """After a step with these terms, each (4,): what a fused backend does in the same launch."""
+    """After a step with these terms, each (n,): what a fused backend does in the same launch."""
     if state.advance:
         state.noise_step.add_(1)
     update(state, state.method, spec.active, values, floors)
@@ -100,26 +107,28 @@ def update(
     values: Tensor,
     floors: Tensor,
 ) -> None:
-    """Update the factors of the next step from a step's terms, each (4,).
+    """Update the factors of the next step from a step's terms, each (n,): the first of :data:`TERMS`.
 
     A step with a non-finite active term changes nothing but ``skipped``: the averages stay good, and the
     total still shows the value.
     """
     if method == "fixed":
         return
-    active = _on_device(active_terms, state.factors.device)
+    n = len(values)
+    factors = state.factors[:n]
+    active = _on_device(active_terms[:n], factors.device)
     excess = (values - floors).clamp(min=0).float()
     finite = torch.where(active, excess, 0.0).isfinite().all()
     changed = active & finite
     state.skipped.add_(~finite)
     state.observations.add_(finite)
     for average, decay in ((state.fast, FAST_DECAY), (state.slow, SLOW_DECAY)):
-        _average(average, state.observations, excess, decay, changed)
+        _average(average[:n], state.observations, excess, decay, changed)
     if method == "dwa":
-        factors = _dwa(state, active)
+        following = _dwa(state.fast[:n], state.slow[:n], active)
     else:
-        factors = _uncertainty(state, excess, changed)
-    state.factors.copy_(torch.where(changed, factors, state.factors))
+        following = _uncertainty(state.log_variances[:n], excess, changed)
+    factors.copy_(torch.where(changed, following, factors))
 
 
 def _on_device(flags: tuple[bool, ...], device: torch.device) -> Tensor:
@@ -135,18 +144,18 @@ def _average(average: Tensor, observations: Tensor, seen: Tensor, decay: float, 
     average.copy_(torch.where(changed, average + share * (seen - average), average))
 
 
-def _dwa(state: StepState | AdaptiveWeights, active: Tensor) -> Tensor:
-    known = state.slow > 0
-    ratio = torch.where(known, state.fast / torch.where(known, state.slow, 1.0), 1.0)
+def _dwa(fast: Tensor, slow: Tensor, active: Tensor) -> Tensor:
+    known = slow > 0
+    ratio = torch.where(known, fast / torch.where(known, slow, 1.0), 1.0)
     ratio = torch.where(active, ratio, -torch.inf)
     # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
     raised = torch.where(active, torch.exp((ratio - ratio.max()) / DWA_TEMPERATURE), 0.0)
     return (raised * (active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)
 
 
-def _uncertainty(state: StepState | AdaptiveWeights, excess: Tensor, changed: Tensor) -> Tensor:
+def _uncertainty(log_variances: Tensor, excess: Tensor, changed: Tensor) -> Tensor:
     low, high = FACTOR_BOUNDS
-    slope = 0.5 * (1 - torch.exp(-state.log_variances) * excess)
-    moved = (state.log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
-    state.log_variances.copy_(torch.where(changed, moved, state.log_variances))
-    return torch.exp(-state.log_variances).clamp(low, high)
+    slope = 0.5 * (1 - torch.exp(-log_variances) * excess)
+    moved = (log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
+    log_variances.copy_(torch.where(changed, moved, log_variances))
+    return torch.exp(-log_variances).clamp(low, high)

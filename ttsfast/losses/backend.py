@@ -43,7 +43,8 @@ class Backend(Protocol):
         normalizer: Counts | Tensor | float | None,
         grad_scale: Tensor | float | None,
     ) -> LossOutput:
-        """Compute all terms present, and move the state on.
+        """Compute all terms present, and move the state on. A fused backend takes no alignment: see
+        :mod:`ttsfast.losses.beside`.
 
         Args:
             spec: resolved options.
@@ -54,7 +55,7 @@ class Backend(Protocol):
         """
 
     def update(self, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> bool:
-        """Move the factors on by the terms of a step, each (4,); False, and nothing done, where it cannot."""
+        """Move the factors on by the terms of a step, each (n,); False, and nothing done, where it cannot."""
 
 
 class TorchBackend:
@@ -137,7 +138,7 @@ def choose(name: str, spec: LossSpec, inputs: LossInputs) -> Backend:
 
 
 def update(name: str, spec: LossSpec, state: StepState, values: Tensor, floors: Tensor) -> None:
-    """Move the factors on by the terms of a step, each (4,), on the backend or, where it cannot, in torch."""
+    """Move the factors on by the terms of a step, each (n,), on the backend or, where it cannot, in torch."""
     for backend in _automatic() if name == "auto" else (BACKENDS[name], BACKENDS["torch"]):
         if backend.update(spec, state, values, floors):
             return

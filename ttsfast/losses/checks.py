@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ttsfast.terms.checks import check_flags, check_lengths, check_real, shown
+from ttsfast.terms.checks import check_flags, check_lengths, check_real, is_integer, shown
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.spec import TERMS, AlignmentInputs, LossInputs, LossSpec
 
 
 def check_attention(name: str, attention: object, like: Tensor | None, batch: int | str) -> Tensor:
@@ -32,6 +32,9 @@ def check_inputs(
     truncated: Tensor | None,
     mel_mean: Tensor | None,
     mel_std: Tensor | None,
+    alignment_log_probs: Tensor | None = None,
+    alignment_prior: Tensor | None = None,
+    alignment_path: Tensor | None = None,
 ) -> LossInputs:
     """The arguments of one call, checked against each other.
 
@@ -54,15 +57,19 @@ def check_inputs(
     if stop_logits is not None:
         check_real("stop_logits", stop_logits, (batch, "S"), target)
     layers = _layers(attention, target)
+    alignment = _alignment(alignment_log_probs, alignment_prior, alignment_path, target)
     sizes: list[tuple[str, int]] = []
     if stop_logits is not None:
         sizes.append(("stop_logits", stop_logits.shape[1]))
-    if layers:
-        sizes.append(("attention", layers[0].shape[-2]))
+    aligned = [("attention", layers[0])] if layers else []
+    if alignment is not None:
+        aligned.append(("alignment_log_probs", alignment.log_probs))
+    for name, weights in aligned:
+        sizes.append((name, weights.shape[-2]))
         if text_lengths is None:
-            raise ValueError("attention needs text_lengths (B,): pass them")
-        symbols = layers[0].shape[-1]
-        text_lengths = check_lengths("text_lengths", text_lengths, target, symbols, "attention's axis N")
+            raise ValueError(f"{name} needs text_lengths (B,): pass them")
+        symbols = weights.shape[-1]
+        text_lengths = check_lengths("text_lengths", text_lengths, target, symbols, f"{name}'s axis N")
     for name, size in sizes:
         if step_lengths is not None:
             step_lengths = check_lengths("step_lengths", step_lengths, target, size, f"{name}'s axis S")
@@ -104,7 +111,17 @@ def check_inputs(
         attention=layers,
         mel_mean=mel_mean,
         mel_std=mel_std,
+        alignment=alignment,
     )
+
+
+_INPUTS = {
+    "kl": "posterior",
+    "stop": "stop_logits",
+    "alignment": "alignment_log_probs",
+    "binarization": "alignment_path",
+}
+"""What a term is computed from, where it is not called the same."""
 
 
 def check_call(spec: LossSpec, inputs: LossInputs, device: torch.device) -> None:
@@ -113,9 +130,10 @@ def check_call(spec: LossSpec, inputs: LossInputs, device: torch.device) -> None
     Raises:
         ValueError: a term that enters the total has no inputs, or the loss lies on another device.
     """
-    for term, weight, present in zip(TERMS, spec.base_weights, inputs.present(), strict=True):
-        if weight != 0 and not present:
-            name = {"kl": "posterior", "stop": "stop_logits"}.get(term, term)
+    present = inputs.present()
+    for i, (term, weight) in enumerate(zip(TERMS, spec.base_weights, strict=True)):
+        if weight != 0 and not (i < len(present) and present[i]):
+            name = _INPUTS.get(term, term)
             raise ValueError(
                 f"{name} is missing while {term}_weight is {weight:g}: pass it, or set {term}_weight=0"
             )
@@ -164,6 +182,38 @@ def _layers(attention: Tensor | Sequence[Tensor] | None, like: Tensor) -> tuple[
                 f"and {shown(layer.shape[-2:])}"
             )
     return layers
+
+
+def _alignment(log_probs: object, prior: object, path: object, like: Tensor) -> AlignmentInputs | None:
+    if log_probs is None:
+        for name, given in (("alignment_prior", prior), ("alignment_path", path)):
+            if given is not None:
+                raise ValueError(f"{name} is given without alignment_log_probs: pass them")
+        return None
+    batch = like.shape[0]
+    scores = check_real("alignment_log_probs", log_probs, (batch, "S", "N"), like)
+    if prior is not None:
+        prior = check_real("alignment_prior", prior, scores.shape, like)
+    if path is not None:
+        _, steps, symbols = scores.shape
+        durations, whole = (batch, symbols), (batch, steps, symbols)
+        if not isinstance(path, Tensor) or not (path.dtype == torch.bool or is_integer(path)):
+            have = path.dtype if isinstance(path, Tensor) else type(path).__name__
+            raise TypeError(
+                f"alignment_path must be integer durations {shown(durations)} or a boolean path "
+                f"{shown(whole)}, got {have}"
+            )
+        wanted = whole if path.dtype == torch.bool else durations
+        if path.shape != wanted:
+            raise ValueError(
+                f"alignment_path of {path.dtype} must have shape {shown(wanted)}, got {shown(path.shape)}"
+            )
+        if path.device != like.device:
+            raise ValueError(
+                f"alignment_path is on {path.device}, the other inputs on {like.device}: "
+                f"move it with .to({str(like.device)!r})"
+            )
+    return AlignmentInputs(scores, prior, path)
 
 
 def _gaussian(name: str, pair: object, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from ttsfast.losses import adaptive
 from ttsfast.losses.extension import LARGEST_HINT, hint_of
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec, compute_dtype
+from ttsfast.terms.spec import FUSED, TERMS, LossInputs, LossSpec, compute_dtype
 from ttsfast.terms.state import FixedWeights, StepState, fixed_weights
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -28,7 +28,8 @@ and writes its gradients.
 - ``gradients``: memory for each of ``inputs.values()``, None where none is wanted.
 - ``state``: :class:`FixedWeights`.
 - ``total``: ()
-- ``report``: (5, 4), values and floors in the first rows, and first in the last the gradient scale applied.
+- ``report``: (5, 4), by the fused terms: values and floors in the first rows, and first in the last the
+  gradient scale applied.
 - ``integers``: (3,) int64, valid frames, and how many lengths were clamped.
 """
 
@@ -104,13 +105,13 @@ def call(
     report = report.detach()
     if isinstance(state, StepState):
         adaptive.move_on(spec, state, report[0], report[1])
-    present = inputs.present()
-    return LossOutput(total, report[0], report[1], fixed.weights, integers[0], present, integers[1])
+    present, weights = inputs.present(), fixed.weights[: len(FUSED)]
+    return LossOutput(total, report[0], report[1], weights, integers[0], present, integers[1])
 
 
 def _active(spec: LossSpec, inputs: LossInputs) -> list[bool]:
     """Whether each of ``inputs.values()`` may get a gradient."""
-    mel, kl, stop, attention = spec.active
+    mel, kl, stop, attention, *_ = spec.active
     latents = [kl] * (len(inputs.posterior or ()) + len(inputs.prior or ()))
     stops = [] if inputs.stop_logits is None else [stop]
     return [*[mel] * (len(inputs.mel) + 1), *latents, *stops, *[attention] * len(inputs.attention)]
@@ -144,9 +145,10 @@ def encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
 @lru_cache(maxsize=64)
 def decoded(words: tuple[str, ...], integers: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
     """The inverse of :func:`encoded`; the same object for the same options: launches are known by it."""
-    mel, kl, stop, attention, delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
+    weights, numbers = numbers[: len(TERMS)], numbers[len(TERMS) :]
+    delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
     return LossSpec(
-        base_weights=(mel, kl, stop, attention),
+        base_weights=weights,
         mel_loss=words[0],
         huber_delta=delta,
         mel_smoothing=words[1],
@@ -190,7 +192,7 @@ def _fake(
     dtype = compute_dtype(reals)
     return (
         like.new_empty((), dtype=dtype),
-        like.new_empty((5, len(TERMS)), dtype=dtype),
+        like.new_empty((5, len(FUSED)), dtype=dtype),
         like.new_empty((3,), dtype=torch.int64),
         [_gradient(tensor) for tensor, want in zip(reals, wanted, strict=True) if want],
     )

@@ -5,8 +5,9 @@ call and writes its gradients (``csrc/loss/binding.cpp``):
 
 - ``inputs``: :class:`LossInputs` as ``TTSLoss`` is given them: nobody need have checked them, ``mel`` and
   ``attention`` may be single tensors, and attention that is absent is None.
-- ``state``: :class:`StepState`, which the call moves on. Or the weights (4,) and the step of the noise, from
-  a compiled graph, which moves the state by itself, and whose lengths nobody could check: they are clamped.
+- ``state``: :class:`StepState`, which the call moves on. Or the weights (6,) and the step of the noise, from
+  a caller who moves the state by itself, such as a compiled graph, whose lengths nobody could check: they are
+  clamped.
 - ``normalizer``: as in ``TTSLoss.forward``; ``scale``: :func:`hint_of` the gradient scale.
 - ``wanted``: whether gradients are, and then those of the tensors of active terms that require one; or a list
   of bools, one for each of ``inputs.values()``.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.losses import backend as backends
+from ttsfast.losses import beside
 from ttsfast.losses.adaptive import AdaptiveWeights, refuse_other_dtypes
 from ttsfast.losses.checks import check_call, check_inputs, check_scalars
 from ttsfast.losses.options import resolve, statistic, without_smoothing
@@ -23,14 +24,16 @@ __all__ = ["Counts", "LossOutput", "TTSLoss"]
 
 
 class TTSLoss(nn.Module):
-    """Masked mel loss, Gaussian KL, stop cross-entropy and guided attention under adaptive weights.
+    """Masked mel loss, Gaussian KL, stop cross-entropy, guided attention and the losses of a learned
+    alignment under adaptive weights.
 
-    B utterances, T frames, C mel bins, S decoder steps, N symbols, Z latents, H heads. A padded element
-    never contributes, whatever it holds.
+    B utterances, T frames, C mel bins, S steps of the decoder or aligner, N symbols, Z latents, H heads. A
+    padded element never contributes, whatever it holds.
 
     Args:
-        mel_weight, kl_weight, stop_weight, attention_weight: base weights, at least 0. A term whose inputs
-            are missing must have weight 0; a term of weight 0 with inputs is reported and sends no gradient.
+        mel_weight, kl_weight, stop_weight, attention_weight, alignment_weight, binarization_weight: base
+            weights, at least 0. A term whose inputs are missing must have weight 0; a term of weight 0 with
+            inputs is reported and sends no gradient.
         mel_loss: ``"huber"`` (``torch.nn.HuberLoss``), ``"l1"`` or ``"mse"``. With two predictions the mel
             term is the sum of both.
         huber_delta: where Huber turns linear, in the units of the features.
@@ -51,6 +54,9 @@ class TTSLoss(nn.Module):
         weighting: see :class:`ttsfast.losses.adaptive.AdaptiveWeights`.
         backend: ``"auto"``, ``"torch"``, ``"cpp"`` or ``"triton"``.
         seed: seed of the noise, one per rank.
+        alignment_weight: of the forward-sum loss, each utterance's divided by its symbols, mean over
+            utterances (Shih et al., 2021; Badlani et al., 2021), under either ``normalization``.
+        binarization_weight: of the soft alignment's negative logarithm on the hard path, mean over steps.
         update_in_forward: whether a training call updates the adaptive weights; False leaves it to
             :meth:`update_weights`, once for several micro-batches.
 
@@ -91,6 +97,8 @@ class TTSLoss(nn.Module):
         backend: str = "auto",
         seed: int = 0,
         *,
+        alignment_weight: float = 0.0,
+        binarization_weight: float = 0.0,
         update_in_forward: bool = True,
     ) -> None:
         super().__init__()
@@ -98,9 +106,9 @@ class TTSLoss(nn.Module):
         backends.check_name(backend)
         self.register_buffer("mel_mean", statistic("mel_mean", mel_mean), persistent=False)
         self.register_buffer("mel_std", statistic("mel_std", mel_std), persistent=False)
-        weights = (mel_weight, kl_weight, stop_weight, attention_weight)
+        fused = (mel_weight, kl_weight, stop_weight, attention_weight)
         options = LossSpec(
-            base_weights=weights,
+            base_weights=(*fused, alignment_weight, binarization_weight),
             mel_loss=mel_loss,
             huber_delta=huber_delta,
             mel_smoothing=mel_smoothing,
@@ -150,6 +158,9 @@ class TTSLoss(nn.Module):
         prior: tuple[Tensor, Tensor] | None = None,
         attention: Tensor | Sequence[Tensor] | None = None,
         text_lengths: Tensor | None = None,
+        alignment_log_probs: Tensor | None = None,
+        alignment_prior: Tensor | None = None,
+        alignment_path: Tensor | None = None,
         truncated: Tensor | None = None,
         normalizer: Counts | Tensor | float | None = None,
         grad_scale: Tensor | float | None = None,
@@ -161,17 +172,25 @@ class TTSLoss(nn.Module):
             mel_target: (B, T, C)
             mel_lengths: (B,) any integer type.
             stop_logits: (B, S)
-            step_lengths: (B,) valid decoder steps; ``mel_lengths`` when None (r = 1).
+            step_lengths: (B,) valid steps of the stop logits, the attention and the aligner; ``mel_lengths``
+                when None (r = 1).
             posterior: (mu, logvar), each (B, Z) or (B, T, Z).
             prior: (mu, logvar) of the posterior's shape, with gradients; N(0, I) when None.
             attention: (B, S, N) or (B, H, S, N), or a sequence of such layers.
-            text_lengths: (B,), with ``attention``.
+            text_lengths: (B,), with ``attention`` and ``alignment_log_probs``.
+            alignment_log_probs: (B, S, N) of the symbols at each step; they need not be normalised.
+            alignment_prior: (B, S, N), log-probabilities that are added to them, such as
+                :func:`ttsfast.functional.beta_binomial_prior` gives.
+            alignment_path: the hard alignment that the soft one is to come near: durations (B, N) in steps,
+                integers, or a path (B, S, N), bool; such as :func:`ttsfast.functional.monotonic_alignment`
+                gives.
             truncated: (B,) bool, clips cut before their end: no positive stop target, no tail.
             normalizer: what to divide by: None, this call's own counts; :class:`Counts` summed over all
                 micro-batches and ranks, so that their losses add up to that of the whole batch; or a scalar,
                 the global number of valid frames (utterances with ``normalization="utterance"``), by which
                 each term's own average is scaled with ``own / global``: exact for what is counted in frames
-                (mel, KL), and for stop and attention where steps are proportional to frames.
+                (mel, KL), for stop, attention and binarization where steps are proportional to frames, and
+                for alignment where utterances are.
             grad_scale: the gradient that will arrive at ``total``, where it is not 1: the loss scaler's scale
                 divided by the accumulation. A hint that saves a fused backend a rescaling pass; no result
                 depends on it, ``total`` included.
@@ -186,6 +205,8 @@ class TTSLoss(nn.Module):
         own: dict[str, Any] = self._buffers
         mel_mean, mel_std = own["mel_mean"], own["mel_std"]
         direct = backends.for_unchecked(self.backend, state.noise_step.device)
+        if alignment_log_probs is not None or alignment_prior is not None or alignment_path is not None:
+            direct = None
         # No layers at all are an error here, and absence where the checks are done.
         if direct is not None and not (isinstance(attention, (tuple, list)) and not attention):
             given: Any = LossInputs(
@@ -216,6 +237,9 @@ class TTSLoss(nn.Module):
             posterior=posterior,
             prior=prior,
             attention=attention,
+            alignment_log_probs=alignment_log_probs,
+            alignment_prior=alignment_prior,
+            alignment_path=alignment_path,
             text_lengths=text_lengths,
             truncated=truncated,
             mel_mean=mel_mean,
@@ -223,7 +247,9 @@ class TTSLoss(nn.Module):
         )
         check_call(spec, inputs, state.noise_step.device)
         backend = backends.choose(self.backend, spec, inputs)
-        return backend.call(spec, inputs, state, normalizer, grad_scale)
+        if inputs.alignment is None:
+            return backend.call(spec, inputs, state, normalizer, grad_scale)
+        return beside.call(backend, spec, inputs, state, normalizer, grad_scale)
 
     def _step_state(self) -> StepState:
         """What the backend moves on."""
@@ -270,11 +296,11 @@ class TTSLoss(nn.Module):
         """Update the adaptive weights once from several calls, with ``update_in_forward = False``.
 
         Args:
-            values, floors: (4,) sums of ``out.values`` and ``out.floor_values`` over the micro-batches and
+            values, floors: (n,) sums of ``out.values`` and ``out.floor_values`` over the micro-batches and
                 ranks of one optimizer step, so that all of them used, and will use, the same weights.
         """
         if self.training and self.adaptive.method != "fixed":
-            state = self._step_state()._replace(method=self.adaptive.method, advance=False)
+            state = self._step_state()._replace(method=self.adaptive.method)
             backends.update(self.backend, self.spec, state, values, floors)
 
     def extra_repr(self) -> str:

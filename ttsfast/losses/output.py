@@ -13,26 +13,30 @@ from ttsfast.terms.spec import TERMS
 class LossOutput:
     """The total, to differentiate, and what it is made of.
 
-    The terms are kept as vectors of four (mel, kl, stop, attention), which is what one reduction over
-    ranks or micro-batches wants; the named views are cut from them on demand.
+    The terms are kept as vectors, which is what one reduction over ranks or micro-batches wants: in the order
+    of :data:`ttsfast.terms.spec.TERMS`, n of them, the two of an alignment only where one is given. The named
+    views are cut from them on demand.
     """
 
     total: Tensor
     """() weighted sum of the active terms, connected to the inputs."""
     values: Tensor
-    """(4,) detached and unweighted; 0 for an absent term."""
+    """(n,) detached and unweighted; 0 for an absent term."""
     floor_values: Tensor
-    """(4,) least possible value of each term."""
+    """(n,) least possible value of each term."""
     weight_values: Tensor
-    """(4,) weight of each term in ``total``."""
+    """(n,) weight of each term in ``total``."""
     frames: Tensor
     """() int64, valid frames of this call."""
     present: tuple[bool, ...]
-    """Which terms had inputs."""
+    """(n,) Which terms had inputs."""
     clamped: Tensor | None = None
     """() int64, how many lengths lay outside their axes and were clamped, on a device whose values nobody
     waits for; None on a CPU, where they raise. Sum it up with the terms, and look where a log is written: a
     batch of another number than 0 is not the batch that was meant."""
+    unalignable: Tensor | None = None
+    """() int64, utterances of fewer steps than symbols, which no alignment visits whole: their alignment term
+    is 0 and sends no gradient. None without an alignment."""
 
     @property
     def mel(self) -> Tensor:
@@ -55,6 +59,16 @@ class LossOutput:
         return self._term(3)
 
     @property
+    def alignment(self) -> Tensor | None:
+        """() forward-sum term, None when absent."""
+        return self._term(4)
+
+    @property
+    def binarization(self) -> Tensor | None:
+        """() binarization term, None when absent."""
+        return self._term(5)
+
+    @property
     def weights(self) -> dict[str, Tensor]:
         """Weight of each present term by name, the adaptive factor included."""
         return self._named(self.weight_values)
@@ -70,7 +84,7 @@ class LossOutput:
         return self._named(self.values - self.floor_values)
 
     def _term(self, index: int) -> Tensor | None:
-        return self.values[index] if self.present[index] else None
+        return self.values[index] if index < len(self.present) and self.present[index] else None
 
     def _named(self, vector: Tensor) -> dict[str, Tensor]:
-        return {name: vector[i] for i, name in enumerate(TERMS) if self.present[i]}
+        return {TERMS[i]: vector[i] for i, present in enumerate(self.present) if present}

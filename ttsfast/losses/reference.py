@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ttsfast.losses import aligned
+from ttsfast.losses.average import Average, Lengths, lengths_of, lengths_outside
 from ttsfast.losses.output import LossOutput
 from ttsfast.losses.philox import standard_normal
-from ttsfast.terms.counts import Counts, counts_by_utterance, resolve_normalizer
+from ttsfast.terms.counts import Counts
 from ttsfast.terms.masks import stop_targets, valid_mask
-from ttsfast.terms.spec import LossInputs, LossSpec
+from ttsfast.terms.spec import FUSED, LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights
 
 
@@ -137,62 +139,36 @@ def run(
         state: detached weights, and the noise generator's step.
         normalizer: as in :meth:`ttsfast.losses.module.TTSLoss.forward`.
     """
-    given, inputs = inputs, _prepare(inputs)
-    average = _Average(spec, inputs, normalizer)
+    lengths = lengths_of(inputs)
+    given, inputs = inputs, _prepare(inputs, lengths)
+    average = Average(spec, inputs, lengths, normalizer)
     terms: list[tuple[Tensor, Tensor] | None] = [_mel_term(spec, inputs, average, state.noise_step)]
     terms.append(_kl_term(spec, inputs, average) if inputs.posterior is not None else None)
     terms.append(_stop_term(spec, inputs, average) if inputs.stop_logits is not None else None)
     terms.append(_attention_term(spec, inputs, average) if inputs.attention else None)
     zero = inputs.target.new_zeros(())
+    unalignable = None
+    if inputs.alignment is not None:
+        beside = spec.active[len(FUSED) :]
+        found = aligned.terms(inputs.alignment, lengths, average, beside, zero.dtype, "torch")
+        terms += [None if term is None else (term, zero) for term in found]
+        unalignable = aligned.unalignable(lengths)
+    weights = state.weights[: len(terms)]
     total = zero
-    for term, weight, active in zip(terms, state.weights.unbind(), spec.active, strict=True):
+    for term, weight, active in zip(terms, weights.unbind(), spec.active[: len(terms)], strict=True):
         if term is not None and active:
             total = total + weight * term[0]
     values, floors = (
         torch.stack([zero if term is None else term[part].detach() for term in terms]) for part in (0, 1)
     )
-    clamped = None if inputs.target.is_cpu else _lengths_outside(given, inputs)
+    clamped = None if inputs.target.is_cpu else lengths_outside(given, lengths)
     frames = average.own.frames.sum()
-    return LossOutput(total, values, floors, state.weights, frames, inputs.present(), clamped)
+    return LossOutput(total, values, floors, weights, frames, inputs.present(), clamped, unalignable)
 
 
-class _Average:
-    """Divides sums per utterance as ``normalization`` and the normaliser say."""
-
-    def __init__(
-        self, spec: LossSpec, inputs: LossInputs, normalizer: Counts | Tensor | float | None
-    ) -> None:
-        steps = None if inputs.stop_logits is None else inputs.stop_logits.shape[1]
-        self.own = counts_by_utterance(
-            inputs.mel_lengths,
-            inputs.step_lengths,
-            inputs.truncated,
-            stop_tail_frames=spec.stop_tail_frames,
-            steps=steps,
-        )
-        own = [part.sum() for part in self.own]
-        self.totals = resolve_normalizer(normalizer, own, spec.normalization, inputs.target.dtype)
-        self.by_utterance = spec.normalization == "utterance"
-
-    def __call__(self, sums: Tensor, unit: str) -> Tensor:
-        """Average of ``sums`` (B,) per ``unit``, a field of :class:`Counts`."""
-        if self.by_utterance:
-            return (sums / getattr(self.own, unit).clamp(min=1)).sum() / self.totals.utterances
-        return sums.sum() / getattr(self.totals, unit)
-
-
-def _prepare(inputs: LossInputs) -> LossInputs:
-    """Everything in the compute dtype, lengths as int64 within their axes."""
+def _prepare(inputs: LossInputs, lengths: Lengths) -> LossInputs:
+    """Everything in the compute dtype, lengths within their axes."""
     dtype = inputs.compute_dtype()
-    frames = inputs.target.shape[1]
-    axes = [layer.shape[-2] for layer in inputs.attention]
-    if inputs.stop_logits is not None:
-        axes.append(inputs.stop_logits.shape[1])
-    # Not by min's default, which compilers of sizes that vary do not know.
-    step_lengths = inputs.step_lengths.long().clamp(min=0, max=min(axes) if axes else None)
-    text_lengths = inputs.text_lengths
-    if inputs.attention and text_lengths is not None:
-        text_lengths = text_lengths.long().clamp(0, inputs.attention[0].shape[-1])
 
     def pair(tensors: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
         return None if tensors is None else (tensors[0].to(dtype), tensors[1].to(dtype))
@@ -201,9 +177,9 @@ def _prepare(inputs: LossInputs) -> LossInputs:
     return LossInputs(
         mel=tuple(prediction.to(dtype) for prediction in inputs.mel),
         target=inputs.target.to(dtype),
-        mel_lengths=inputs.mel_lengths.long().clamp(0, frames),
-        step_lengths=step_lengths,
-        text_lengths=text_lengths,
+        mel_lengths=lengths.mel,
+        step_lengths=lengths.steps,
+        text_lengths=lengths.text,
         stop_logits=None if inputs.stop_logits is None else inputs.stop_logits.to(dtype),
         posterior=pair(inputs.posterior),
         prior=pair(inputs.prior),
@@ -211,17 +187,8 @@ def _prepare(inputs: LossInputs) -> LossInputs:
         truncated=inputs.truncated,
         mel_mean=inputs.mel_mean,
         mel_std=inputs.mel_std,
+        alignment=inputs.alignment,
     )
-
-
-def _lengths_outside(given: LossInputs, prepared: LossInputs) -> Tensor:
-    """() int64, how many lengths lie outside their axes."""
-    pairs = [(given.mel_lengths, prepared.mel_lengths)]
-    if prepared.attention or prepared.stop_logits is not None:
-        pairs.append((given.step_lengths, prepared.step_lengths))
-    if prepared.attention and given.text_lengths is not None and prepared.text_lengths is not None:
-        pairs.append((given.text_lengths, prepared.text_lengths))
-    return torch.stack([(lengths != kept).sum() for lengths, kept in pairs]).sum()
 
 
 def smoothed_target(
@@ -239,7 +206,7 @@ def smoothed_target(
     return target
 
 
-def _mel_term(spec: LossSpec, inputs: LossInputs, average: _Average, step: Tensor) -> tuple[Tensor, Tensor]:
+def _mel_term(spec: LossSpec, inputs: LossInputs, average: Average, step: Tensor) -> tuple[Tensor, Tensor]:
     valid = valid_mask(inputs.mel_lengths, inputs.target.shape[1])
     target = smoothed_target(spec, inputs.target, inputs.mel_mean, inputs.mel_std, step)
     elements = [mel_elements(y, target, valid, spec.mel_loss, spec.huber_delta) for y in inputs.mel]
@@ -249,7 +216,7 @@ def _mel_term(spec: LossSpec, inputs: LossInputs, average: _Average, step: Tenso
     return average(sums, "frames") / bins, floor
 
 
-def _kl_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[Tensor, Tensor]:
+def _kl_term(spec: LossSpec, inputs: LossInputs, average: Average) -> tuple[Tensor, Tensor]:
     assert inputs.posterior is not None
     mu, logvar = inputs.posterior
     per_frame = mu.dim() == 3
@@ -265,7 +232,7 @@ def _kl_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[Ten
     return value, floor
 
 
-def _stop_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[Tensor, Tensor]:
+def _stop_term(spec: LossSpec, inputs: LossInputs, average: Average) -> tuple[Tensor, Tensor]:
     assert inputs.stop_logits is not None
     positive, included = stop_targets(
         inputs.step_lengths, inputs.truncated, spec.stop_tail_frames, inputs.stop_logits.shape[1]
@@ -277,7 +244,7 @@ def _stop_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[T
     return average(elements.sum(1), "stop_steps"), average(floors, "stop_steps")
 
 
-def _attention_term(spec: LossSpec, inputs: LossInputs, average: _Average) -> tuple[Tensor, Tensor]:
+def _attention_term(spec: LossSpec, inputs: LossInputs, average: Average) -> tuple[Tensor, Tensor]:
     assert inputs.text_lengths is not None
     sums = inputs.target.new_zeros(inputs.target.shape[0])
     heads = 0

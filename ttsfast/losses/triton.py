@@ -26,7 +26,7 @@ from ttsfast.terms.autograd import (
     why_not_plain,
 )
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS, LossInputs, LossSpec
+from ttsfast.terms.spec import FUSED, TERMS, LossInputs, LossSpec
 from ttsfast.terms.state import FixedWeights, StepState
 
 _version = attrgetter("_version")
@@ -95,8 +95,10 @@ class TritonBackend:
         if torch.compiler.is_compiling() or not (device.type == "cuda" or interpreted()):
             return False
         for tensor in (values, floors):
-            if type(tensor) is not Tensor or tensor.device != device or tensor.shape != (len(TERMS),):
+            if type(tensor) is not Tensor or tensor.device != device:
                 return False
+        if values.shape != floors.shape or values.shape not in ((len(FUSED),), (len(TERMS),)):
+            return False
         from ttsfast.kernels import adaptive
 
         adaptive.update_weights(state, spec.active, values, floors)
@@ -107,7 +109,7 @@ def _empty_gradients(spec: LossSpec, tensors: Sequence[Tensor | None]) -> list[T
     """Memory for gradients of :func:`ttsfast.kernels.layout.differentiable`, None where none is wanted."""
     if not torch.is_grad_enabled():
         return [None] * len(tensors)
-    mel, kl, stop, attention = spec.active
+    mel, kl, stop, attention, *_ = spec.active
     active = (mel, mel, kl, kl, kl, kl, stop, *(attention,) * (len(tensors) - 7))
     return [
         torch.empty_like(t) if t is not None and a and t.requires_grad else None

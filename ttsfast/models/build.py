@@ -1,4 +1,4 @@
-"""From the configuration's ``model`` section to a module: ConvTTS, or what a factory of the user's makes."""
+"""From the configuration's ``model`` section to a module: a built-in one, or one that a factory makes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,59 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
 from ttsfast.config import ModelConfig
 from ttsfast.errors import InputError, in_their_code
 from ttsfast.models.convtts import ConvTTS
+from ttsfast.models.paralleltts import ParallelTTS
 
 if TYPE_CHECKING:
     from ttsfast.models.voice_info import VoiceInfo
 
-BUILT_IN = "convtts"
+Factory: TypeAlias = "Callable[[VoiceInfo, ModelConfig], nn.Module]"
+
+
+def _convtts(info: VoiceInfo, options: ModelConfig) -> ConvTTS:
+    latent_dim = options.latent_dim
+    return ConvTTS.from_size(
+        options.size,
+        n_symbols=len(info.symbols),
+        n_mels=info.contract.n_mels,
+        n_speakers=len(info.speakers),
+        silence=info.silence,
+        reduction_factor=options.reduction_factor,
+        dropout=options.dropout,
+        prenet_dropout=options.prenet_dropout,
+        latent_dim=latent_dim if options.posterior else 0,
+    )
+
+
+def _paralleltts(info: VoiceInfo, options: ModelConfig) -> ParallelTTS:
+    return ParallelTTS.from_size(
+        options.size,
+        n_symbols=len(info.symbols),
+        n_mels=info.contract.n_mels,
+        n_speakers=len(info.speakers),
+        silence=info.silence,
+        statistics=info.tracks,
+        reduction_factor=options.reduction_factor,
+        dropout=options.dropout,
+        pitch=options.pitch,
+        energy=options.energy,
+    )
+
+
+CONVTTS, PARALLELTTS = "convtts", "paralleltts"
+BUILT_IN: dict[str, Factory] = {CONVTTS: _convtts, PARALLELTTS: _paralleltts}
+"""By what ``model.architecture`` calls them."""
 
 
 def built_in(config: ModelConfig) -> bool:
     """Whether the model is one of this package's."""
-    return config.architecture == BUILT_IN
+    return config.architecture in BUILT_IN
 
 
 def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
@@ -35,30 +71,39 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
 
     Raises:
         InputError: no such module or attribute, a factory that takes other arguments or returns no module, or
-            a ``model`` key, other than ConvTTS's ``size``, that was set and that the factory does not read.
+            a ``model`` key, other than ``size``, that was set and that the model does not read.
     """
-    if built_in(config):
-        return ConvTTS.from_size(
-            config.size,
-            n_symbols=len(info.symbols),
-            n_mels=info.contract.n_mels,
-            n_speakers=len(info.speakers),
-            silence=info.silence,
-            reduction_factor=config.reduction_factor,
-            dropout=config.dropout,
-            prenet_dropout=config.prenet_dropout,
-            latent_dim=config.latent_dim if config.posterior else 0,
-        )
     name = f"model.architecture={config.architecture}"
-    factory = _find_factory(config.architecture)
+    options = _TrackedOptions(**asdict(config))
+    remedy = ""
+    if built_in(config):
+        model = BUILT_IN[config.architecture](info, options)
+    else:
+        model = _made(_find_factory(config.architecture), name, info, options)
+        remedy = ", or read it from the options in the factory"
+    defaults = ModelConfig()
+    # The trainer itself reads model.posterior: no posterior, no KL term. The size is of the built-in models,
+    # as its help says, and presets set it.
+    known = {*options.read, "architecture", "posterior", "size"}
+    for field in fields(ModelConfig):
+        value = getattr(config, field.name)
+        if field.name not in known and value != getattr(defaults, field.name):
+            raise InputError(
+                f"{name}: model.{field.name}={value} is set, and the model does not read it; leave it at "
+                f"{getattr(defaults, field.name)}{remedy}"
+            )
+    return model
+
+
+def _made(factory: Callable[..., Any], name: str, info: VoiceInfo, options: ModelConfig) -> nn.Module:
+    """What a factory of the user's makes."""
     try:
-        inspect.signature(factory).bind(info, config)
+        inspect.signature(factory).bind(info, options)
     except TypeError as error:
         raise InputError(
             f"{name}: it is called as factory(voice, options), and takes {inspect.signature(factory)} "
             f"({error}); give it these two arguments, and defaults for the rest"
         ) from error
-    options = _TrackedOptions(**asdict(config))
     try:
         model = factory(info, options)
     except InputError:
@@ -68,17 +113,6 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
         raise InputError(f"{name}: it failed ({in_their_code(error)})") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{name}: it returned {type(model).__name__}; return a torch.nn.Module")
-    defaults = ModelConfig()
-    # The trainer itself reads model.posterior: no posterior, no KL term. The size is ConvTTS's own,
-    # as its help says, and presets set it.
-    known = {*options.read, "architecture", "posterior", "size"}
-    for field in fields(ModelConfig):
-        value = getattr(config, field.name)
-        if field.name not in known and value != getattr(defaults, field.name):
-            raise InputError(
-                f"{name}: model.{field.name}={value} is set, and the factory does not read it; leave it at "
-                f"{getattr(defaults, field.name)}, or read options.{field.name} in the factory"
-            )
     return model
 
 
@@ -105,7 +139,9 @@ def _find_factory(architecture: str) -> Callable[..., Any]:
     module_name, colon, attribute = architecture.partition(":")
     parts = [*module_name.split("."), attribute]
     if not colon or not all(part.isidentifier() for part in parts):
-        raise InputError(f"{where}: write {BUILT_IN}, or package.module:factory for a model of your own")
+        raise InputError(
+            f"{where}: write {', '.join(BUILT_IN)}, or package.module:factory for a model of your own"
+        )
     # As `python -m` does; the ttsfast command starts with its own folder there.
     here = str(Path.cwd())
     if here not in sys.path:

@@ -11,14 +11,13 @@ the decoder's side is causal, so an utterance's result does not depend on its pa
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ttsfast.errors import InputError
+from ttsfast.models.arguments import of_size, silent_frame, speaker_ids
 from ttsfast.models.attention import TextAttention
 from ttsfast.models.convtts_config import SIZES, ConvTTSConfig
 from ttsfast.models.decoding import DecoderCaches, free_run, readable
@@ -67,14 +66,7 @@ class ConvTTS(nn.Module):
         silence: Tensor | np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        for name, count in (("n_symbols", n_symbols), ("n_mels", n_mels), ("n_speakers", n_speakers)):
-            if count < 1:
-                raise InputError(f"ConvTTS: {name} is {count}; use 1 or more")
-        frame = torch.zeros(n_mels) if silence is None else torch.as_tensor(silence, dtype=torch.float32)
-        if frame.shape != (n_mels,):
-            raise InputError(
-                f"ConvTTS: silence has shape {tuple(frame.shape)}; give one value per mel bin, ({n_mels},)"
-            )
+        frame = silent_frame(self, silence, n_symbols=n_symbols, n_mels=n_mels, n_speakers=n_speakers)
         self.config = config
         self.n_mels = n_mels
         self.tensors_of_data = {
@@ -87,7 +79,7 @@ class ConvTTS(nn.Module):
         self.n_speakers = n_speakers
         self.reduction_factor = config.reduction_factor
         """mel frames per decoder step, by which the trainer counts steps"""
-        self.register_buffer("silence", frame.clone())
+        self.register_buffer("silence", frame)
 
         width, r = config.channels, config.reduction_factor
         self.symbols = nn.Embedding(n_symbols, width)
@@ -125,12 +117,8 @@ class ConvTTS(nn.Module):
         Raises:
             InputError: an unknown size, or a change that :class:`ConvTTSConfig` does not take.
         """
-        if size not in SIZES:
-            raise InputError(f"no ConvTTS size {size!r}; use one of {', '.join(SIZES)}")
-        unknown = changes.keys() - {field.name for field in fields(ConvTTSConfig)}
-        if unknown:
-            raise InputError(f"ConvTTSConfig has no {', '.join(sorted(unknown))}; see its fields")
-        return cls(replace(SIZES[size], **changes), n_symbols, n_mels, n_speakers, silence)
+        config = of_size(cls, SIZES, size, changes)
+        return cls(config, n_symbols, n_mels, n_speakers, silence)
 
     def forward(
         self,
@@ -162,7 +150,7 @@ class ConvTTS(nn.Module):
         r = self.config.reduction_factor
         batch, frames, _ = mel.shape
         steps = -(-frames // r)
-        speaker = self.speaker_of(speaker, text)
+        speaker = speaker_ids(speaker, text, self.n_speakers)
         posterior = None
         latent = None
         if self.posterior is not None:
@@ -209,7 +197,7 @@ class ConvTTS(nn.Module):
         training = self.training
         self.eval()
         try:
-            speaker = self.speaker_of(speaker, text)
+            speaker = speaker_ids(speaker, text, self.n_speakers)
             keys, values = self.encode_text(text, text_lengths, speaker)
             condition = self.condition(None, speaker)
             caches = self.caches(len(text))
@@ -292,11 +280,3 @@ class ConvTTS(nn.Module):
     def caches(self, batch: int) -> DecoderCaches:
         """What continues the decoding of ``batch`` utterances, at their start."""
         return DecoderCaches(self.mel_layers.caches(batch), self.decoder_layers.caches(batch))
-
-    def speaker_of(self, speaker: Tensor | None, text: Tensor) -> Tensor:
-        """(B,) int64; raise ValueError when a model of several speakers is not told which."""
-        if speaker is not None:
-            return speaker
-        if self.n_speakers > 1:
-            raise ValueError(f"this model has {self.n_speakers} speakers: give speaker ids (B,)")
-        return text.new_zeros(len(text))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from ttsfast.errors import InputError
+from ttsfast.models.arguments import dilations, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +37,16 @@ class ConvTTSConfig:
 
     def __post_init__(self) -> None:
         for name in ("text_dilations", "mel_dilations", "decoder_dilations"):
-            # A config that was read from JSON has lists.
-            dilations = tuple(getattr(self, name))
-            object.__setattr__(self, name, dilations)
-            self._require(
-                name, bool(dilations) and min(dilations) >= 1, "one or more dilations, each at least 1"
-            )
-        self._require("channels", self.channels >= 4 and self.channels % 2 == 0, "an even number, at least 4")
-        self._require("reduction_factor", self.reduction_factor >= 1, "1 or more")
-        self._require("latent_dim", self.latent_dim >= 0, "0 or more")
-        self._require("window_back", self.window_back >= 0, "0 or more")
-        self._require("window_ahead", self.window_ahead >= 1, "1 or more")
-        self._require("dropout", 0.0 <= self.dropout < 1.0, "a share from 0 to below 1")
-        self._require("prenet_dropout", 0.0 <= self.prenet_dropout < 1.0, "a share from 0 to below 1")
+            dilations(self, name)
+        require(self, "channels", self.channels >= 4 and self.channels % 2 == 0, "an even number, at least 4")
+        require(self, "reduction_factor", self.reduction_factor >= 1, "1 or more")
+        require(self, "latent_dim", self.latent_dim >= 0, "0 or more")
+        require(self, "window_back", self.window_back >= 0, "0 or more")
+        require(self, "window_ahead", self.window_ahead >= 1, "1 or more")
+        require(self, "dropout", 0.0 <= self.dropout < 1.0, "a share from 0 to below 1")
+        require(self, "prenet_dropout", 0.0 <= self.prenet_dropout < 1.0, "a share from 0 to below 1")
         pace = self.symbols_per_frame
-        self._require("symbols_per_frame", pace > 0.0 and math.isfinite(pace), "a positive number")
-
-    def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            value: Any = getattr(self, name)
-            raise InputError(f"ConvTTSConfig: {name} is {value}; use {wanted}")
+        require(self, "symbols_per_frame", pace > 0.0 and math.isfinite(pace), "a positive number")
 
 
 SIZES = {

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ttsfast.errors import InputError
-from ttsfast.models.interface import FreeRunning
+from ttsfast.models.interface import AS_LEARNT, FreeRunning
 from ttsfast.models.voice_info import VoiceInfo
 
 FORMAT = 1
 METADATA, SEAL = "ttsfast", "ttsfast.seal"
 INPUTS = ("text", "text_lengths", "speaker", "max_frames", "stop_threshold")
+"""and after them what of :class:`ttsfast.models.interface.Delivery` the model controls"""
 OUTPUTS = ("mel", "log_mel", "mel_lengths", "attention", "stopped")
 LARGEST = 1 << 31
 """bytes: protobuf's own limit"""
@@ -58,7 +59,8 @@ def exported_model(
         raise InputError(f"{path}: its metadata are not JSON ({error}); {remedy}") from error
     outputs = {output.name: output.shape for output in session.get_outputs()}
     inputs = tuple(given.name for given in session.get_inputs())
-    if inputs != INPUTS or tuple(outputs) != OUTPUTS:
+    controls = tuple(name for name in vars(AS_LEARNT) if name in inputs)
+    if inputs != INPUTS + controls or tuple(outputs) != OUTPUTS:
         raise InputError(
             f"{path}: the graph's inputs are {inputs} and its outputs {tuple(outputs)}; {remedy}"
         )
@@ -69,7 +71,7 @@ def exported_model(
     ):
         if found != wanted:
             raise InputError(f"{path}: the graph has {found} {name} and the voice {wanted}; {remedy}")
-    return ExportedModel(session, sizes["reduction_factor"]), info
+    return ExportedModel(session, sizes["reduction_factor"], controls), info
 
 
 def read_file(path: Path) -> bytes:
@@ -121,9 +123,9 @@ def open_session(content: bytes, path: Path, device: torch.device) -> Any:
 class ExportedModel(nn.Module):
     """The graph of an exported voice in the place of the model that it was made from; it only speaks."""
 
-    def __init__(self, session: Any, reduction_factor: int) -> None:
+    def __init__(self, session: Any, reduction_factor: int, controls: tuple[str, ...]) -> None:
         super().__init__()
-        self.session, self.reduction_factor = session, reduction_factor
+        self.session, self.reduction_factor, self.controls = session, reduction_factor, controls
 
     def synthesize(
         self,
@@ -133,14 +135,17 @@ class ExportedModel(nn.Module):
         *,
         max_frames: int,
         stop_threshold: float = 0.5,
+        **asked: float,
     ) -> FreeRunning:
-        """As :meth:`ttsfast.models.convtts.ConvTTS.synthesize`."""
+        """As the model that was exported does it; ``asked`` are of its controls."""
         speaker = torch.zeros_like(text_lengths) if speaker is None else speaker
         given = {
             name: x.cpu().numpy() for name, x in zip(INPUTS, (text, text_lengths, speaker), strict=False)
         }
         given["max_frames"] = np.asarray(max_frames, dtype=np.int64)
         given["stop_threshold"] = np.asarray(stop_threshold, dtype=np.float32)
+        for name in self.controls:
+            given[name] = np.asarray(asked.get(name, getattr(AS_LEARNT, name)), dtype=np.float32)
         found = {
             name: torch.from_numpy(x)
             for name, x in zip(OUTPUTS, self.session.run(OUTPUTS, given), strict=True)

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttsfast.errors import InputError
+
+if TYPE_CHECKING:
+    from ttsfast.data.loading.batch import Batch
 
 SYMBOLS, SPEAKERS, STORE = "symbols", "speakers", "store"
 """What a model may say of its tensors, by name, in an attribute ``tensors_of_data``: there is a row for each
 symbol or speaker, or the store decides the values. A voice that starts from another takes rows by name."""
+
+
+def tracks_for(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """What ``model`` wants of a batch beside text and mel: the tracks that its attribute ``tracks`` names, by
+    the names of its ``forward``'s arguments; none for a model without it.
+
+    Raises:
+        InputError: the batch's store has no such track.
+    """
+    found = {name: getattr(batch, name) for name in getattr(model, "tracks", ())}
+    for name, track in found.items():
+        if track is None:
+            raise no_track(name)
+    return found
+
+
+def no_track(name: str) -> InputError:
+    """What to say where a model learns what the store does not hold."""
+    return InputError(
+        f"the model learns {name}, and the store has no track of it: `ttsfast prepare --{name}`, or set "
+        f"model.{name}=false"
+    )
 
 
 @dataclass
@@ -33,6 +58,12 @@ class AcousticOutput:
     """(B, S, N) or (B, H, S, N), rows that sum to 1 over the valid text."""
     posterior: tuple[Tensor, Tensor] | None = None
     """(mu, logvar), each (B, Z) or (B, T, Z)."""
+    alignment_log_probs: Tensor | None = None
+    """(B, S, N) of the symbols at each step of an aligner, a step being of as many frames as a decoder's."""
+    alignment_prior: Tensor | None = None
+    """(B, S, N) log-probabilities that the loss adds to them."""
+    alignment_path: Tensor | None = None
+    """The hard alignment: durations (B, N) in steps, integers, or a path (B, S, N), bool."""
     auxiliary: Tensor | None = None
     """() what else the model wants made small, such as a duration predictor's error: already weighted, and
     *summed* over the batch. The trainer divides it by the valid mel frames of the whole step, so that k
@@ -60,6 +91,24 @@ class AcousticOutput:
     def final_mel(self) -> Tensor:
         """(B, T, C): the prediction after the post-net, where there is one."""
         return self.mel[1] if isinstance(self.mel, tuple) else self.mel
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How a text is spoken, where not as the model would by itself. A model whose attribute ``controls``
+    names some of these takes them as arguments of its ``synthesize``."""
+
+    speed: float = 1.0
+    """times as fast"""
+    pitch: float = 0.0
+    """semitones higher"""
+
+    def asked(self) -> dict[str, float]:
+        """What is not left to the voice, by name."""
+        return {name: value for name, value in vars(self).items() if value != getattr(AS_LEARNT, name)}
+
+
+AS_LEARNT = Delivery()
 
 
 @dataclass

@@ -17,6 +17,7 @@ from ttsfast.errors import InputError
 from ttsfast.models.build import build_model, require_trust
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
+from ttsfast.models.interface import AS_LEARNT, Delivery
 from ttsfast.models.reading import end_of_reading, share_read
 from ttsfast.models.single_file import SUFFIX, load_single_file
 from ttsfast.models.voice_info import VoiceInfo
@@ -30,6 +31,11 @@ NEVER = 2.0
 AFTER_THE_END = 0.2
 """Seconds that a second try goes on after attention has come to the end of the text: as long as trained
 voices take from there to the step at which their stop fires."""
+
+
+RANGES = {"speed": (0.5, 2.0), "pitch": (-12.0, 12.0)}
+"""Of :class:`Delivery`. Beyond twice the speed, symbols that lasted a step would be passed over by more at a
+time than :data:`ttsfast.models.reading.PASSED_AT_ONCE`."""
 
 
 @dataclass
@@ -120,6 +126,7 @@ class Voice(VoiceInfo):
         batch_size: int = 16,
         vocoder: Callable[[np.ndarray], np.ndarray] | None = None,
         spelling: Spelling = PLAIN,
+        delivery: Delivery = AS_LEARNT,
     ) -> list[Speech]:
         """Synthesise texts, free-running; what was not read whole is tried once more.
 
@@ -135,10 +142,13 @@ class Voice(VoiceInfo):
             vocoder: from log-mels (T, C) to samples, as :func:`ttsfast.synthesis.vocoder.load_vocoder` gives;
                 Griffin-Lim when None.
             spelling: how texts are read.
+            delivery: how they are spoken.
 
         Raises:
-            InputError: an unknown symbol (named with its place) or speaker.
+            InputError: an unknown symbol (named with its place) or speaker, or as :meth:`check_delivery`
+            does.
         """
+        self.check_delivery(delivery)
         names = list(speakers) if speakers is not None else [self.speakers[0]] * len(texts)
         if len(names) != len(texts):
             raise InputError(f"{len(texts)} texts but {len(names)} speakers: give one speaker per text")
@@ -148,7 +158,7 @@ class Voice(VoiceInfo):
         for start in range(0, len(texts), batch_size):
             part = slice(start, start + batch_size)
             for text, symbols, take in zip(
-                texts[part], spoken[part], self._takes(spoken[part], numbers[part]), strict=True
+                texts[part], spoken[part], self._takes(spoken[part], numbers[part], delivery), strict=True
             ):
                 mel = take.mel * self.mel_std + self.mel_mean
                 speech.append(
@@ -173,24 +183,43 @@ class Voice(VoiceInfo):
             raise InputError(f"no speaker {name!r}: this voice has {', '.join(map(repr, self.speakers))}")
         return self.speakers.index(name)
 
-    def _takes(self, spoken: Sequence[str], speakers: Sequence[int]) -> list[_Take]:
+    def check_delivery(self, delivery: Delivery) -> None:
+        """Raise InputError for what the model cannot do, or what is out of range."""
+        for name, value in delivery.asked().items():
+            low, high = RANGES[name]
+            if not low <= value <= high:
+                raise InputError(f"{name} {value:g}: use {low:g} to {high:g}")
+            if name not in getattr(self.model, "controls", ()):
+                learnt = "model.architecture=paralleltts" + (" model.pitch=true" if name == "pitch" else "")
+                raise InputError(
+                    f"{name} {value:g}: this voice's model cannot change its {name}; leave --{name} out, or "
+                    f"train a voice with {learnt}"
+                )
+
+    def _takes(self, spoken: Sequence[str], speakers: Sequence[int], delivery: Delivery) -> list[_Take]:
         encoded = [self.symbols.encode(text, f"text {text!r}") for text in spoken]
         takes = [
             _Take.first(mel, attention, stopped)
-            for mel, attention, stopped in self._free_run(encoded, speakers, self.stop_threshold)
+            for mel, attention, stopped in self._free_run(encoded, speakers, self.stop_threshold, delivery)
         ]
         # A model without attention would say the same again.
         again = [row for row, take in enumerate(takes) if take.fault and take.attention is not None]
         if again:
             hold = round(AFTER_THE_END * self.contract.sample_rate / self.contract.hop_length)
-            tries = self._free_run([encoded[row] for row in again], [speakers[row] for row in again], NEVER)
+            tries = self._free_run(
+                [encoded[row] for row in again], [speakers[row] for row in again], NEVER, delivery
+            )
             for row, (mel, attention, _) in zip(again, tries, strict=True):
                 assert attention is not None
                 takes[row] = _Take.second(mel, attention, hold)
         return takes
 
     def _free_run(
-        self, encoded: Sequence[np.ndarray], speakers: Sequence[int], stop_threshold: float
+        self,
+        encoded: Sequence[np.ndarray],
+        speakers: Sequence[int],
+        stop_threshold: float,
+        delivery: Delivery,
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None, bool]]:
         """Mel (T, C) in normalised units, attention (S, N) and whether the stop fired, text by text."""
         lengths = torch.tensor([len(ids) for ids in encoded], device=self.device)
@@ -202,8 +231,9 @@ class Voice(VoiceInfo):
                 text.to(self.device),
                 lengths,
                 torch.tensor(speakers, device=self.device),
-                max_frames=self.max_frames,
+                max_frames=round(self.max_frames / delivery.speed),
                 stop_threshold=stop_threshold,
+                **delivery.asked(),
             )
         for row, ids in enumerate(encoded):
             mel = out.mel[row, : int(out.mel_lengths[row])].float().cpu().numpy()

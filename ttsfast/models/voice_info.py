@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class VoiceInfo:
     """(C,) float32, normalised units"""
     max_frames: int
     stop_threshold: float = 0.5
+    tracks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """of "pitch" and "energy", what the store holds: mean and standard deviation"""
     licence: str = ""
     """of the corpus, as whoever prepared it said; empty when nobody did"""
 
@@ -51,6 +53,7 @@ class VoiceInfo:
             silence=store.silence,
             # More than any sentence like the corpus's needs.
             max_frames=2 * int(store.frames.max()),
+            tracks={name: (float(mean), float(std)) for name, (mean, std) in store.tracks.items()},
             licence=store.licence,
         )
 
@@ -63,6 +66,7 @@ class VoiceInfo:
             "speakers": list(self.speakers),
             "max_frames": self.max_frames,
             "stop_threshold": self.stop_threshold,
+            **({"tracks": {name: list(pair) for name, pair in self.tracks.items()}} if self.tracks else {}),
             **({"licence": self.licence} if self.licence else {}),
             **{name: getattr(self, name).tolist() for name in ("mel_mean", "mel_std", "silence")},
         }
@@ -83,6 +87,10 @@ class VoiceInfo:
                 speakers=tuple(values["speakers"]),
                 max_frames=int(values["max_frames"]),
                 stop_threshold=float(values["stop_threshold"]),
+                tracks={
+                    str(name): (float(mean), float(std))
+                    for name, (mean, std) in values.get("tracks", {}).items()
+                },
                 licence=str(values.get("licence", "")),
                 **arrays,
             )

@@ -37,7 +37,9 @@ class Line:
     """Drawn dashed, on the axis at the right."""
 
 
-def curve_figure(lines: Sequence[Line], left: str = "", right: str = "") -> Figure:
+def curve_figure(
+    lines: Sequence[Line], left: str = "", right: str = "", marked: Sequence[int] = ()
+) -> Figure:
     """Lines over steps, some on the axis at the left and some on the one at the right.
 
     A positive figure that spans more than a hundredfold gets a logarithmic axis; any other axis spans at
@@ -47,6 +49,7 @@ def curve_figure(lines: Sequence[Line], left: str = "", right: str = "") -> Figu
         lines: at least one.
         left: what the axis at the left shows.
         right: what the axis at the right shows.
+        marked: steps that something is said of, drawn as upright lines behind.
     """
     names = list(dict.fromkeys(line.name for line in lines))
     with style():
@@ -66,6 +69,8 @@ def curve_figure(lines: Sequence[Line], left: str = "", right: str = "") -> Figu
             _scale(side, [v for line in drawn for v in line.values if math.isfinite(v)])
             own = {line.colour for line in drawn}
             side.set_ylabel(name, color=own.pop() if len(sides) == 2 and len(own) == 1 else INK)
+        for step in marked:
+            axes.axvline(step, color=BAD, linewidth=0.9, alpha=0.6, zorder=1)
         axes.margins(x=0.02)
         if len(names) > 1:
             handles = {h.get_label(): h for side, _, _ in sides for h in side.get_lines()}

@@ -29,6 +29,9 @@ PIECE = 32 * 1024
 _DRAINED = 32 * 1024 * 1024
 """bytes of a request that are read past its limit, so that its client hears why it is refused"""
 
+_NAMED = 50
+"""symbols in a header"""
+
 
 def make_app(service: Service, name: str, hosts: list[str]) -> Starlette:
     """The application.
@@ -105,7 +108,7 @@ class SpeechEndpoint:
 
     async def _speak(self, asked: SpeechRequest, answer: _Answer) -> None:
         service = self._service
-        await service.check(asked)
+        answer.left_out = await service.check(asked)
         if asked.format in WHOLE:
             samples = b"".join([piece async for piece in service.speak(asked)])
             content = await service.encode(samples, asked.format)
@@ -127,10 +130,15 @@ class _Answer:
     def __init__(self, send: Send, seconds: float) -> None:
         self._out, self._seconds = send, seconds
         self.begun = False
+        self.left_out: list[str] = []
+        """Symbols of the text that are unknown and not spoken; a header names their code points."""
 
     async def start(self, media_type: str) -> None:
         self.begun = True
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
+        if self.left_out:
+            named = ", ".join(f"U+{ord(symbol):04X}" for symbol in self.left_out[:_NAMED])
+            headers.append((b"x-left-out", named.encode()))
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, content: bytes) -> None:

@@ -69,10 +69,16 @@ class Service:
         finally:
             self._requests -= 1
 
-    async def check(self, asked: SpeechRequest) -> None:
-        """Raise Refused where the text cannot be read."""
+    async def check(self, asked: SpeechRequest) -> list[str]:
+        """The symbols that are left out as unknown; raises Refused where the text cannot be read."""
+        reader, line = self._reading(asked), _line(asked)
+
+        def work() -> list[str]:
+            reader.check([line])
+            return reader.skipped(line)
+
         try:
-            await self._in_thread(lambda: self._reading(asked).check([_line(asked)]))
+            return await self._in_thread(work)
         except InputError as error:
             raise Refused(400, str(error), "input") from error
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ttsfast.data.corpus.sentences import split_long, split_sentences
 from ttsfast.data.corpus.spelling import Spelling
+from ttsfast.models.interface import AS_LEARNT, Delivery
 from ttsfast.models.voice import PLAIN, Speech, Voice
 from ttsfast.synthesis.lines import Line
 from ttsfast.synthesis.vocoder import Vocoder
@@ -70,6 +71,8 @@ class Reader:
     """Speak a sentence at a time; else each text in one go."""
     spelling: Spelling = PLAIN
     """How texts are read: unknown symbols, and pronunciations of the user's own."""
+    delivery: Delivery = AS_LEARNT
+    """How they are spoken."""
 
     @property
     def sample_rate(self) -> int:
@@ -82,7 +85,9 @@ class Reader:
         return np.zeros(round(PAUSE * self.sample_rate), dtype=np.float32)
 
     def check(self, lines: Sequence[Line]) -> None:
-        """Raise InputError where a text cannot be read (with its place) or the speaker is unknown."""
+        """Raise InputError where a text cannot be read (with its place), the speaker is unknown, or the voice
+        cannot speak so."""
+        self.voice.check_delivery(self.delivery)
         if self.speaker is not None:
             self.voice.speaker_number(self.speaker)
         for line in lines:
@@ -138,5 +143,10 @@ class Reader:
             batch = texts[start : start + BATCH]
             speakers = None if self.speaker is None else [self.speaker] * len(batch)
             yield from self.voice.speak(
-                batch, speakers, batch_size=BATCH, vocoder=self.vocoder, spelling=self.spelling
+                batch,
+                speakers,
+                batch_size=BATCH,
+                vocoder=self.vocoder,
+                spelling=self.spelling,
+                delivery=self.delivery,
             )

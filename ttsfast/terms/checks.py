@@ -62,7 +62,7 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
     batch = like.shape[0]
     if isinstance(lengths, Tensor) and lengths.dtype in _UNSIGNED:
         lengths = lengths.long()
-    if not isinstance(lengths, Tensor) or lengths.dtype not in _INTEGERS:
+    if not isinstance(lengths, Tensor) or not is_integer(lengths):
         have = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"{name} must be an integer tensor ({batch},), got {have}")
     _check_kind(name, lengths)
@@ -74,6 +74,11 @@ def check_lengths(name: str, lengths: object, like: Tensor, limit: int, axis: st
             return checked(lengths, limit, name, axis)
         check_values(lengths, limit, name, axis)
     return lengths
+
+
+def is_integer(tensor: Tensor) -> bool:
+    """Whether it holds integers that all backends know."""
+    return tensor.dtype in _INTEGERS
 
 
 def check_flags(name: str, flags: object, like: Tensor) -> Tensor:

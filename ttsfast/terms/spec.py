@@ -10,8 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TERMS = ("mel", "kl", "stop", "attention")
-"""The order of every vector of four: values, floors, weights, factors."""
+FUSED = ("mel", "kl", "stop", "attention")
+"""The terms of the one fused launch."""
+TERMS = (*FUSED, "alignment", "binarization")
+"""The order of every vector by term: values, floors, weights, factors. Those of a call without an alignment
+have :data:`FUSED` alone."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class LossSpec:
     Hashable, so a backend may key compiled variants by it.
     """
 
-    base_weights: tuple[float, float, float, float]
+    base_weights: tuple[float, ...]
     """By term, in the order of :data:`TERMS`; a term of weight 0 is reported and sends no gradient."""
     mel_loss: str
     """``"huber"``, ``"l1"`` or ``"mse"``"""
@@ -49,8 +52,8 @@ class LossSpec:
     @property
     def active(self) -> tuple[bool, ...]:
         """Whether each term enters the total."""
-        mel, kl, stop, attention = self.base_weights
-        return mel != 0.0, kl != 0.0, stop != 0.0, attention != 0.0
+        # Not a generator: torch's compiler before 2.7 does not follow one.
+        return tuple([weight != 0.0 for weight in self.base_weights])
 
     @property
     def stop_coefficients(self) -> tuple[tuple[float, float], ...]:
@@ -65,6 +68,17 @@ class LossSpec:
         return negative, positive
 
 
+class AlignmentInputs(NamedTuple):
+    """What the aligner of a model gives, of the lengths of :class:`LossInputs`; S steps, N symbols."""
+
+    log_probs: Tensor
+    """(B, S, N)"""
+    prior: Tensor | None
+    """(B, S, N), added to ``log_probs``"""
+    path: Tensor | None
+    """Durations (B, N) of an integer type, or a path (B, S, N) bool; given for the binarization term."""
+
+
 class LossInputs(NamedTuple):
     """The tensors of one call, checked; B utterances, T frames, C bins, S steps, N symbols, Z latents."""
 
@@ -77,7 +91,7 @@ class LossInputs(NamedTuple):
     step_lengths: Tensor
     """(B,) within 0..S, or clamped to it; ``mel_lengths`` itself where r = 1."""
     text_lengths: Tensor | None
-    """(B,) within 0..N, or clamped to it; given whenever ``attention`` is."""
+    """(B,) within 0..N, or clamped to it; given whenever ``attention`` or ``alignment`` is."""
     truncated: Tensor | None
     """(B,) bool"""
     stop_logits: Tensor | None
@@ -92,22 +106,47 @@ class LossInputs(NamedTuple):
     """(C,) or None for 0"""
     mel_std: Tensor | None
     """(C,) or None for 1"""
+    alignment: AlignmentInputs | None = None
 
     # Methods, not properties: torch's compiler before 2.7 does not follow a named tuple's properties.
-    def present(self) -> tuple[bool, bool, bool, bool]:
-        """Which terms have inputs, in the order of :data:`TERMS`."""
-        return True, self.posterior is not None, self.stop_logits is not None, len(self.attention) > 0
+    def present(self) -> tuple[bool, ...]:
+        """Which terms have inputs, in the order of :data:`TERMS`: all of them, or without an alignment
+        :data:`FUSED`."""
+        fused = (True, self.posterior is not None, self.stop_logits is not None, len(self.attention) > 0)
+        return fused if self.alignment is None else (*fused, True, self.alignment.path is not None)
 
     def values(self) -> list[Tensor]:
         """Every tensor of real numbers."""
         latents = [*(self.posterior or ()), *(self.prior or ())]
         stop = [] if self.stop_logits is None else [self.stop_logits]
-        return [*self.mel, self.target, *latents, *stop, *self.attention]
+        aligner = [] if self.alignment is None else [self.alignment.log_probs]
+        if self.alignment is not None and self.alignment.prior is not None:
+            aligner.append(self.alignment.prior)
+        return [*self.mel, self.target, *latents, *stop, *self.attention, *aligner]
 
     def memory(self) -> list[Tensor | None]:
         """Every tensor that a fused backend reads as it lies."""
-        integers = (self.mel_lengths, self.step_lengths, self.text_lengths, self.truncated)
+        path = None if self.alignment is None else self.alignment.path
+        integers = (self.mel_lengths, self.step_lengths, self.text_lengths, self.truncated, path)
         return [*self.values(), *integers]
+
+    def fused(self) -> LossInputs:
+        """Those of the terms of the fused launch."""
+        # Spelled out, since torch's compiler before 2.7 does not follow a named tuple's _replace.
+        return LossInputs(
+            self.mel,
+            self.target,
+            self.mel_lengths,
+            self.step_lengths,
+            self.text_lengths if self.attention else None,
+            self.truncated,
+            self.stop_logits,
+            self.posterior,
+            self.prior,
+            self.attention,
+            self.mel_mean,
+            self.mel_std,
+        )
 
     def compute_dtype(self) -> torch.dtype:
         """float64 where any input is, float32 otherwise: half precision is never computed in."""

@@ -37,7 +37,7 @@ class StepState(NamedTuple):
     observations: Tensor
     skipped: Tensor
     schedule: Tensor
-    """(4,) float32"""
+    """(6,) float32, as all vectors here"""
     noise_step: Tensor
     """() int64"""
     advance: bool
@@ -48,7 +48,7 @@ class FixedWeights(NamedTuple):
     """In the place of a :class:`StepState`, for a call that moves nothing on."""
 
     weights: Tensor
-    """(4,) in the dtype computed in."""
+    """(6,) in the dtype computed in."""
     noise_step: Tensor
     """() int64"""
 

@@ -12,17 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ttsfast.config import NONE
+from ttsfast.config import NONE, preset_values
 from ttsfast.data.loading.batch import padded_length
 from ttsfast.data.loading.plan_loader import select
 from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
-from ttsfast.models.build import BUILT_IN
+from ttsfast.models.build import BUILT_IN, CONVTTS, PARALLELTTS
 from ttsfast.models.convtts_config import SIZES
 from ttsfast.options import Values, shown_value
 
 STEPS_OF_AN_HOUR = 3600
 """4,000 for the 1.24 hours that were measured."""
+PARALLEL_STEPS_OF_AN_HOUR = 1200
+"""Of ParallelTTS: after 1,300 its words were as good as those of copies (bench/results/words-missing.json)."""
 BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
 """What was measured: 3 s is the average utterance."""
 BATCH_FRAMES = 6000
@@ -34,6 +36,8 @@ TUNED_RATE, TUNED_STEPS = 1 / 2, 1 / 3
 SMALL_FROM, BASE_FROM = 0.5, 5.0
 """Hours of speech."""
 LONGEST_SECONDS, LONGEST_TEXT = 20, 600
+PARALLEL = "parallel"
+"""The preset of ParallelTTS, some of whose values hold for every size."""
 LEAST_STEPS, VALIDATIONS, LEAST_VAL_STEP = 1000, 20, 50
 
 
@@ -45,6 +49,8 @@ class Speech:
     frames_per_second: float
     sample_rate: int
     n_mels: int
+    tracks: tuple[str, ...] = ()
+    """Of "pitch" and "energy", what the store holds."""
 
     @classmethod
     def of_store(cls, store: Store) -> Speech:
@@ -53,7 +59,7 @@ class Speech:
         contract = store.contract
         pace = contract.sample_rate / contract.hop_length
         hours = float(store.frames[indices].sum()) / pace / 3600
-        return cls(hours, pace, contract.sample_rate, contract.n_mels)
+        return cls(hours, pace, contract.sample_rate, contract.n_mels, tuple(store.tracks))
 
     def __str__(self) -> str:
         return (
@@ -77,8 +83,10 @@ class Choice:
 def chosen_keys() -> set[str]:
     """The keys that are chosen, by ``section.key``."""
     machines = Machine(cores=1, threads=1), Machine(cores=1, threads=1, gpu="any")
-    speech = Speech(hours=1.0, frames_per_second=86.1, sample_rate=22050, n_mels=80)
-    made = [choice for machine in machines for choice in choose(machine, speech, {})]
+    tracks = ("pitch", "energy")
+    speech = Speech(hours=1.0, frames_per_second=86.1, sample_rate=22050, n_mels=80, tracks=tracks)
+    models: tuple[Values, ...] = ({}, {"model": {"architecture": PARALLELTTS}})
+    made = [c for machine in machines for given in models for c in choose(machine, speech, given)]
     return {"training.run_folder", "data.store", *(key for choice in made for key in choice.values)}
 
 
@@ -102,20 +110,39 @@ class Choices:
 def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
     """Settings for a run. What is ``given`` stays as it is, and what is chosen fits it."""
     chosen = Choices(given)
-    own = chosen.values.get("model.architecture", BUILT_IN) != BUILT_IN
+    architecture = chosen.values.get("model.architecture", CONVTTS)
+    own = architecture not in BUILT_IN
     if not own:
         chosen.make(_why_size(machine, speech), model__size=_size(machine, speech))
+    parallel = architecture == PARALLELTTS
+    if parallel:
+        _parallel(speech, chosen)
     width = 1 if own else SIZES[chosen.values["model.size"]].channels // SIZES["nano"].channels
     _limits(speech, chosen)
     _batch(machine, width, chosen)
     _rate(own, width, chosen)
-    _steps(machine, speech, width, chosen)
+    _steps(machine, speech, PARALLEL_STEPS_OF_AN_HOUR if parallel else STEPS_OF_AN_HOUR, width, chosen)
     chosen.make(
         "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
     )
     _arithmetic(machine, chosen)
     chosen.make("as the store has them", data__sample_rate=speech.sample_rate, data__n_mels=speech.n_mels)
     return chosen.made
+
+
+def _parallel(speech: Speech, chosen: Choices) -> None:
+    preset = preset_values(PARALLEL)
+    chosen.make(
+        "as in the preset parallel: no symbol may last less than a step",
+        model__reduction_factor=preset["model"]["reduction_factor"],
+    )
+    if speech.tracks:
+        chosen.make("the store has them", **{f"model__{name}": True for name in speech.tracks})
+    weights = {key: value for key, value in preset["training"].items() if key.endswith("_loss_weight")}
+    chosen.make(
+        "as in the preset parallel: it learns durations, and has no stop token, attention or latent",
+        **{f"training__{key}": value for key, value in weights.items()},
+    )
 
 
 def _size(machine: Machine, speech: Speech) -> str:
@@ -176,9 +203,9 @@ def _tunes(chosen: Choices) -> bool:
     return chosen.values.get("training.start_from", NONE) != NONE
 
 
-def _steps(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
-    steps = max(LEAST_STEPS, int(round(width * STEPS_OF_AN_HOUR * math.sqrt(speech.hours), -2)))
-    why = f"{STEPS_OF_AN_HOUR * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
+def _steps(machine: Machine, speech: Speech, of_an_hour: int, width: int, chosen: Choices) -> None:
+    steps = max(LEAST_STEPS, int(round(width * of_an_hour * math.sqrt(speech.hours), -2)))
+    why = f"{of_an_hour * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
     if _tunes(chosen):
         steps, why = int(steps * TUNED_STEPS), f"{why}; and a third, as it starts from a voice"
     chosen.make(why, training__max_steps=steps)

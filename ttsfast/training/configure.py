@@ -83,6 +83,28 @@ def configure(
     return _chosen(_like_its_start(given, trust_code=trust_code), run_folder)
 
 
+def store_and_settings(arguments: Sequence[str], own: Sequence[str] = ()) -> tuple[Store, Values]:
+    """A store, and what is set beside it by keys and a YAML file, for whoever makes their own configurations.
+
+    Args:
+        arguments: as :func:`configure` takes them.
+        own: keys that are not to be set, as the caller sets them.
+
+    Raises:
+        InputError: as :func:`configure` does; or one of ``own`` is set.
+    """
+    path, overrides = _sorted_out(arguments)
+    given, _ = read_settings(path, overrides)
+    for name in own:
+        section, _, key = name.partition(".")
+        if key in given.get(section, {}):
+            raise InputError(f"{name} is set here for each run: leave it out")
+    place: str | None = given.get("data", {}).get("store")
+    if place is None:
+        raise InputError("name the store: the folder that `ttsfast prepare` wrote, or its address")
+    return Store.open(place), given
+
+
 def _check_moved(store: str, run_folder: Path) -> None:
     """Raise InputError, in words for a run that was moved, where the store of a run is gone."""
     if (place := not_there(store)) is not None:

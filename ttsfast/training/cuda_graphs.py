@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ttsfast.config import Config, TrainingConfig
+from ttsfast.data.features.tracks import NAMES as TRACKS
 from ttsfast.data.loading.batch import Batch
 from ttsfast.data.loading.plan import BatchPlan
 from ttsfast.data.store.store import Store
@@ -206,6 +207,9 @@ class ReplayedForwardBackward(ForwardBackward):
         slots.text[:, symbols:].zero_()
         for name in ("text_lengths", "mel_lengths", "speaker", "truncated"):
             getattr(slots, name).copy_(getattr(given, name))
+        for name in TRACKS:
+            if (track := getattr(given, name)) is not None:
+                getattr(slots, name).zero_()[:, :frames].copy_(track)
 
     def figures(self) -> dict[str, float]:
         recorded = {"graphs": self.replays.recorded, "plain_passes": self.replays.plain}
@@ -223,6 +227,11 @@ def _batch_slots(bucket: Bucket, like: Batch) -> Batch:
         speaker=torch.empty_like(like.speaker),
         truncated=torch.empty_like(like.truncated),
         frames=0,
+        **{
+            name: track.new_empty(utterances, frames)
+            for name in TRACKS
+            if (track := getattr(like, name)) is not None
+        },
     )
 
 
@@ -238,8 +247,8 @@ class ReplayedOptimizerStep(OptimizerStep):
         super().__init__(*rest)
         self.replays = Replays(recorder)
 
-    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
-        apply = partial(super()._apply, with_ratios=with_ratios)
+    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, terms: int, with_ratios: bool) -> None:
+        apply = partial(super()._apply, terms=terms, with_ratios=with_ratios)
         if with_ratios or not self._optimizers.skips_on_device:
             apply(sums, norm, bad)
             return

@@ -105,10 +105,11 @@ class Monitor:
 
 @cache
 def _columns(present: tuple[bool, ...], sums: int) -> tuple[str | None, ...]:
-    """What a log line calls a step's ``sums`` (total, values, floors, clamped), gradient norm and weights."""
-    terms = [name if there else None for name, there in zip(TERMS, present, strict=True)]
+    """What a log line calls a step's ``sums``, gradient norm and weights."""
+    terms = [TERMS[i] if there else None for i, there in enumerate(present)]
     floors, weights = (
         [None if name is None else f"{kind}_{name}" for name in terms] for kind in ("floor", "weight")
     )
-    clamped = ["clamped"] * (sums - 1 - 2 * len(TERMS))
-    return "total", *terms, *floors, *clamped, "gradient_norm", *weights
+    unalignable = ["unalignable"] if "alignment" in terms else []
+    clamped = ["clamped"] * (sums - 1 - 2 * len(terms) - len(unalignable))
+    return "total", *terms, *floors, *unalignable, *clamped, "gradient_norm", *weights

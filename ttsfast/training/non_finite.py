@@ -154,7 +154,7 @@ def _search(batches: Sequence[Batch], objective: Objective, grad_scale: Tensor |
             out = objective(batch, normalizer, grad_scale)
             if found:
                 return _first(found)
-            for name, value in zip(TERMS, out.values.tolist(), strict=True):
+            for name, value in zip(TERMS, out.values.tolist(), strict=False):
                 if not math.isfinite(value):
                     return f"the {name} term of the loss, of finite outputs"
             out.total.backward(grad_scale)

@@ -13,7 +13,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.devices import Precision
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
-from ttsfast.models.interface import AcousticOutput
+from ttsfast.models.interface import AcousticOutput, tracks_for
 from ttsfast.terms.counts import Counts, sum_counts
 from ttsfast.training import compilation
 from ttsfast.training.telemetry.timing import StepClock
@@ -92,7 +92,14 @@ class Objective(nn.Module):
         loss, model = self._aside
         with self.precision.autocast():
             output = AcousticOutput.of(
-                model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker)
+                model(
+                    batch.text,
+                    batch.text_lengths,
+                    batch.mel,
+                    batch.mel_lengths,
+                    speaker=batch.speaker,
+                    **tracks_for(self.model, batch),
+                )
             )
         self.clock.lap("forward")
         self._check_steps(output, batch)
@@ -104,6 +111,9 @@ class Objective(nn.Module):
             step_lengths=output.step_lengths,
             posterior=output.posterior,
             attention=output.attention,
+            alignment_log_probs=output.alignment_log_probs,
+            alignment_prior=output.alignment_prior,
+            alignment_path=output.alignment_path,
             text_lengths=batch.text_lengths,
             truncated=batch.truncated,
             normalizer=normalizer,
@@ -115,9 +125,13 @@ class Objective(nn.Module):
         return losses
 
     def _check_steps(self, output: AcousticOutput, batch: Batch) -> None:
-        """A wrong reduction factor would divide the stop and attention terms by a wrong count in silence."""
+        """A wrong reduction factor would divide terms by a wrong count of steps in silence."""
         expected = -(-batch.mel.shape[1] // self.reduction_factor)
-        for name, found in (("stop_logits", output.stop_logits), ("attention", output.attention)):
+        for name, found in (
+            ("stop_logits", output.stop_logits),
+            ("attention", output.attention),
+            ("alignment_log_probs", output.alignment_log_probs),
+        ):
             axis = 1 if name == "stop_logits" else -2
             if found is not None and found.shape[axis] != expected:
                 raise TypeError(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ttsfast.config import Config
+from ttsfast.config import Config, config_from_dict
 from ttsfast.data.loading.plan_loader import PlanLoader
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
@@ -231,11 +231,10 @@ def _check_same_run(
             f"the store {config.data.store} has gained the speakers {', '.join(added[:5])}, for whom this "
             "model has no place; begin a new run in another training.run_folder, with --from and this one"
         )
-    ours, theirs = asdict(config.model), checkpoint.state["config"]["model"]
+    # A key that is newer than the checkpoint had its default there.
+    ours, theirs = asdict(config.model), asdict(config_from_dict(checkpoint.state["config"]).model)
     differing = [
-        f"model.{key} {theirs.get(key)!r} there, {ours[key]!r} here"
-        for key in ours
-        if ours[key] != theirs.get(key)
+        f"model.{key} {theirs[key]!r} there, {ours[key]!r} here" for key in ours if ours[key] != theirs[key]
     ]
     here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     there = {name: tuple(value.shape) for name, value in checkpoint.weights.items()}

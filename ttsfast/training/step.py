@@ -13,7 +13,6 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import TERMS
 from ttsfast.training.distributed.data_parallel import DataParallel
 from ttsfast.training.distributed.process_group import ProcessGroup
 from ttsfast.training.gradients import gradient_divisor, gradient_norm
@@ -29,12 +28,13 @@ class StepStats(NamedTuple):
     """A step's figures, on the device."""
 
     sums: Tensor
-    """(9,) over micro-batches and ranks: the total, then values and floors of the four terms; where lengths
-    are clamped instead of refused, a tenth: how many were"""
+    """(1 + 2n + ...,) over micro-batches and ranks: the total, then values and floors of the n terms; with an
+    alignment, how many utterances are too short for their text; where lengths are clamped instead of refused,
+    how many were"""
     weights: Tensor
-    """(4,) of the terms in the last micro-batch"""
+    """(n,) of the terms in the last micro-batch"""
     present: tuple[bool, ...]
-    """Which terms had inputs."""
+    """(n,) Which terms had inputs."""
 
     @property
     def total(self) -> Tensor:
@@ -45,8 +45,7 @@ class StepStats(NamedTuple):
 def stats_of(out: LossOutput) -> StepStats:
     """Of one micro-batch."""
     sums = [out.total.detach()[None], out.values, out.floor_values]
-    if out.clamped is not None:
-        sums.append(out.clamped[None].to(out.values.dtype))
+    sums += [n[None].to(out.values.dtype) for n in (out.unalignable, out.clamped) if n is not None]
     return StepStats(torch.cat(sums), out.weight_values.detach(), out.present)
 
 
@@ -134,7 +133,7 @@ class OptimizerStep:
             self._optimizers.zero_grad()
             return None
         with_ratios = self.ratios.due(step)
-        self._apply(stats.sums, norm, bad, with_ratios=with_ratios)
+        self._apply(stats.sums, norm, bad, terms=len(stats.present), with_ratios=with_ratios)
         self._scaler.grow()
         self._average.update()
         if with_ratios:
@@ -146,10 +145,10 @@ class OptimizerStep:
         guard = {"smoothed_loss": float(self.guard.average), "spikes": int(self.guard.spikes)}
         return {**guard, **self.ratios.take()}
 
-    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, with_ratios: bool) -> None:
-        """All that is decided and done on the device, from ``sums`` as in :class:`StepStats`."""
-        n = len(TERMS)
-        total, values, floors, _ = sums.split((1, n, n, len(sums) - 1 - 2 * n))
+    def _apply(self, sums: Tensor, norm: Tensor, bad: Tensor, *, terms: int, with_ratios: bool) -> None:
+        """All that is decided and done on the device, from ``sums`` of so many terms as in
+        :class:`StepStats`."""
+        total, values, floors, _ = sums.split((1, terms, terms, len(sums) - 1 - 2 * terms))
         self._loss.update_weights(values, floors)
         damping = self.guard.update(total[0])
         divisor = gradient_divisor(norm, self._clip_norm, self._scaler.factor, damping)

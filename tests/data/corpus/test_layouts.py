@@ -94,6 +94,23 @@ def test_a_quoted_field_of_csv_may_go_over_lines(tmp_path: Path) -> None:
     assert [(item.text, item.line) for item in corpus.items] == [("one two", 2), ("three", 4)]
 
 
+def test_a_carriage_return_within_a_line_of_csv_is_white_space(tmp_path: Path) -> None:
+    corpus = read_corpus(
+        write(tmp_path, "metadata.csv", "path,text", "a.wav,one\rtwo", recordings=("a.wav",))
+    )
+    assert [item.text for item in corpus.items] == ["one two"]
+
+
+def test_a_quotation_mark_that_is_never_closed_is_named_with_its_line(tmp_path: Path) -> None:
+    rest = [f"b{number}.wav,{'word ' * 400}" for number in range(70)]
+    lines = ("path,text", "a.wav,one", 'b.wav,"two', *rest)
+    corpus = read_corpus(write(tmp_path, "metadata.csv", *lines, recordings=("a.wav", "b.wav")))
+    assert [item.text for item in corpus.items] == ["one"]
+    (unclosed,) = corpus.exclusions
+    assert unclosed.id == "metadata.csv:3"
+    assert "is a quotation mark not closed?" in unclosed.detail
+
+
 FOUR = tuple(f"wavs/{number}.wav" for number in range(4))
 
 

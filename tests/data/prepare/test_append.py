@@ -220,3 +220,10 @@ def test_readers_of_the_old_store_go_on(corpus: Path, store: Path) -> None:
     opened, before = Store.open(store), read(store)
     append(grow(corpus, 20), store, jobs=1)
     assert {u.id: u.mel.tobytes() for u in (opened[i] for i in range(len(opened)))} == before
+
+
+def test_findings_are_of_the_whole(corpus: Path, store: Path) -> None:
+    edit(grow(corpus, 14), lambda entries: entries[13].update(text="eeeeeeee"))
+    findings = {one.check: one for one in append(corpus, store, jobs=1).findings}
+    assert findings["odd texts"].what == "1 of 14 texts has a letter over and over"
+    assert findings["odd texts"].ids == ("u013",)

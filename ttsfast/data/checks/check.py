@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ttsfast.data.store.store import Store
 
 GROUP = "ttsfast.checks"
-NEEDS = ("texts", "audio", "store")
+NEEDS = ("texts", "audio", "store", "features")
 DEFAULT_REDUCTION = 4
 """``model.reduction_factor`` where nobody says another."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ttsfast.data.checks.check import Check, Row, Subject, some
-from ttsfast.data.checks.finding import NOTE, WARNING, Evidence, Finding
+from ttsfast.data.checks.check import Subject
+from ttsfast.data.checks.finding import NOTE, WARNING, Finding
+from ttsfast.data.checks.texts import HOLD, TextCheck, matching
 
 _ARABIC = re.compile("[يىكةۀ٠-٩]")
 _SHAPED = re.compile("[\ufb50-\ufdff\ufe70-\ufefcـ]")
@@ -17,7 +18,7 @@ _SPACED = re.compile(r"(?<!\w)ن?می (?=[آ-ی]{2})|(?<=[آ-ی]) (?:ها|های
 _LOOSE_JOINER = re.compile("(?<![آ-ی\u064b-\u0652\u0654])\u200c|\u200c(?![آ-ی])")
 
 
-class _Persian(Check):
+class _Persian(TextCheck):
     """Texts that match an expression."""
 
     expression: re.Pattern[str]
@@ -25,24 +26,12 @@ class _Persian(Check):
     said: str
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        if subject.language != "fa" or not self.concerns(subject):
-            return
-        found = [
-            Evidence(row.id, repr(self._about(row, match.start())))
-            for row in subject.rows
-            if (match := self.expression.search(row.text))
-        ]
-        if found:
-            n = len(found)
-            what = f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} {self.said}"
-            yield self.finding(self.severity, what, found)
+        if subject.language == "fa" and self.concerns(subject):
+            yield from self.told(subject, self.severity, matching(subject, self.expression), HOLD, self.said)
 
     def concerns(self, subject: Subject) -> bool:
         """Whether the expression means anything in it."""
         return True
-
-    def _about(self, row: Row, place: int) -> str:
-        return row.text[max(0, place - 16) : place + 16]
 
 
 class ArabicLetters(_Persian):

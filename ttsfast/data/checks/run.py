@@ -58,9 +58,10 @@ def run_checks(subject: Subject, checks: Sequence[Check] = CHEAP) -> Checked:
 
 
 def _at_hand(check: Check, subject: Subject) -> bool:
-    if check.needs == "audio":
-        return subject.read
-    return check.needs == "texts" or subject.store is not None
+    stored = subject.store is not None
+    return {"texts": True, "audio": subject.read, "store": stored, "features": stored or subject.read}[
+        check.needs
+    ]
 
 
 def _found(check: Check, subject: Subject) -> Iterator[Finding]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ttsfast.data.checks.audio import MUCH
 from ttsfast.data.checks.check import Check, Row, Subject, some
@@ -33,6 +35,7 @@ _ABBREVIATIONS = {
     "fr": r"\b(?:M|Mme|Mlle|Dr|St|etc|av|bd|p\.\s?ex)\.",
     "es": r"\b(?:Sr|Sra|Srta|Dr|Dra|etc|Ud|Uds|p\.\s?ej)\.",
 }
+_DIGIT = re.compile(r"\d")
 _SIGNS = re.compile(r"[%&@#$€£¥+=<>§°©®™×÷/\\|~^_*]")
 
 
@@ -48,7 +51,38 @@ def _without_markup(text: str) -> str:
     return _NOTES.sub(" ", _TAGS.sub(" ", text))
 
 
-class Language(Check):
+def matching(subject: Subject, expression: re.Pattern[str]) -> list[Evidence]:
+    """The texts in which something matches, with what stands about it."""
+    return [
+        Evidence(row.id, repr(_shown(row, match.start())))
+        for row in subject.rows
+        if (match := expression.search(row.text))
+    ]
+
+
+class TextCheck(Check):
+    """A check that tells of texts."""
+
+    def told(
+        self,
+        subject: Subject,
+        severity: str,
+        found: Sequence[Evidence],
+        verb: tuple[str, str],
+        rest: str,
+        **more: Any,
+    ) -> Iterator[Finding]:
+        """The finding "so many of all texts ``verb`` ``rest``" where there are any; ``more`` as
+        ``Check.finding`` takes it."""
+        if found:
+            texts = some(len(found), len(subject.rows), "text", *verb)
+            yield self.finding(severity, f"{texts} {rest}", found, **more)
+
+
+ARE, HOLD = ("is", "are"), ("holds", "hold")
+
+
+class Language(TextCheck):
     """Texts in another script than the language is written in."""
 
     name = "language"
@@ -75,27 +109,27 @@ class Language(Check):
                 word = next(w for w in text.split() if _whole(w, language))
                 words.append((row, word))
         if foreign:
-            n, own = len(foreign), script_of_language(language).title()
+            share, own = len(foreign) / len(subject.rows), script_of_language(language).title()
             script = Counter(script for *_, script in foreign).most_common(1)[0][0]
-            bad = n > MUCH * len(subject.rows)
-            yield self.finding(
-                ERROR if bad else WARNING,
-                f"{some(n, len(subject.rows), 'text', 'is', 'are')} in {script} letters, and the language "
-                f"is {language!r} ({own})",
-                [Evidence(r.id, f"{share:.0%} of {r.text[:60]!r}") for r, share, _ in foreign],
+            yield from self.told(
+                subject,
+                ERROR if share > MUCH else WARNING,
+                [Evidence(r.id, f"{part:.0%} of {r.text[:60]!r}") for r, part, _ in foreign],
+                ARE,
+                f"in {script} letters, and the language is {language!r} ({own})",
                 effect="one language is read by the rules of another: digits, phonemes, punctuation",
                 remedy="name the language they are in with --language, or leave out those of another one",
-                share=n / len(subject.rows),
+                share=share,
             )
-        if words:
-            n = len(words)
-            yield self.finding(
-                WARNING,
-                f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} words in another script",
-                [Evidence(row.id, f"{word!r} in {row.text[:60]!r}") for row, word in words],
-                effect="their letters are too rare to be learned",
-                remedy="write them as they are read, in the script of the language",
-            )
+        yield from self.told(
+            subject,
+            WARNING,
+            [Evidence(row.id, f"{word!r} in {row.text[:60]!r}") for row, word in words],
+            HOLD,
+            "words in another script",
+            effect="their letters are too rare to be learned",
+            remedy="write them as they are read, in the script of the language",
+        )
 
 
 def _whole(word: str, language: str) -> bool:
@@ -104,7 +138,7 @@ def _whole(word: str, language: str) -> bool:
     return len(letters) > 1 and not any(belongs(c, language) for c in letters)
 
 
-class LookAlike(Check):
+class LookAlike(TextCheck):
     """Letters of several scripts in one word: typed on another keyboard, or read by a machine."""
 
     name = "look-alike letters"
@@ -124,13 +158,10 @@ class LookAlike(Check):
                         continue
                     found.append(Evidence(row.id, f"{describe(odd[0])} in {word!r}"))
                     break
-        if found:
-            n = len(found)
-            what = f"{some(n, len(subject.rows), 'text', 'mixes', 'mix')} letters of two scripts in one word"
-            yield self.finding(WARNING, what, found)
+        yield from self.told(subject, WARNING, found, ("mixes", "mix"), "letters of two scripts in one word")
 
 
-class Garbled(Check):
+class Garbled(TextCheck):
     """Text that was decoded by another encoding than it was written in."""
 
     name = "garbled text"
@@ -138,18 +169,10 @@ class Garbled(Check):
     remedy = "export the listing again as UTF-8, and read it as such on the way"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        found = [
-            Evidence(row.id, repr(_shown(row, match.start())))
-            for row in subject.rows
-            if (match := _GARBLED.search(row.text))
-        ]
-        if found:
-            n = len(found)
-            what = f"{some(n, len(subject.rows), 'text', 'is', 'are')} garbled (another encoding)"
-            yield self.finding(ERROR, what, found)
+        yield from self.told(subject, ERROR, matching(subject, _GARBLED), ARE, "garbled (another encoding)")
 
 
-class Phonemes(Check):
+class Phonemes(TextCheck):
     """Phonemes in the listing, which the front end would make phonemes of once more."""
 
     name = "phonemes"
@@ -159,13 +182,13 @@ class Phonemes(Check):
     def find(self, subject: Subject) -> Iterator[Finding]:
         found = [row for row in subject.rows if len(_IPA.findall(row.text)) >= 2]
         if len(found) > self.most * len(subject.rows):
-            n = len(found)
             twice = subject.phonemes
-            yield self.finding(
+            yield from self.told(
+                subject,
                 ERROR if twice else NOTE,
-                f"{some(n, len(subject.rows), 'text', 'is', 'are')} phonemes already"
-                + (", and --phonemes makes phonemes of them again" if twice else ""),
                 [Evidence(row.id, repr(row.text[:60])) for row in found],
+                ARE,
+                "phonemes already" + (", and --phonemes makes phonemes of them again" if twice else ""),
                 effect="IPA is read as if it were spelling"
                 if twice
                 else "`ttsfast synth` must be given phonemes, too",
@@ -175,7 +198,7 @@ class Phonemes(Check):
             )
 
 
-class Digits(Check):
+class Digits(TextCheck):
     """Numbers in digits."""
 
     name = "digits"
@@ -183,41 +206,31 @@ class Digits(Check):
     remedy = "write numbers as they are read (num2words does, for most languages)"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
-        found = [
-            Evidence(row.id, repr(_shown(row, match.start())))
-            for row in subject.rows
-            if (match := re.search(r"\d", row.text))
-        ]
-        if found and not subject.phonemes:
-            n = len(found)
-            what = f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} digits"
-            yield self.finding(WARNING, what, found)
+        if not subject.phonemes:
+            yield from self.told(subject, WARNING, matching(subject, _DIGIT), HOLD, "digits")
 
 
-class Abbreviations(Check):
+class Abbreviations(TextCheck):
     """Abbreviations, and signs that stand for words."""
 
     name = "abbreviations"
     effect = "what is said is not what is written, and the full stop in a sentence teaches no pause"
     remedy = "write them as they are read, or prepare with --phonemes, which reads the common ones"
+    many = 0.01
+    """Of the texts: fewer are a note."""
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         if subject.phonemes:
             return
+        untagged = replace(subject, rows=[row for row in subject.rows if not _TAGS.search(row.text)])
         pattern = re.compile(_ABBREVIATIONS.get(subject.language.split("-")[0], r"(?!)"))
         for said, expression in (("abbreviations", pattern), ("signs that stand for words", _SIGNS)):
-            found = [
-                Evidence(row.id, repr(_shown(row, match.start())))
-                for row in subject.rows
-                if not _TAGS.search(row.text) and (match := expression.search(row.text))
-            ]
-            if found:
-                n = len(found)
-                what = f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} {said}"
-                yield self.finding(WARNING if n > 0.01 * len(subject.rows) else NOTE, what, found)
+            found = matching(untagged, expression)
+            severity = WARNING if len(found) > self.many * len(subject.rows) else NOTE
+            yield from self.told(subject, severity, found, HOLD, said)
 
 
-class Markup(Check):
+class Markup(TextCheck):
     """What is not meant to be read: tags, entities, addresses, notes of a transcriber."""
 
     name = "markup"
@@ -230,20 +243,13 @@ class Markup(Check):
             ("notes of a transcriber", _NOTES),
             ("quotes of a csv file", _QUOTES),
         ):
-            found = [
-                Evidence(row.id, repr(_shown(row, match.start())))
-                for row in subject.rows
-                if (match := expression.search(row.text))
-            ]
+            found = matching(subject, expression)
             if said.startswith("quotes") and len(found) > 0.9 * len(subject.rows) > 8:
                 said = "quotes of a csv file about them"
-            if found:
-                n = len(found)
-                what = f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} {said}"
-                yield self.finding(WARNING, what, found)
+            yield from self.told(subject, WARNING, found, HOLD, said)
 
 
-class Spelling(Check):
+class Spelling(TextCheck):
     """One letter in several encodings: composed or not, of full width, ligatures."""
 
     name = "unicode forms"
@@ -257,22 +263,22 @@ class Spelling(Check):
                 kept.append(Evidence(row.id, f"{describe(odd[0])} in {row.text[:60]!r}"))
             elif not unicodedata.is_normalized("NFC", row.text):
                 mended.append(Evidence(row.id, repr(row.text[:60])))
-        if kept:
-            n = len(kept)
-            yield self.finding(
-                WARNING,
-                f"{some(n, len(subject.rows), 'text', 'holds', 'hold')} letters of another shape (full "
-                f"width, ligatures)",
-                kept,
-                effect="a word with one has another spelling, and the letter is too rare to be learned",
-                remedy="replace them by plain letters (Unicode NFKC)",
-            )
-        if mended and subject.store is None:
-            n = len(mended)
-            yield self.finding(
+        yield from self.told(
+            subject,
+            WARNING,
+            kept,
+            HOLD,
+            "letters of another shape (full width, ligatures)",
+            effect="a word with one has another spelling, and the letter is too rare to be learned",
+            remedy="replace them by plain letters (Unicode NFKC)",
+        )
+        if subject.store is None:
+            yield from self.told(
+                subject,
                 NOTE,
-                f"{some(n, len(subject.rows), 'text', 'is', 'are')} not in Unicode's composed form",
                 mended,
+                ARE,
+                "not in Unicode's composed form",
                 effect="none: preparation composes them; other tools may not",
                 remedy="nothing needs to be done, or --fix writes them composed",
             )
@@ -355,7 +361,7 @@ class FinalMark(Check):
         )
 
 
-class Apart(Check):
+class Apart(TextCheck):
     """Texts that say one thing over and over, or nothing at all."""
 
     name = "odd texts"
@@ -373,9 +379,8 @@ class Apart(Check):
             elif match := pattern.search(row.text):
                 groups["a letter over and over"].append(Evidence(row.id, repr(_shown(row, match.start()))))
         for said, found in groups.items():
-            n = len(found)
             severity = ERROR if said.startswith("no") else WARNING
-            yield self.finding(severity, f"{some(n, len(subject.rows), 'text', 'has', 'have')} {said}", found)
+            yield from self.told(subject, severity, found, ("has", "have"), said)
 
 
 CHECKS = (

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ttsfast.data.corpus.rows import Fault
 from ttsfast.errors import InputError
 
 AUDIO = (
@@ -75,14 +76,25 @@ def cutter(path: Path, lines: list[tuple[int, str]]) -> Cut:
             f"'|', or write a header row (audio{comma}text) and quotes as CSV has them"
         )
     all_quoted = re.compile(rf"{_QUOTED}({re.escape(separator)}{_QUOTED})+")
-    if all(all_quoted.fullmatch(line) for _, line in lines):
+    if all(all_quoted.fullmatch(line) and len(line) < csv.field_size_limit() for _, line in lines):
         return csv_cutter(separator)
     return lambda line: split_fields(line, separator)
 
 
 def csv_cutter(separator: str) -> Cut:
-    """What cuts lines as a CSV reader does."""
-    return lambda line: [field.strip() for field in next(csv.reader([line], delimiter=separator), [])]
+    """What cuts lines as a CSV reader does; raises Fault for what such a reader does not take."""
+
+    def cut(line: str) -> list[str]:
+        try:
+            # Lines were told apart before: a carriage return within one is white space of a text.
+            return [
+                field.strip()
+                for field in next(csv.reader([line.replace("\r", " ")], delimiter=separator), [])
+            ]
+        except csv.Error as error:
+            raise Fault("malformed line", f"is not CSV ({error}); is a quotation mark not closed?") from error
+
+    return cut
 
 
 def join_quoted(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:

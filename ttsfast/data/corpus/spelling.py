@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ttsfast.data.corpus.lexicon import Lexicon
 from ttsfast.data.corpus.read_out import read_out
@@ -12,6 +13,8 @@ from ttsfast.errors import InputError
 
 UNKNOWN = ("error", "skip")
 _PHONEMES = re.compile(r"\[\[(.*?)\]\]")
+_HALF = re.compile("[\ud800-\udfff]")
+"""A byte of a command line that is not UTF-8, or half of a character; no file and no terminal takes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +44,21 @@ class Spelling:
             symbols: the voice's.
 
         Raises:
-            InputError: an unknown symbol, named with its place, phonemes for a voice of letters, or a text of
-                which nothing is left.
+            InputError: an unknown symbol, named with its place, phonemes for a voice of letters, a text of
+                which nothing is left, or one that is not UTF-8.
         """
         made = self._readable(text, where, frontend, symbols)
+        if made:
+            symbols.encode(made, where, "leave it out with --unknown skip")
         if not any(character.isalnum() for character in made):
             raise InputError(f"{where}: nothing is left to speak after normalisation; give at least one word")
-        symbols.encode(made, where, "leave it out with --unknown skip")
         return closed(made, symbols, frontend.language)
 
     def says(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> bool:
-        """Whether anything is left of a text; marks alone are a pause. Raises InputError as a call does."""
+        """Whether a text is to be spoken: known marks alone are a pause. An unknown one is said to be unknown
+        when it is spoken. Raises InputError as a call does."""
         made = self._readable(text, where, frontend, symbols)
-        return any(character.isalnum() for character in made)
+        return any(character.isalnum() or character not in symbols.characters for character in made)
 
     def skipped(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> list[str]:
         """The symbols of a text that are left out as unknown, each once; none where they are errors."""
@@ -69,6 +74,8 @@ class Spelling:
         return made
 
     def _made(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
+        if half := _HALF.search(text):
+            raise InputError(f"{where}: character {half.start() + 1} is not UTF-8 text; write it anew")
         known = set(symbols.characters)
 
         def keep(token: str) -> bool:
@@ -85,3 +92,8 @@ class Spelling:
             else:
                 raise InputError(f"{where}: [[{part}]] is phonemes, and this voice reads letters; spell it")
         return " ".join("".join(made).split())
+
+
+def read_spelling(unknown: str, lexicon: Path | None) -> Spelling:
+    """With the readings of a file, where there is one; raises InputError as Spelling and Lexicon do."""
+    return Spelling(unknown=unknown, lexicon=Lexicon.read(lexicon) if lexicon else Lexicon())

@@ -14,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ttsfast.data.checks.check import Row
+from ttsfast.data.checks.finding import Finding
+from ttsfast.data.checks.run import run_checks
 from ttsfast.data.corpus.listings import Corpus, Exclusion, read_corpus
 from ttsfast.data.corpus.parquet import recording_sha256
 from ttsfast.data.corpus.split import text_key
@@ -27,6 +30,7 @@ from ttsfast.data.prepare.survey import (
     letters,
     plan_chunks,
     select_usable,
+    subject_of,
     survey_corpus,
     with_splits,
 )
@@ -179,4 +183,31 @@ def _add(
     work.mkdir(exist_ok=True)
     chunks = plan_chunks(utterances, options, work)
     computed = compute_missing(chunks, options)
-    return report(folder, publish(folder, draft, utterances, chunks), computed=computed)
+    made = report(folder, publish(folder, draft, utterances, chunks), computed=computed)
+    return replace(made, findings=_findings(corpus, manifest, options, utterances, exclusions))
+
+
+def _findings(
+    corpus: Corpus,
+    manifest: Manifest,
+    options: PrepareOptions,
+    utterances: list[SurveyedUtterance],
+    exclusions: list[Exclusion],
+) -> tuple[Finding, ...]:
+    """Of all texts and lengths, and of the new recordings, which alone were listened to."""
+    subject = subject_of(utterances, exclusions, options)
+    listed = {item.id: item for item in corpus.items}
+    known = [
+        Row(
+            id=entry.id,
+            text=listed[entry.id].text,
+            symbols=entry.text,
+            speaker=listed[entry.id].speaker,
+            split=entry.split,
+            frames=entry.frames,
+            truncated=entry.truncated,
+            line=listed[entry.id].line,
+        )
+        for entry in manifest.entries
+    ]
+    return run_checks(replace(subject, rows=[*known, *subject.rows])).findings

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ttsfast.config import Config
 from ttsfast.errors import InputError, in_their_code
 from ttsfast.models.eval_mode import eval_mode
-from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.interface import AcousticOutput, FreeRunning, no_track
 
 if TYPE_CHECKING:
     from ttsfast.models.voice_info import VoiceInfo
@@ -47,7 +47,12 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     mel = torch.from_numpy(info.silence).to(device).expand(2, STEPS * r, -1).clone()
     mel_lengths = torch.tensor([STEPS * r, (STEPS - 2) * r], device=device)
     speaker = torch.zeros(2, dtype=torch.int64, device=device)
-    _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), {"speaker": speaker})
+    tracks = {name: torch.ones(2, STEPS * r, device=device) for name in getattr(model, "tracks", ())}
+    for name in tracks:
+        if name not in info.tracks:
+            raise no_track(name)
+    beside = {"speaker": speaker, **tracks}
+    _check_signature(model, "forward", (text, text_lengths, mel, mel_lengths), beside)
     limits = {"max_frames": 4 * r, "stop_threshold": 0.5}
     _check_signature(model, "synthesize", (text, text_lengths, speaker), limits)
     given = {"text": text, "text_lengths": text_lengths, "mel": mel, "mel_lengths": mel_lengths}
@@ -55,7 +60,7 @@ def check_model(model: nn.Module, info: VoiceInfo, config: Config) -> None:
     with eval_mode(model, device):
         # Inference tensors know nothing of gradients, and whether there will be any is to be seen.
         with torch.inference_mode(mode=False), torch.enable_grad(), _their_code("forward"):
-            output = AcousticOutput.of(model(*given.values(), speaker=speaker))
+            output = AcousticOutput.of(model(*given.values(), **beside))
         _check_output(output, (2, STEPS * r, mel.shape[2]), (STEPS, 5), -(-kept["mel_lengths"] // r), r)
         _check_unchanged("forward", given, kept)
         with _their_code("synthesize"):
@@ -134,11 +139,15 @@ def _check_output(
         shapes = [(batch, n_steps, n_text), (batch, heads, n_steps, n_text)]
         _require("attention", output.attention, shapes, f"(B, S, N) or (B, H, S, N), {per_step}")
         _require_attention("attention", output.attention, torch.tensor([n_text]))
-    if (
-        output.step_lengths is None
-        and r > 1
-        and (output.stop_logits is not None or output.attention is not None)
-    ):
+    if output.alignment_log_probs is not None:
+        of_steps = (batch, n_steps, n_text)
+        _require("alignment_log_probs", output.alignment_log_probs, [of_steps], f"(B, S, N), {per_step}")
+        if output.alignment_prior is not None:
+            _require("alignment_prior", output.alignment_prior, [of_steps], "that of alignment_log_probs")
+        if output.alignment_path is not None:
+            _require_path(output.alignment_path, of_steps)
+    by_step = (output.stop_logits, output.attention, output.alignment_log_probs)
+    if output.step_lengths is None and r > 1 and any(tensor is not None for tensor in by_step):
         raise InputError(
             f"the model gives no step_lengths with a reduction_factor of {r}; return ceil(mel_lengths / {r})"
         )
@@ -166,10 +175,15 @@ def _check_needed(output: AcousticOutput, config: Config) -> None:
         ("stop_logits", "stop_loss_weight"),
         ("attention", "attention_loss_weight"),
         ("posterior", "kl_loss_weight"),
+        ("alignment_log_probs", "alignment_loss_weight"),
+        ("alignment_log_probs", "binarization_loss_weight"),
+        ("alignment_path", "binarization_loss_weight"),
     ):
         weight = getattr(training, key)
         wanted = weight > 0 and (name != "posterior" or config.model.posterior)
-        learns = [x.requires_grad for x in _tensors(getattr(output, name))]
+        # A path is chosen, and teaches nothing itself.
+        given = () if name == "alignment_path" else _tensors(getattr(output, name))
+        learns = [x.requires_grad for x in given]
         if wanted and learns and not any(learns):
             raise InputError(
                 f"the model's {name} sends no gradient back, so training.{key}={weight:g} teaches nothing; "
@@ -200,6 +214,21 @@ def _check_spoken(spoken: object, bins: int, text_lengths: Tensor) -> None:
         )
     if spoken.attention is not None:
         _require_attention("synthesize's attention", spoken.attention, text_lengths)
+
+
+def _require_path(path: object, shape: tuple[int, int, int]) -> None:
+    """Durations (B, N) in steps, or a boolean path (B, S, N)."""
+    batch, _, symbols = shape
+    if not isinstance(path, Tensor) or path.is_floating_point() or path.is_complex():
+        found = path.dtype if isinstance(path, Tensor) else type(path).__name__
+        raise InputError(
+            f"the model's alignment_path is of {found}; return integer durations or a boolean path"
+        )
+    wanted = shape if path.dtype == torch.bool else (batch, symbols)
+    if tuple(path.shape) != wanted:
+        raise InputError(
+            f"the model's alignment_path of {path.dtype} has shape {tuple(path.shape)}, expected {wanted}"
+        )
 
 
 def _require_attention(name: str, value: object, text_lengths: Tensor) -> None:

@@ -33,7 +33,7 @@ from ttsfast.models.checks.probe import (
 )
 from ttsfast.models.checks.trial import Trial, seed
 from ttsfast.models.checks.watch import watched
-from ttsfast.models.interface import AcousticOutput
+from ttsfast.models.interface import AcousticOutput, tracks_for
 
 NOTHING = 1e-5
 """A difference, as a share of how much an output varies, that is rounding: of single precision it is 1e-6."""
@@ -254,7 +254,14 @@ class Leak(ModelCheck):
         with torch.enable_grad(), without_chance(model):
             seed(1)
             output = AcousticOutput.of(
-                model(batch.text, batch.text_lengths, mel, batch.mel_lengths, speaker=batch.speaker)
+                model(
+                    batch.text,
+                    batch.text_lengths,
+                    mel,
+                    batch.mel_lengths,
+                    speaker=batch.speaker,
+                    **tracks_for(model, batch),
+                )
             )
             without_posterior(output)
             for name, value in (

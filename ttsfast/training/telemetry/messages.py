@@ -10,7 +10,7 @@ from torch import nn
 
 from ttsfast.config import Config, TrainingConfig
 from ttsfast.devices import Precision
-from ttsfast.models.build import BUILT_IN
+from ttsfast.models.build import built_in
 from ttsfast.terms.spec import TERMS
 from ttsfast.training.result import TrainingResult
 from ttsfast.training.threads import Change
@@ -82,7 +82,7 @@ def pace(step: int, seconds: float, config: Config, device: torch.device) -> str
     if left * seconds <= DAY:
         return line
     help = ["a GPU"] if device.type == "cpu" else []
-    if config.model.architecture == BUILT_IN and config.model.size != "nano":
+    if built_in(config.model) and config.model.size != "nano":
         help.append("a smaller model.size, such as nano")
     help.append(f"fewer steps, of which a day holds training.max_steps={step + int(DAY / seconds)}")
     return f"{line}: MORE THAN A DAY; what would help: {'; '.join(help)}"

@@ -1,0 +1,92 @@
+"""Every planted fault of a run is found, by its own check first, at the severity that was written down."""
+
+from __future__ import annotations
+
+from functools import cache
+from random import Random
+
+import pytest
+from recorded_runs import CLEAN, Log, recorded
+from run_faults import RUN_FAULTS, RunFault
+
+from ttsfast.data.checks.finding import Finding
+from ttsfast.doctor.run.examine import ALL, run_checks
+from ttsfast.training.schedule import learning_rate
+
+# Each fault in one run of those in which it can be seen; the bench has them all.
+LONG, SHORT = "kathleen-b", "demo-b"
+
+
+@cache
+def found_in(name: str) -> frozenset[tuple[str, str]]:
+    return frozenset((f.check, f.severity) for f in run_checks(recorded(name).run)[0])
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_clean_run_has_at_most_one_warning(name: str) -> None:
+    """The demo's, which takes three minutes: that it would have got better yet."""
+    findings, _, not_run = run_checks(recorded(name).run)
+    expected = {("undertrained", "warning")} if name.startswith("demo") else set()
+    assert {(f.check, f.severity) for f in findings} == expected
+    assert not not_run
+
+
+MISSED = pytest.mark.xfail(
+    reason="a voice cut at a sixth of its run loses 1% in its last quarter: not told from noise yet"
+)
+CASES = [
+    pytest.param(f, id=f.name, marks=[MISSED] if f.name == "it_ends_too_early" else []) for f in RUN_FAULTS
+]
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_fault_is_found(fault: RunFault) -> None:
+    name = LONG if len(fault.name) % 2 or fault.check == "undertrained" else SHORT
+    findings = run_checks(fault.plant(recorded(name), Random(fault.name)).run)[0]
+    new = [(f.check, f.severity) for f in findings if (f.check, f.severity) not in found_in(name)]
+    assert (fault.check, fault.severity) in new
+    assert new[0][0] == fault.check, "another cause comes first"
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("high", ("rate size", "error")),
+        ("five", ("rate size", "warning")),
+        ("low", ("rate size", "error")),
+        ("warm", ("warm-up", "error")),
+        ("half", ("free running", "warning")),
+    ],
+)
+def test_what_went_wrong_in_a_real_run_comes_first(name: str, first: tuple[str, str]) -> None:
+    finding = run_checks(recorded(name).run)[0][0]
+    assert (finding.check, finding.severity) == first
+
+
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {check.name for check in ALL} == {fault.check for fault in RUN_FAULTS}
+
+
+def test_a_check_without_its_need_is_not_run() -> None:
+    log = recorded(LONG)
+    bare = Log([row for row in log.rows if row["kind"] == "train"], log.config, log.corpus).run
+    not_run = run_checks(type(bare)(bare.training))[2]
+    assert {"baseline", "leak", "batch", "validation", "stale", "overfit", "free running"} <= set(not_run)
+    assert "attention" not in not_run
+
+
+def test_a_plateau_reduction_and_a_restart_are_the_schedule() -> None:
+    """Rates that our own rules lower, or raise again, are not taken for a fault."""
+    told = recorded(LONG).configured(restart_period=1000, lr_reduction_patience=1)
+
+    def rate(row: dict[str, float]) -> dict[str, float]:
+        times = int(row["step"] > 2000) + int(row["step"] > 3000)
+        reduced = told.config.training.lr_reduction_factor**times
+        return {"learning_rate": learning_rate(int(row["step"]) - 1, told.config.training, reduced)}
+
+    assert not _of(told.training(rate), "schedule")
+    assert _of(told.training(lambda row: {"learning_rate": rate(row)["learning_rate"] * 0.9}), "schedule")
+
+
+def _of(log: Log, check: str) -> list[Finding]:
+    return [finding for finding in run_checks(log.run)[0] if finding.check == check]

@@ -1,0 +1,1 @@
+"""How soon a model aligns and speaks, recipe beside recipe."""

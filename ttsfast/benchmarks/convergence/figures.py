@@ -1,0 +1,195 @@
+"""What a run's snapshots say: measured after the training, once each, on the same held-out utterances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ttsfast.benchmarks.convergence.runs import Run
+from ttsfast.config import Config
+from ttsfast.data.corpus.split import VALIDATION
+from ttsfast.data.features.inversion import griffin_lim
+from ttsfast.data.loading.batch import Batch, collate
+from ttsfast.data.store.store import Store
+from ttsfast.data.store.texts import reference_texts
+from ttsfast.errors import InputError
+from ttsfast.evaluation.evaluate import reported_split
+from ttsfast.evaluation.figures import Figures
+from ttsfast.evaluation.samples import ValidationSample
+from ttsfast.evaluation.speech_recognition import Recogniser
+from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
+from ttsfast.files import atomic_write
+from ttsfast.models.build import build_model
+from ttsfast.models.voice_info import VoiceInfo
+
+NAME = "figures.json"
+TEACHER_FORCED = ("mel_l1", "diagonal_mass")
+FREE_RUNNING = (
+    "coverage",
+    "duration_error",
+    "right_length",
+    "ran_on",
+    "stop_rate",
+    "mcd_dtw",
+    "mcd_dtw_sl",
+)
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What every snapshot is measured on."""
+
+    store: Store
+    voice: VoiceInfo
+    split: str
+    indices: tuple[int, ...]
+    """Whole utterances, spread evenly over the lengths."""
+    recogniser: Recogniser | None
+    references: dict[str, str]
+    """By utterance, what is to be heard, normalised; empty without a recogniser."""
+
+    @classmethod
+    def of(
+        cls, store: Store, utterances: int, recogniser: Recogniser | None = None, split: str | None = None
+    ) -> HeldOut:
+        """At most so many of ``split``; of :func:`~ttsfast.evaluation.evaluate.reported_split` when None.
+
+        Raises:
+            InputError: there is no whole utterance, or the sentences of a store of phonemes are not at hand.
+        """
+        split = split or reported_split(store)
+        whole = [int(i) for i in store.indices(split) if not store.entries[int(i)].truncated]
+        if not whole:
+            raise InputError(f"{store.path}: its {split} split has no whole utterance to measure on")
+        order = sorted(whole, key=lambda i: (int(store.frames[i]), i))
+        places = np.unique(np.linspace(0, len(order) - 1, min(utterances, len(order))).round().astype(int))
+        indices = tuple(order[place] for place in places)
+        references = {}
+        if recogniser is not None:
+            texts = reference_texts(store, indices, Path(store.manifest.corpus))
+            references = {name: recogniser.normalise(text) for name, text in texts.items()}
+            references = {name: text for name, text in references.items() if text}
+            if not references:
+                raise InputError(f"{store.path}: no utterance has a word to be heard; measure without --asr")
+        return cls(store, VoiceInfo.of_store(store), split, indices, recogniser, references)
+
+    def describe(self) -> dict[str, Any]:
+        """What figures are of; those of something else are measured again."""
+        return {
+            "split": self.split,
+            "utterances": [self.store.entries[i].id for i in self.indices],
+            "asr": None if self.recogniser is None else self.recogniser.name,
+        }
+
+    def batches(self) -> Iterator[Batch]:
+        """Of these utterances, the short ones first."""
+        return _batches(self.store, self.indices)
+
+    def word_error(self, waves: Iterator[tuple[str, np.ndarray]]) -> float:
+        """Over the words of all utterances (id, samples) that have any."""
+        assert self.recogniser is not None
+        rate, wrong, words = self.voice.contract.sample_rate, 0, 0
+        for name, wave in waves:
+            if name in self.references:
+                heard = self.recogniser.compare(wave, rate, self.references[name])
+                wrong, words = wrong + heard.word_errors, words + heard.words
+        return wrong / words
+
+    def wave(self, mel: np.ndarray) -> np.ndarray:
+        """(samples,) of a normalised mel (T, C), by Griffin-Lim."""
+        return griffin_lim(mel * self.voice.mel_std + self.voice.mel_mean, self.voice.contract)
+
+    def copies(self) -> float | None:
+        """Word error of the recordings' own mels; None where nobody listens."""
+        if self.recogniser is None:
+            return None
+        utterances = (self.store[i] for i in self.indices)
+        return self.word_error((u.id, self.wave(u.mel.astype(np.float32))) for u in utterances)
+
+
+def measure_run(
+    run: Run, config: Config, held_out: HeldOut, progress: Callable[[str], None]
+) -> dict[int, dict[str, float]]:
+    """The figures of all of a run's snapshots by step; what was measured before is read.
+
+    Args:
+        run: trained, as far as it is.
+        config: with which.
+        held_out: what on.
+        progress: told a line for each.
+    """
+    path, described = run.folder / NAME, held_out.describe()
+    rows = _known(path, described)
+    model: nn.Module | None = None
+    for snapshot in run.snapshots:
+        step = int(snapshot["step"])
+        if step in rows:
+            continue
+        progress(f"measured at step {step}")
+        model = model or build_model(config.model, held_out.voice)
+        model.load_state_dict(load_file(run.weights_at(step)))
+        rows[step] = measure(model.eval(), config, held_out)
+        content = {"of": described, "rows": {str(number): row for number, row in sorted(rows.items())}}
+        with atomic_write(path) as handle:
+            handle.write(json.dumps(content, indent=1).encode() + b"\n")
+    return {int(snapshot["step"]): rows[int(snapshot["step"])] for snapshot in run.snapshots}
+
+
+@torch.no_grad()
+def measure(model: nn.Module, config: Config, held_out: HeldOut) -> dict[str, float]:
+    """Of one set of weights, those figures of :data:`TEACHER_FORCED`, :data:`FREE_RUNNING` and, where
+    somebody listens, ``word_error`` that the model can give.
+
+    The stop threshold is calibrated on the validation split, as in training.
+    """
+    store, voice = held_out.store, held_out.voice
+    threshold = voice.stop_threshold
+    if config.training.stop_loss_weight > 0:
+        known = [int(i) for i in store.indices(VALIDATION)]
+        threshold = calibrate_stop(model, _batches(store, known), "cpu")
+    forced = teacher_forced(model, held_out.batches(), "cpu", stop_threshold=threshold)
+    spoken: list[ValidationSample] = []
+    free: Figures = free_running(
+        model,
+        held_out.batches(),
+        "cpu",
+        stop_threshold=threshold,
+        max_frames=voice.max_frames,
+        mel_std=voice.mel_std,
+        contract=voice.contract,
+        on_sample=spoken.append,
+    )
+    found = forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING))
+    figures = dict(found)
+    if held_out.recogniser is not None:
+        figures["word_error"] = held_out.word_error((s.id, held_out.wave(s.predicted)) for s in spoken)
+    return figures
+
+
+def _batches(store: Store, indices: Sequence[int]) -> Iterator[Batch]:
+    batch = partial(collate, pad_value=store.silence)
+    for start in range(0, len(indices), BATCH):
+        yield batch([store[i] for i in indices[start : start + BATCH]])
+
+
+def _known(path: Path, described: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """What was measured before of the same."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["of"] != described:
+            return {}
+        return {int(step): row for step, row in content["rows"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not readable ({error!r}); delete it to measure again") from error

@@ -1,0 +1,84 @@
+"""How long a run took to align, and to be understood: from the figures of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+AXES = ("seconds", "processor_seconds", "step")
+"""What training is counted in: wall-clock, processor time of all threads, optimiser steps."""
+
+ALIGNED = {"diagonal_mass": 0.9, "coverage": 0.98}
+"""What an aligned model reaches, and holds."""
+HELD = 3
+"""Evaluations in a row."""
+MARGIN = 0.05
+"""Above the untrained model's own figures: an attention that is diagonal by its making has learnt nothing."""
+WORD_ERRORS = (0.40, 0.30, 0.20, 0.15)
+ABOVE_COPIES = (0.25, 0.15, 0.10, 0.05)
+"""Over the word error of the recordings' own mels through the same vocoder; for synthetic speech, which no
+recogniser hears as it hears people."""
+
+Row = Mapping[str, float]
+"""One evaluated checkpoint: :data:`AXES`, and figures by name; what could not be measured is absent."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a run came to a goal, or how long it went without."""
+
+    at: Mapping[str, float]
+    """By :data:`AXES`; where it did not come there, of its last evaluation, which is a lower bound."""
+    cut_off: bool
+    """It did not come there."""
+
+
+def time_to(rows: Sequence[Row], goal: Callable[[Row], bool], held: int = 1) -> Reached:
+    """The first evaluation from which on ``goal`` was met ``held`` times in a row.
+
+    Args:
+        rows: of one run, by rising step; at least one.
+        goal: of one row.
+        held: how often it must be met; a run that ends earlier was cut off.
+    """
+    met = [goal(row) for row in rows]
+    for first in range(len(rows) - held + 1):
+        if all(met[first : first + held]):
+            return Reached({axis: rows[first][axis] for axis in AXES}, cut_off=False)
+    return Reached({axis: rows[-1][axis] for axis in AXES}, cut_off=True)
+
+
+def headlines(rows: Sequence[Row], copies: float | None = None) -> dict[str, Reached]:
+    """The times of one run, by the names of their goals.
+
+    Args:
+        rows: by rising step, the first of the untrained model (step 0).
+        copies: word error of copy synthesis on the same utterances; None where no words are heard.
+
+    Raises:
+        ValueError: the untrained model was not measured.
+    """
+    if not rows or rows[0]["step"] != 0:
+        raise ValueError("the first row must be of the untrained model, at step 0")
+    untrained = rows[0]
+
+    def aligned(row: Row) -> bool:
+        return all(
+            row.get(name, 0.0) >= max(least, untrained.get(name, 0.0) + MARGIN)
+            for name, least in ALIGNED.items()
+        )
+
+    times = {}
+    if any("diagonal_mass" in row for row in rows):
+        times["alignment"] = time_to(rows, aligned, HELD)
+    if copies is not None:
+        goals = {f"words {most:.0%}": most for most in WORD_ERRORS}
+        goals |= {f"copies + {100 * more:.0f}": copies + more for more in ABOVE_COPIES}
+        for name, most in goals.items():
+            times[name] = time_to(rows, _understood(most))
+    return times
+
+
+def _understood(most: float) -> Callable[[Row], bool]:
+    # A word error of 0.3 may be the quotient of two whole numbers that is one bit above it.
+    return lambda row: row.get("word_error", float("inf")) <= most + 1e-9

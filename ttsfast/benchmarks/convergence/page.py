@@ -1,0 +1,107 @@
+"""A record as a page: times, curves, and for an ablation what each change does."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
+from ttsfast.benchmarks.convergence.pictures import chart, curve
+from ttsfast.benchmarks.convergence.tables import both, cell, ratio
+from ttsfast.evaluation.targets import DEFINITIONS, label
+from ttsfast.files import atomic_write
+from ttsfast.pages.document import Picture, document, picture, section, wide
+from ttsfast.pages.plots import size, svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAME = "convergence.html"
+CURVES = ("diagonal_mass", "coverage", "mel_l1", "mcd_dtw_sl", "duration_error", "stop_rate", "word_error")
+CHARTED = ("mcd_dtw_sl", "mel_l1")
+
+
+def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
+    """``convergence.html`` in ``folder``; everything is inside it. Returns its path."""
+    with atomic_write(folder / NAME) as handle:
+        handle.write(_page(record).encode())
+    return folder / NAME
+
+
+def _page(record: Mapping[str, Any]) -> str:
+    runs, corpus = record["runs"], record["corpus"]
+    found = effects(runs)
+    parts = [section("times", "Times", _times(record))] if not found else []
+    parts += [
+        section(f"changes-{place}", f"Single changes to {base}", _changes(base, found))
+        for place, base in enumerate(dict.fromkeys(effect.base for effect in found))
+    ]
+    if not found:
+        parts.append(section("curves", "On the way", _curves(runs)))
+    held_out = record["held_out"]
+    return document(
+        title=f"Convergence on {corpus['name']}",
+        subtitle=(
+            f"{corpus['minutes']:.0f} minutes to learn from, {record['minutes']:g} minutes a run, "
+            f"seeds: {record['seeds']}, measured on {len(held_out['utterances'])} utterances of the "
+            f"{held_out['split']} split"
+        ),
+        body="".join(parts),
+        footer=f"Written by ttsfast bench convergence. {escape(machine.summary(record['machine']))}.",
+    )
+
+
+def _times(record: Mapping[str, Any]) -> str:
+    runs, goals = record["runs"], list(record["comparisons"])
+    names = list(dict.fromkeys(run["recipe"] for run in runs))
+    rows = [(name, [cell(runs, name, goal, "seconds") for goal in goals]) for name in names]
+    claims = [
+        f"{goal}: {found['sooner']} {'at least ' if found['at_least'] else ''}{found['ratio']:.2f} times "
+        f"sooner than {found['later']} (p = {found['p']:.3f})"
+        for goal, axes in record["comparisons"].items()
+        for found in axes["seconds"]
+        if found["claim"]
+    ]
+    said = "".join(f"<li>{escape(claim)}</li>" for claim in claims)
+    said = f"<ul>{said}</ul>" if said else "<p>No difference that chance would not make in 1 of 20 tries.</p>"
+    note = "<p>Seconds of training: median (least to most); &gt; where a run was cut off before it.</p>"
+    return note + _table(["recipe", *goals], rows, "times to each goal") + said
+
+
+def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
+    shown = [name for name in CURVES if any(name in row for run in runs for row in run["rows"])]
+    return "".join(_shown(curve(runs, name), label(name), DEFINITIONS[name]) for name in shown)
+
+
+def _changes(base: str, found: Sequence[Effect]) -> str:
+    own = [effect for effect in found if effect.base == base]
+    names = [name for name in FIGURES if name in own[0].figures]
+    heads = ["change", "time to alignment, of the recipe's own", *map(label, names)]
+    rows = [(effect.change, [ratio(effect), *(both(effect, name) for name in names)]) for effect in own]
+    charts = "".join(
+        _shown(chart(own, name), label(name), f"At the end of the runs. {DEFINITIONS[name]}")
+        for name in CHARTED
+        if name in own[0].figures
+    )
+    return charts + _table(heads, rows, f"single changes to {base}")
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], name: str) -> str:
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        + "".join(f"<td>{escape(text)}</td>" for text in cells)
+        + "</tr>\n"
+        for first, cells in rows
+    )
+    table = f'<table class="compared"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="card">{wide(table, name)}</div>'
+
+
+def _shown(figure: Figure, alt: str, caption: str) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg(figure)).decode()}"
+    return picture(Picture(source, *size(figure), alt, caption))

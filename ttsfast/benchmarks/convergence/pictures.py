@@ -1,0 +1,59 @@
+"""Figures over training time, a line for each run; and what each change of an ablation does, as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ttsfast.benchmarks.convergence.ablation import Effect
+from ttsfast.evaluation.targets import label
+from ttsfast.pages.plots import INK, PALETTE, blank, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
+    """One figure over minutes of training, in a logarithmic scale: a colour for each recipe, a line for each
+    seed, a cross where a run diverged. The untrained model has no place on it."""
+    names = list(dict.fromkeys(run["recipe"] for run in runs))
+    with style():
+        figure = blank(3.4, 2.1 + 0.17 * ((len(names) + 1) // 2))
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        axes.set(xscale="log", xlabel="minutes of training", ylabel=label(figure_name))
+        for run in runs:
+            rows = [row for row in run["rows"] if row["step"] > 0 and figure_name in row]
+            minutes, values = [row["seconds"] / 60 for row in rows], [row[figure_name] for row in rows]
+            colour = PALETTE[names.index(run["recipe"]) % len(PALETTE)]
+            axes.plot(minutes, values, color=colour, linewidth=1.1, label=run["recipe"])
+            if run["ended"] == "diverged" and rows:
+                axes.plot(minutes[-1:], values[-1:], "x", color=colour, label="_")
+        handles = {line.get_label(): line for line in axes.get_lines()}
+        shown = [name for name in names if name in handles]
+        figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=2)
+    return figure
+
+
+def chart(effects: Sequence[Effect], figure_name: str) -> Figure:
+    """What each change does to a figure, in percent of the recipe's own, the best first; better is left."""
+    known = [effect for effect in effects if figure_name in effect.figures]
+    percent = {
+        effect.change: 100 * (changed / own - 1) if own else 0.0
+        for effect in known
+        for own, changed in [effect.figures[figure_name]]
+    }
+    names = sorted(percent, key=lambda change: percent[change], reverse=True)
+    with style():
+        figure = blank(5.2, 0.7 + 0.17 * len(names))
+        axes = figure.add_subplot()
+        values = [percent[name] for name in names]
+        colours = [PALETTE[2] if value < 0 else PALETTE[1] for value in values]
+        axes.barh(range(len(names)), values, color=colours)
+        axes.axvline(0.0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", labelsize=7, length=0)
+        axes.set(
+            xlabel=f"{label(figure_name)} at the end, % of the recipe's own", ylim=(-0.6, len(names) - 0.4)
+        )
+    return figure

@@ -1,0 +1,109 @@
+"""A record in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
+from ttsfast.benchmarks.convergence.bench import times_of
+from ttsfast.benchmarks.convergence.comparison import Middle
+from ttsfast.evaluation.targets import number
+
+WIDTH = 26
+LAST = ("mel_l1", "mcd_dtw", "duration_error", "coverage", "stop_rate", "word_error")
+"""Figures of the last evaluation."""
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Times to each goal, how many times sooner, and how good the runs are at their end."""
+    runs = record["runs"]
+    names = list(dict.fromkeys(run["recipe"] for run in runs))
+    if not names:
+        return f"trained; nothing is measured yet\n{machine.summary(record['machine'])}"
+    if found := effects(runs):
+        return "\n".join([*_changes(found), machine.summary(record["machine"])])
+    corpus, first = record["corpus"], max(len(name) for name in (*names, "recipe"))
+    lines = [
+        f"{corpus['name']}: {corpus['minutes']:.1f} minutes to learn from, "
+        f"{len(record['held_out']['utterances'])} utterances of its {record['held_out']['split']} split to "
+        f"measure on; {record['minutes']:g} minutes of training a run",
+    ]
+    goals = list(record["comparisons"])
+    for axis, unit in (("seconds", "seconds"), ("processor_seconds", "processor seconds"), ("step", "steps")):
+        lines += ["", f"{unit} to a goal: median (least to most); > where a run was cut off before it"]
+        lines.append(f"  {'recipe':<{first}}" + "".join(f"{goal:>{WIDTH}}" for goal in goals))
+        for name in names:
+            cells = [cell(runs, name, goal, axis) for goal in goals]
+            lines.append(f"  {name:<{first}}" + "".join(f"{text:>{WIDTH}}" for text in cells))
+    lines += ["", *_sooner(record)]
+    lines += ["at the end of the runs, means:"]
+    figures = [name for name in LAST if any(name in run["rows"][-1] for run in runs)]
+    lines.append(f"  {'recipe':<{first}}" + "".join(f"{name:>16}" for name in figures))
+    for name in names:
+        own = [run["rows"][-1] for run in runs if run["recipe"] == name]
+        means = [sum(row[f] for row in own) / len(own) if f in own[0] else None for f in figures]
+        lines.append(f"  {name:<{first}}" + "".join(f"{number(mean):>16}" for mean in means))
+    lines.append(machine.summary(record["machine"]))
+    return "\n".join(lines)
+
+
+def cell(runs: list[dict[str, Any]], recipe: str, goal: str, axis: str) -> str:
+    """The times of one recipe to one goal, in words."""
+    times = times_of(runs, recipe, goal, axis)
+    if not times:
+        return "–"
+    middle, values = Middle.of(times), sorted(time.value for time in times)
+    shown = f"{'>' if middle.lower_bound else ''}{middle.value:.0f}"
+    if len(times) > 1:
+        last = max(times, key=lambda time: time.value)
+        shown += f" ({values[0]:.0f} to {'>' if last.cut_off else ''}{values[-1]:.0f})"
+    cut = sum(time.cut_off for time in times)
+    return shown if not cut else f"{shown} {cut}/{len(times)} cut"
+
+
+def _changes(found: Sequence[Effect]) -> Iterator[str]:
+    """Of an ablation: a line for each change."""
+    first = max(len(effect.change) for effect in found)
+    for base in dict.fromkeys(effect.base for effect in found):
+        own = [effect for effect in found if effect.base == base]
+        figures = [name for name in FIGURES if name in own[0].figures]
+        yield f"single changes to {base}: time to alignment over its own; figures at the end, before → after"
+        yield f"  {'':<{first}}{'alignment':>12}" + "".join(f"{name:>20}" for name in figures)
+        for effect in own:
+            cells = [both(effect, name) for name in figures]
+            yield f"  {effect.change:<{first}}{ratio(effect):>12}" + "".join(f"{text:>20}" for text in cells)
+
+
+def ratio(effect: Effect) -> str:
+    """Of times to alignment, in words."""
+    if effect.alignment is None:
+        return "–"
+    return f"{'>' if effect.at_least else ''}{effect.alignment:.2f}"
+
+
+def both(effect: Effect, figure: str) -> str:
+    """A figure before the change and after it."""
+    own, changed = effect.figures.get(figure, (None, None))
+    return f"{number(own)} → {number(changed)}"
+
+
+def _sooner(record: Mapping[str, Any]) -> Iterator[str]:
+    """One line for each two recipes and each goal, by the wall."""
+    lines = []
+    for goal, axes in record["comparisons"].items():
+        for found in axes["seconds"]:
+            if found["ratio"] is None:
+                said = f"{found['sooner']} was cut off before it: not known beside {found['later']}"
+            else:
+                said = (
+                    f"{found['sooner']} {'at least ' if found['at_least'] else ''}{found['ratio']:.2f} times "
+                    f"sooner than {found['later']}, p = {found['p']:.3f}"
+                    f"{'' if found['claim'] else ': no claim'}"
+                )
+            lines.append(f"  {goal}: {said}")
+    if lines:
+        yield "by the wall, ratios of medians; exact permutation test on the logarithm of time:"
+        yield from lines
+        yield ""

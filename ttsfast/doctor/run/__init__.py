@@ -1,0 +1,1 @@
+"""Is a run on its way: checks of a training log, of ours or of another trainer."""
