@@ -74,8 +74,6 @@ def make_config_of(store_path: Path) -> Callable[..., Config]:
                 "save_step": 2,
                 "log_step": 2,
                 "convergence_window": 32,
-                # Its own tests ask for it.
-                "preflight": False,
             },
             "data": {"store": str(store_path), "batch_size": 4, "num_workers": 1},
         }

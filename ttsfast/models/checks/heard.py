@@ -132,8 +132,8 @@ class Mask(ModelCheck):
                 if by_amount > 1e-3:
                     yield self.finding(
                         ERROR,
-                        "a mask of the text is the wrong way round: the mel follows how much padding there is "
-                        f"({by_amount:.2g}), and not the text",
+                        "a mask of the text is the wrong way round: the mel follows how much padding there "
+                        f"is ({by_amount:.2g}), and not the text",
                         [Evidence("mel", f"{by_amount:.2g} by padding, {by_own['mel']:.1g} by the text")],
                         by_padding=by_amount,
                     )
@@ -264,8 +264,14 @@ class Leak(ModelCheck):
                 )
             )
             without_posterior(output)
+        # Not within without_chance, whose random numbers are all 0.
+        with torch.enable_grad():
             for name, value in (
-                ("mel", output.final_mel[0, first : first + r]),
+                # The decoder's own: what mends it afterwards, as a post-net does, may look ahead.
+                (
+                    "mel",
+                    (output.mel[0] if isinstance(output.mel, tuple) else output.mel)[0, first : first + r],
+                ),
                 ("stop_logits", None if output.stop_logits is None else output.stop_logits[0, step]),
             ):
                 if value is not None and value.requires_grad:

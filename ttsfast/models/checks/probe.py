@@ -131,6 +131,9 @@ def losses(trial: Trial, loss: TTSLoss, output: AcousticOutput, batch: Batch, wh
         posterior=output.posterior,
         attention=output.attention,
         text_lengths=batch.text_lengths,
+        alignment_log_probs=output.alignment_log_probs,
+        alignment_prior=output.alignment_prior,
+        alignment_path=output.alignment_path,
         truncated=batch.truncated,
         normalizer=counts,
     )
