@@ -141,6 +141,9 @@ class TrainingConfig:
         choices=("auto", "bf16", "fp16"),
     )
 
+    preflight: bool = option(
+        False, "look at the model for seconds before the first step; what ruins a voice ends the run there"
+    )
     compile: bool = option(
         False, "torch.compile the model: the first step takes minutes; on a CPU the others gain nothing"
     )

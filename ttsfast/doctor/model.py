@@ -66,7 +66,7 @@ def examine_model(name: str, options: ModelOptions) -> Diagnosis:
         looked_at=f"{size:,} weights, {len(trial.batch.ids)} {source}",
         findings=checked.findings,
         passed=("contract", *checked.passed),
-        not_run=checked.not_run,
+        not_run=(*checked.not_run, *checked.unfinished),
         seconds=time.monotonic() - started,
     )
 

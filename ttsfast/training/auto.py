@@ -24,7 +24,7 @@ from ttsfast.options import Values, shown_value
 STEPS_OF_AN_HOUR = 3600
 """4,000 for the 1.24 hours that were measured."""
 PARALLEL_STEPS_OF_AN_HOUR = 1200
-"""Of ParallelTTS: after 1,300 its words were as good as those of copies (bench/results/words-missing.json)."""
+"""Of ParallelTTS: after 1,300 its words were as good as those of copies (words-missing.json)."""
 BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
 """What was measured: 3 s is the average utterance."""
 BATCH_FRAMES = 6000

@@ -67,6 +67,7 @@ def find_learning_rate(config: Config, picture: Path, *, steps: int = 200) -> Ra
             use_adaptive_loss_weights=False,
             max_loss_spike_threshold=1e30,
             ema_decay=0.0,
+            preflight=False,
         )
         with Trainer(replace(config, training=quiet)) as trainer, progress_bar() as bar:
             task = bar.add_task("range test", total=steps)

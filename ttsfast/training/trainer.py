@@ -40,6 +40,7 @@ from ttsfast.training.own_texts import OwnTexts
 from ttsfast.training.plateau import EarlyStopping, PlateauReduction
 from ttsfast.training.precision import LossScaler, set_up_arithmetic
 from ttsfast.training.preemption import Preemption
+from ttsfast.training.preflight import preflight
 from ttsfast.training.randomness import RandomStreams, seed_everything, seed_rank
 from ttsfast.training.result import TrainingResult
 from ttsfast.training.resume import (
@@ -107,6 +108,7 @@ class Trainer:
         check_model(self.model, self.voice, config)
         start_from(training, self.model, self.voice, resume=resume, ranks=self.ranks)
         freeze(self.model, training.freeze)
+        preflight(config, self.model, self.voice, self.store, self.precision, self.ranks, resume=resume)
         check_consistency(self.ranks, config, self.store.fingerprint, self.model.state_dict())
         seed_rank(training.seed, self.ranks.rank)
         r = int(getattr(self.model, "reduction_factor", 1))

@@ -92,7 +92,8 @@ class Gradients(ModelCheck):
             if not parts:
                 continue
             probes = [torch.randn(p.shape, generator=generator).to(p) for p in parts]
-            found = torch.autograd.grad(parts, trained, probes, retain_graph=True, allow_unused=True)
+            total = torch.stack([(p * probe).sum() for p, probe in zip(parts, probes, strict=True)]).sum()
+            found = torch.autograd.grad(total, trained, retain_graph=True, allow_unused=True)
             if not any(bool(g.count_nonzero()) for g in found if g is not None):
                 yield self.finding(
                     ERROR,

@@ -32,7 +32,8 @@ from ttsfast.models.checks.probe import (
     without_posterior,
 )
 from ttsfast.models.checks.trial import Trial, seed
-from ttsfast.models.interface import AcousticOutput
+from ttsfast.models.checks.watch import watched
+from ttsfast.models.interface import AcousticOutput, tracks_for
 
 NOTHING = 1e-5
 """A difference, as a share of how much an output varies, that is rounding: of single precision it is 1e-6."""
@@ -57,6 +58,16 @@ class Mask(ModelCheck):
         silence = torch.from_numpy(trial.info.silence)
         wide = widened(batch, silence, 2 * r, 4)
         with torch.no_grad():
+            with watched(model, wide, r) as seen:
+                answer(model, wide)
+            if seen.inverted:
+                where, said = next(iter(seen.inverted.items()))
+                yield self.finding(
+                    ERROR,
+                    f"a mask is the wrong way round: in {where} {said}",
+                    [Evidence(name, what) for name, what in seen.inverted.items()],
+                )
+                return
             output = answer(model, batch)
             yield from self._attention(output, batch, r)
             yield from self._blind(model, batch, wide, trial)
@@ -116,13 +127,24 @@ class Mask(ModelCheck):
                     by_own=by_own[name],
                 )
                 return
+            if by_own["mel"] < NOTHING and by_padding["mel"] < NOTHING and what == "text":
+                by_amount = differences(model, batch, wide, r, answer)["mel"]
+                if by_amount > 1e-3:
+                    yield self.finding(
+                        ERROR,
+                        "a mask of the text is the wrong way round: the mel follows how much padding there "
+                        f"is ({by_amount:.2g}), and not the text",
+                        [Evidence("mel", f"{by_amount:.2g} by padding, {by_own['mel']:.1g} by the text")],
+                        by_padding=by_amount,
+                    )
+                    return
         alone, padded = named(answer(model, rows(batch, [0], trimmed=True))), named(answer(model, wide))
         for name, value in alone.items():
             with_padding = own_part(name, padded[name], wide, 0, r)
             if not value.isfinite().all() and with_padding.isfinite().all():
                 yield self.finding(
                     ERROR,
-                    f"a mask is the wrong way round: {name} is no number for an utterance without padding, "
+                    f"a mask is the wrong way round: {name} is NaN for an utterance without padding, "
                     "and is one as soon as there is padding to look at",
                     [Evidence(name, "NaN without padding")],
                 )
@@ -232,11 +254,24 @@ class Leak(ModelCheck):
         with torch.enable_grad(), without_chance(model):
             seed(1)
             output = AcousticOutput.of(
-                model(batch.text, batch.text_lengths, mel, batch.mel_lengths, speaker=batch.speaker)
+                model(
+                    batch.text,
+                    batch.text_lengths,
+                    mel,
+                    batch.mel_lengths,
+                    speaker=batch.speaker,
+                    **tracks_for(model, batch),
+                )
             )
             without_posterior(output)
+        # Not within without_chance, whose random numbers are all 0.
+        with torch.enable_grad():
             for name, value in (
-                ("mel", output.final_mel[0, first : first + r]),
+                # The decoder's own: what mends it afterwards, as a post-net does, may look ahead.
+                (
+                    "mel",
+                    (output.mel[0] if isinstance(output.mel, tuple) else output.mel)[0, first : first + r],
+                ),
                 ("stop_logits", None if output.stop_logits is None else output.stop_logits[0, step]),
             ):
                 if value is not None and value.requires_grad:
@@ -249,7 +284,10 @@ class Leak(ModelCheck):
         gradients = []
         for _ in range(self.probes if value.dim() else 1):
             probe = torch.randn(value.shape, generator=generator).to(value)
-            (gradient,) = torch.autograd.grad(value, mel, probe, retain_graph=True, allow_unused=True)
+            # Of a sum: a gradient to begin with makes torch import its symbolic shapes, for seconds.
+            (gradient,) = torch.autograd.grad(
+                (value * probe).sum(), mel, retain_graph=True, allow_unused=True
+            )
             if gradient is None:
                 return
             gradients.append(gradient[0].detach().double())

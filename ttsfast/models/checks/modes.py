@@ -125,7 +125,7 @@ class Randomness(ModelCheck):
     def find(self, trial: Trial) -> Iterator[Finding]:
         model, frames = trial.copied().eval(), SPOKEN_STEPS * trial.reduction_factor
         with torch.no_grad():
-            with watched(model, trial) as seen:
+            with watched(model, trial.batch, trial.reduction_factor) as seen:
                 first = named(answer(model, trial.batch))
             unlike = _apart(first, named(answer(model, trial.batch, 2)))
             if unlike > 1e-6:

@@ -29,7 +29,11 @@ class DeadUnits(ModelCheck):
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         model = trial.copied().train()
-        with torch.no_grad(), without_chance(model), watched(model, trial) as seen:
+        with (
+            torch.no_grad(),
+            without_chance(model),
+            watched(model, trial.batch, trial.reduction_factor) as seen,
+        ):
             answer(model, trial.batch)
         dead = sorted(((share, place) for place, share in seen.dead.items()), reverse=True)
         wrong = [(share, place) for share, place in dead if share > self.most]

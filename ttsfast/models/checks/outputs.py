@@ -47,7 +47,7 @@ class Attention(ModelCheck):
             generator = torch.Generator().manual_seed(5)
             probe = torch.randn(weights.shape, generator=generator).to(weights)
             trained = [p for p in model.parameters() if p.requires_grad]
-            moved = torch.autograd.grad(weights, trained, probe, allow_unused=True)
+            moved = torch.autograd.grad((weights * probe).sum(), trained, allow_unused=True)
             if not any(bool(g.count_nonzero()) for g in moved if g is not None):
                 yield self.finding(
                     ERROR,

@@ -17,7 +17,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.models.checks.trial import Trial, seed
-from ttsfast.models.interface import AcousticOutput, FreeRunning
+from ttsfast.models.interface import AcousticOutput, FreeRunning, tracks_for
 from ttsfast.terms.masks import valid_mask
 
 DROPOUTS: Mapping[Any, str] = {
@@ -92,7 +92,14 @@ def answer(model: nn.Module, batch: Batch, chance: int = 1) -> AcousticOutput:
     """One teacher-forced pass from fresh random streams."""
     seed(chance)
     return AcousticOutput.of(
-        model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths, speaker=batch.speaker)
+        model(
+            batch.text,
+            batch.text_lengths,
+            batch.mel,
+            batch.mel_lengths,
+            speaker=batch.speaker,
+            **tracks_for(model, batch),
+        )
     )
 
 
@@ -124,6 +131,9 @@ def losses(trial: Trial, loss: TTSLoss, output: AcousticOutput, batch: Batch, wh
         posterior=output.posterior,
         attention=output.attention,
         text_lengths=batch.text_lengths,
+        alignment_log_probs=output.alignment_log_probs,
+        alignment_prior=output.alignment_prior,
+        alignment_path=output.alignment_path,
         truncated=batch.truncated,
         normalizer=counts,
     )

@@ -26,6 +26,13 @@ FAST: tuple[ModelCheck, ...] = (
 )
 """In the order of cause and effect: all take a few seconds together, on a small model."""
 
+BEFORE_TRAINING = tuple(
+    check
+    for check in FAST
+    if check.name not in ("nondeterminism", "randomness", "modes", "accumulation", "posterior", "precision")
+)
+"""Those whose fault ruins a voice, or would be seen late."""
+
 
 @dataclass(frozen=True)
 class ModelChecked:
@@ -36,7 +43,9 @@ class ModelChecked:
     passed: tuple[str, ...]
     """Names of checks that found nothing."""
     not_run: tuple[str, ...]
-    """Names of checks that did not come to an end, or have nothing to look at, with the reason."""
+    """Names of checks that have nothing to look at, with the reason."""
+    unfinished: tuple[str, ...]
+    """Names of checks that did not come to an end, with the reason."""
     seconds: dict[str, float]
     """By check."""
 
@@ -53,26 +62,26 @@ def run_model_checks(
     """
     end = None if seconds is None else time.monotonic() + seconds
     findings: list[Finding] = []
-    passed, not_run, took = [], [], {}
+    passed, not_run, unfinished, took = [], [], [], {}
     for check in checks:
         began = time.monotonic()
         limit = check.seconds if end is None else min(check.seconds, end - began)
         if limit <= 0:
-            not_run.append(f"{check.name} (no time left)")
+            unfinished.append(f"{check.name} (no time left)")
             continue
         found: list[Finding] = []
         try:
             with random_streams_kept(trial.device), time_limit(limit):
                 found = list(check.find(trial))
         except TimeUp:
-            not_run.append(f"{check.name} (not done within {limit:.0f} s)")
+            unfinished.append(f"{check.name} (not done within {limit:.0f} s)")
         except NotHere as reason:
             not_run.append(f"{check.name} ({reason})")
         except Exception as error:
             # Whatever it is, it comes from code of the user's, or from what that does to torch.
-            not_run.append(f"{check.name} ({in_their_code(error)})")
+            unfinished.append(f"{check.name} ({in_their_code(error)})")
         else:
             passed += [] if found else [check.name]
         findings += found
         took[check.name] = time.monotonic() - began
-    return ModelChecked(tuple(in_order(findings)), tuple(passed), tuple(not_run), took)
+    return ModelChecked(tuple(in_order(findings)), tuple(passed), tuple(not_run), tuple(unfinished), took)

@@ -109,8 +109,9 @@ def _shortened(utterance: Utterance) -> Utterance:
     if frames <= LONGEST:
         return utterance
     symbols = max(1, len(utterance.text) * LONGEST // frames)
+    pitch, energy = (None if t is None else t[:LONGEST] for t in (utterance.pitch, utterance.energy))
     return replace(
-        utterance, text=utterance.text[:symbols], mel=utterance.mel[:LONGEST], pitch=None, energy=None
+        utterance, text=utterance.text[:symbols], mel=utterance.mel[:LONGEST], pitch=pitch, energy=energy
     )
 
 
