@@ -29,6 +29,7 @@ from ttsfast.data.prepare.like import Like
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
+from ttsfast.data.store.texts import reference_texts
 from ttsfast.demo.corpus import write_demo_corpus
 from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.speech_recognition import Recogniser
@@ -160,7 +161,9 @@ def listen(
 ) -> list[dict[str, Any]]:
     """By checkpoint: the share of words that are heard wrong, and what validation said."""
     store = Store.open(store_folder)
-    texts = [store.entries.text[i] for i in store.indices("test")[:utterances]]
+    indices = [int(i) for i in store.indices("test")[:utterances]]
+    # As they are written: the store's own are phonemes.
+    texts = list(reference_texts(store, indices, Path(store.manifest.corpus)).values())
     validated = {row["step"]: row for row in read_log(run) if row["kind"] == "validation"}
     rows = []
     for path in voices:
