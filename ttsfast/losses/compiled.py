@@ -18,7 +18,7 @@ from ttsfast.losses import adaptive
 from ttsfast.losses.extension import LARGEST_HINT, hint_of
 from ttsfast.losses.output import LossOutput
 from ttsfast.terms.counts import Counts
-from ttsfast.terms.spec import FUSED, TERMS, LossInputs, LossSpec, compute_dtype
+from ttsfast.terms.spec import FUSED, LossInputs, LossSpec, compute_dtype
 from ttsfast.terms.state import FixedWeights, StepState, fixed_weights
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -145,10 +145,9 @@ def encoded(spec: LossSpec) -> tuple[list[str], list[int], list[float]]:
 @lru_cache(maxsize=64)
 def decoded(words: tuple[str, ...], integers: tuple[int, ...], numbers: tuple[float, ...]) -> LossSpec:
     """The inverse of :func:`encoded`; the same object for the same options: launches are known by it."""
-    weights, numbers = numbers[: len(TERMS)], numbers[len(TERMS) :]
-    delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
+    *weights, delta, amount, floor, free_bits, smoothing, pos_weight, sigma = numbers
     return LossSpec(
-        base_weights=weights,
+        base_weights=tuple(weights),
         mel_loss=words[0],
         huber_delta=delta,
         mel_smoothing=words[1],
