@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.devices import Precision
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
+from ttsfast.models.criterion import loss_arguments, with_auxiliary
 from ttsfast.models.interface import AcousticOutput, tracks_for
 from ttsfast.terms.counts import Counts, sum_counts
 from ttsfast.training import compilation
@@ -104,23 +104,9 @@ class Objective(nn.Module):
         self.clock.lap("forward")
         self._check_steps(output, batch)
         losses: LossOutput = loss(
-            output.mel,
-            batch.mel,
-            batch.mel_lengths,
-            stop_logits=output.stop_logits,
-            step_lengths=output.step_lengths,
-            posterior=output.posterior,
-            attention=output.attention,
-            alignment_log_probs=output.alignment_log_probs,
-            alignment_prior=output.alignment_prior,
-            alignment_path=output.alignment_path,
-            text_lengths=batch.text_lengths,
-            truncated=batch.truncated,
-            normalizer=normalizer,
-            grad_scale=grad_scale,
+            **loss_arguments(output, batch), normalizer=normalizer, grad_scale=grad_scale
         )
-        if output.auxiliary is not None:
-            losses = replace(losses, total=losses.total + output.auxiliary / normalizer.frames)
+        losses = with_auxiliary(losses, output, normalizer)
         self.clock.lap("loss")
         return losses
 

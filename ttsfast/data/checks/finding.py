@@ -86,7 +86,7 @@ class Finder:
             remedy=remedy or self.remedy,
             ids=tuple(dict.fromkeys(one.id for one in concerned)),
             evidence=tuple(concerned[:WORST]),
-            figures=figures,
+            figures={name: float(value) for name, value in figures.items()},
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ttsfast.config import Config
-from ttsfast.data.checks.finding import WORST, Evidence, Finding
+from ttsfast.data.checks.finding import Evidence, Finder, Finding
 from ttsfast.doctor.run.curve import Curve
 from ttsfast.terms.spec import TERMS
 
@@ -81,10 +81,9 @@ class Run:
         return {n.removeprefix(start): c for n, c in self.training.items() if n.startswith(start)}
 
 
-class RunCheck:
+class RunCheck(Finder):
     """Something to look for in a run."""
 
-    name: str
     training: Sequence[str] = ()
     """Figures of training that must be there, with :data:`LEAST_POINTS`; "loss" is any of the main loss."""
     held_out: Sequence[str] = ()
@@ -93,8 +92,6 @@ class RunCheck:
     """Whether it goes by the run's configuration."""
     with_corpus: bool = False
     """Whether it goes by the corpus."""
-    effect: str = ""
-    remedy: str = ""
     shows: Sequence[str] = ()
     """What a page draws beside its findings."""
 
@@ -112,30 +109,6 @@ class RunCheck:
     def find(self, run: Run) -> Iterator[Finding]:
         """What is wrong with ``run``; nothing where it is right."""
         raise NotImplementedError
-
-    def finding(
-        self,
-        severity: str,
-        what: str,
-        evidence: Iterable[Evidence] = (),
-        *,
-        effect: str = "",
-        remedy: str = "",
-        **figures: float,
-    ) -> Finding:
-        """One finding; ``evidence`` is of all steps, or parts of the model, that it concerns, the worst
-        first."""
-        concerned = list(evidence)
-        return Finding(
-            check=self.name,
-            severity=severity,
-            what=what,
-            effect=effect or self.effect,
-            remedy=remedy or self.remedy,
-            ids=tuple(dict.fromkeys(one.id for one in concerned)),
-            evidence=tuple(concerned[:WORST]),
-            figures={name: float(value) for name, value in figures.items()},
-        )
 
 
 def at(step: int | float, what: str) -> Evidence:

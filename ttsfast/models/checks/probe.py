@@ -17,6 +17,7 @@ from ttsfast.data.loading.batch import Batch
 from ttsfast.losses.module import TTSLoss
 from ttsfast.losses.output import LossOutput
 from ttsfast.models.checks.trial import Trial, seed
+from ttsfast.models.criterion import loss_arguments, with_auxiliary
 from ttsfast.models.interface import AcousticOutput, FreeRunning, tracks_for
 from ttsfast.terms.masks import valid_mask
 
@@ -122,24 +123,8 @@ def losses(trial: Trial, loss: TTSLoss, output: AcousticOutput, batch: Batch, wh
     """Those of training, with ``batch`` as a part of ``whole``; the auxiliary one is in the total."""
     r = trial.reduction_factor
     counts = loss.counts(whole.mel_lengths, -(-whole.mel_lengths // r), whole.truncated)
-    found: LossOutput = loss(
-        output.mel,
-        batch.mel,
-        batch.mel_lengths,
-        stop_logits=output.stop_logits,
-        step_lengths=output.step_lengths,
-        posterior=output.posterior,
-        attention=output.attention,
-        text_lengths=batch.text_lengths,
-        alignment_log_probs=output.alignment_log_probs,
-        alignment_prior=output.alignment_prior,
-        alignment_path=output.alignment_path,
-        truncated=batch.truncated,
-        normalizer=counts,
-    )
-    if output.auxiliary is not None:
-        found = replace(found, total=found.total + output.auxiliary / counts.frames)
-    return found
+    found: LossOutput = loss(**loss_arguments(output, batch), normalizer=counts)
+    return with_auxiliary(found, output, counts)
 
 
 def named(output: AcousticOutput) -> dict[str, Tensor]:
