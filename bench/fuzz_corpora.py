@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +93,9 @@ def _case(folder: Path, case: tuple[str, dict[str, bytes]], *, prepared: bool) -
     return "prepared"
 
 
-def main() -> int:
-    """Run, write the record, say what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def record_cases(run: Callable[[int], Counter[str]], description: str) -> int:
+    """The command line of a fuzzer: run it, write the record, say what came of it."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -115,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(record_cases(run, __doc__ or ""))

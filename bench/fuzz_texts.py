@@ -13,32 +13,26 @@ Exit code 1, with the case, if anything is not as promised.
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ttsfast.benchmarks.machine import describe
 from ttsfast.data.corpus.spelling import Spelling
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
 from ttsfast.models.voice import Voice
-from ttsfast.progress import console
 from ttsfast.synthesis.lines import given_lines
 from ttsfast.synthesis.reader import Reader
 from ttsfast.synthesis.speech import write_speech
 from ttsfast.synthesis.vocoder import Vocoder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+from fuzz_corpora import record_cases
 from voices import walking_voice
 
 LETTERS = {
@@ -197,27 +191,5 @@ def _case(folder: Path, voice: Voice, text: str, fate: str, unknown: str) -> str
     return "spoken"
 
 
-def main() -> int:
-    """Run, write the record, say what came of it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=20_000)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    console.quiet = True
-    start = time.time()
-    outcomes = run(arguments.cases)
-    record = {
-        "machine": describe(torch.device("cpu")),
-        "cases": outcomes.total(),
-        "outcomes": dict(outcomes.most_common()),
-        "seconds": round(time.time() - start),
-    }
-    if arguments.output:
-        with atomic_write(arguments.output) as handle:
-            handle.write(json.dumps(record, indent=1).encode() + b"\n")
-    print(json.dumps(record["outcomes"]))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(record_cases(run, __doc__ or ""))
