@@ -7,6 +7,9 @@ ENGINE ?= espeak
 RUN ?= runs/demo
 BIN := $(VENV)/bin
 
+# What is imported is compiled once and kept, whatever the caller's environment says: nothing else compiles it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-versions lint format clean
 
 demo: $(VENV)/.demo
