@@ -44,7 +44,7 @@ def measure(folder: Path, *, windows: int, log_step: int, batch_size: int) -> di
         "data.batch_size": batch_size,
         "model.size": "nano",
     }
-    config = load_config(overrides=[f"{key}={value}" for key, value in overrides.items()], preset="demo")
+    config = load_config(overrides=[f"{key}={value}" for key, value in overrides.items()], preset="convtts")
     clipping = Stopwatch()
     for name in ("gradient_norm", "gradient_divisor"):
         setattr(step, name, clipping.over(getattr(gradients, name)))

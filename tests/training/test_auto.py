@@ -29,8 +29,8 @@ NANO = {
 }
 ON_A_CPU = {"data.mixed_precision": False, "data.num_workers": 2, "training.log_step": 10}
 TABLE: list[tuple[Machine, float, dict[str, Any]]] = [
-    (TWO_CORES, KATHLEEN, {**NANO, **ON_A_CPU, "training.max_steps": 4000, "training.val_step": 200}),
-    (TWO_CORES, LJ_SPEECH, {**NANO, **ON_A_CPU, "training.max_steps": 17_200}),
+    (TWO_CORES, KATHLEEN, {**NANO, **ON_A_CPU, "training.max_steps": 1300, "training.val_step": 65}),
+    (TWO_CORES, LJ_SPEECH, {**NANO, **ON_A_CPU, "training.max_steps": 5700}),
     (TWO_CORES, 0.01, {**NANO, **ON_A_CPU, "training.max_steps": 1000, "training.restart_period": 900}),
     (SERVER, LJ_SPEECH, {**NANO, **ON_A_CPU}),
     (Machine(cores=1, threads=1), KATHLEEN, {**NANO, "data.num_workers": 1}),
@@ -114,23 +114,38 @@ def test_a_model_of_ones_own_has_no_size() -> None:
     assert found["training.learning_rate"] == 1e-3
 
 
-def test_the_parallel_model_is_given_what_it_learns_by_and_what_the_store_has() -> None:
-    given: Values = {"model": {"architecture": "paralleltts"}}
-    found = chosen(TWO_CORES, KATHLEEN, given)
-    preset = preset_values("parallel")
+def test_it_takes_the_model_of_the_best_recipe_what_that_learns_by_and_what_the_store_has() -> None:
+    found = chosen(TWO_CORES, KATHLEEN)
+    preset = preset_values("ttsfast")
     weights = [key for key in preset["training"] if key.endswith("_loss_weight")]
     assert {key: found[f"training.{key}"] for key in weights} == {k: preset["training"][k] for k in weights}
+    assert {f"model.{key}": value for key, value in preset["model"].items()}.items() <= found.items()
     assert found["training.stop_loss_weight"] == found["training.attention_loss_weight"] == 0
-    assert found["model.reduction_factor"] == 2
-    assert found["model.size"] == "nano"
-    assert found["training.max_steps"] < chosen(TWO_CORES, KATHLEEN, {})["training.max_steps"] / 2
     assert not {"model.pitch", "model.energy"} & set(found)
-    config_with(found, given)
+    config_with(found)
     speech = Speech(KATHLEEN, 86.1, 22050, 80, tracks=("energy",))
-    values = {key: v for choice in choose(TWO_CORES, speech, given) for key, v in choice.values.items()}
+    values = {key: v for choice in choose(TWO_CORES, speech, {}) for key, v in choice.values.items()}
     assert values["model.energy"] is True
     assert "model.pitch" not in values
     assert set(values) <= chosen_keys()
+
+
+def test_the_model_with_attention_is_given_guidance_and_time() -> None:
+    given: Values = {"model": {"architecture": "convtts"}}
+    found = chosen(TWO_CORES, KATHLEEN, given)
+    assert found["training.attention_loss_weight"] == 1
+    assert found["training.max_steps"] == 4000
+    assert not {"training.alignment_loss_weight", "model.reduction_factor"} & set(found)
+    config_with(found, given)
+    assert set(found) <= chosen_keys()
+
+
+def test_the_preset_of_the_best_recipe_is_what_it_chooses_for_that_corpus() -> None:
+    found = chosen(TWO_CORES, KATHLEEN)
+    preset = preset_values("ttsfast")
+    said = {f"{section}.{key}": value for section, keys in preset.items() for key, value in keys.items()}
+    del said["training.run_folder"]
+    assert {key: found[key] for key in said} == said
 
 
 def test_every_choice_is_one_line_with_its_reason() -> None:

@@ -205,14 +205,14 @@ def _anonymous_mib() -> float:
 
 
 def _training(store: Store, folder: Path, device: torch.device) -> dict[str, float]:
-    """What the loader costs a step of the demo's training, in its own and in the consumer's time."""
+    """What the loader costs a step of training ConvTTS, in its own and in the consumer's time."""
     overrides = [
         f"data.store={store.path}",
         f"training.run_folder={folder / 'run'}",
         f"training.device={device.type}",
         "data.corpus_on_device=never",
     ]
-    with Trainer(load_config(overrides=overrides, preset="demo")) as trainer:
+    with Trainer(load_config(overrides=overrides, preset="convtts")) as trainer:
         stream = _forever(trainer.loader)
         times, cpu_times, waits = [], [], []
         for _ in range(3 + STEPS):

@@ -104,9 +104,9 @@ def _run(
 
 
 def config_of(folder: Path, batch_size: int, max_steps: int) -> Config:
-    """Of the preset ``demo``, for the store in ``folder`` and a run beside it."""
+    """Of the preset ``convtts``, for the store in ``folder`` and a run beside it."""
     return load_config(
-        preset="demo",
+        preset="convtts",
         overrides=[
             f"data.store={folder / 'store'}",
             f"training.run_folder={folder / 'run'}",

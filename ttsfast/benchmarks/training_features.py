@@ -234,7 +234,7 @@ def _pair(feature: Feature, base: dict[str, Any], folder: Path, steps: int, roun
 def _open(feature: Feature, on: bool, base: dict[str, Any], folder: Path) -> trainers.Trainer:
     keys = {**base, **(feature.on_keys if on else feature.off_keys)}
     keys["training.run_folder"] = folder / f"{feature.name} {on}"
-    config = load_config(preset="demo", overrides=[f"{key}={_yaml(value)}" for key, value in keys.items()])
+    config = load_config(preset="convtts", overrides=[f"{key}={_yaml(value)}" for key, value in keys.items()])
     kind = Optimizers if on else feature.off_optimizers
     with mock.patch.object(trainers, "Optimizers", kind):
         trainer = trainers.Trainer(config)

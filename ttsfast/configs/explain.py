@@ -11,7 +11,7 @@ from ttsfast.errors import InputError
 from ttsfast.options import nearest, shown_value
 
 WHEN = {
-    "model.architecture": "paralleltts for speech that skips and repeats nothing: docs/models.md",
+    "model.architecture": "convtts for a latent of each recording, or your own: docs/models.md",
     "model.size": "smaller when the run takes too long; larger when validation still improves at its end",
     "model.reduction_factor": "lower when consonants blur; higher when training or speech is too slow",
     "model.dropout": "higher when the training loss falls and the held-out error rises",
