@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ttsfast.benchmarks.convergence import bench, figures, page, runs
-from ttsfast.benchmarks.convergence.ablation import changes, effects, variants
+from ttsfast.benchmarks.convergence.ablation import effects, variants
 from ttsfast.benchmarks.convergence.bench import Plan, measure
 from ttsfast.benchmarks.convergence.loops import Loop
 from ttsfast.benchmarks.convergence.recipes import names, read_recipe, read_recipes
@@ -23,6 +23,8 @@ from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
 from ttsfast.errors import InputError, TrainingError
+from ttsfast.models.build import build_model
+from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.options import Values
 from ttsfast.training.configure import store_and_settings
 
@@ -149,7 +151,7 @@ def test_a_run_that_diverges_is_reported_and_the_next_one_trained(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "open_loop", dying_at(3, TrainingError, runs.open_loop))
-    monkeypatch.setattr(figures, "measure", lambda *_: {"mel_l1": 1.0, "diagonal_mass": 0.3})
+    monkeypatch.setattr(figures, "measure", lambda *_, **__: {"mel_l1": 1.0, "diagonal_mass": 0.3})
     record = measure(plan_of(store, tmp_path, "strong", seeds=2), progress=lambda _: None)
     assert [run["ended"] for run in record["runs"]] == ["diverged", "diverged"]
     assert [row["step"] for row in record["runs"][0]["rows"]] == [0, 2]
@@ -161,7 +163,7 @@ def test_a_run_that_diverges_is_reported_and_the_next_one_trained(
 def test_a_budget_ends_a_run_and_a_larger_one_goes_on(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "measure", lambda *_: {"mel_l1": 1.0})
+    monkeypatch.setattr(figures, "measure", lambda *_, **__: {"mel_l1": 1.0})
     short = plan_of(store, tmp_path, "strong", minutes=1e-6)
     record = measure(short, train_only=True, progress=lambda _: None)
     assert record["runs"] == []
@@ -173,9 +175,11 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(
 
 def test_the_packages_recipes_are_what_they_say(store: Store) -> None:
     data: Values = {"data": {"store": str(store.path)}}
-    assert names() == ["fast_convergence", "replaced", "strong", "ttsfast"]
+    assert names() == ["fast_convergence", "replaced", "strong", "ttsfast", "ttsfast_convtts"]
     made = {name: read_recipe(name).config(store, MACHINE, data) for name in names()}
-    assert {config.model for config in made.values()} == {made["ttsfast"].model}
+    assert made["ttsfast"].model.architecture == "paralleltts"
+    attentive = [config.model for name, config in made.items() if name != "ttsfast"]
+    assert set(attentive) == {made["strong"].model}, "what is compared by alignment is one model"
     replaced, seed = made["replaced"].training, made["fast_convergence"].training
     assert (replaced.mel_loss_weight, replaced.use_huber_loss, replaced.scheduler) == (35.0, False, "noam")
     assert (replaced.learning_rate, replaced.warmup_steps, replaced.attention_loss_weight) == (1e-4, 4000, 0)
@@ -213,16 +217,30 @@ def test_the_store_is_named_and_what_each_run_has_of_its_own_is_not_set(store: S
         store_and_settings([str(store.path), "training.seed=3"], bench.OWN_KEYS)
 
 
-def test_an_ablation_changes_one_thing_at_a_time(store: Store) -> None:
-    settings = settings_of(store)
-    base = read_recipe("ttsfast")
+@pytest.mark.parametrize(
+    ("name", "own", "others", "has_it"),
+    [
+        (
+            "ttsfast_convtts",
+            "prenet_dropout=0.5",
+            "binarization_loss_weight=1.0",
+            "attention_loss_weight=1.0",
+        ),
+        ("ttsfast", "binarization_loss_weight=1.0", "attention_loss_weight=1.0", "frame_budget=6000"),
+    ],
+)
+def test_an_ablation_changes_one_thing_at_a_time(
+    store: Store, name: str, own: str, others: str, has_it: str
+) -> None:
+    settings: Values = {"data": {"store": str(store.path)}}
+    base = read_recipe(name)
     made = variants(base, store, MACHINE, settings)
     configs = [recipe.config(store, MACHINE, settings) for recipe in made]
     assert configs[0] == base.config(store, MACHINE, settings)
     assert all(config != configs[0] for config in configs[1:])
     assert len(made) > 30
     by_name = {recipe.name: config for recipe, config in zip(made, configs, strict=True)}
-    hot = by_name["ttsfast + learning_rate=0.004"]
+    hot = by_name[f"{name} + learning_rate=0.004"]
     differing = [
         key
         for section, values in configs[0].to_dict().items()
@@ -230,8 +248,41 @@ def test_an_ablation_changes_one_thing_at_a_time(store: Store) -> None:
         if hot.to_dict()[section][key] != value
     ]
     assert differing == ["learning_rate"]
-    assert "ttsfast + attention_loss_weight=1.0" not in by_name, "it has that already"
-    assert len(changes()) >= len(made) - 1
+    assert f"{name} + {own}" in by_name
+    assert f"{name} + {others}" not in by_name, "its model has nothing that this weighs"
+    assert f"{name} + {has_it}" not in by_name, "it has that already"
+    voice = VoiceInfo.of_store(store)
+    for config in configs:
+        build_model(config.model, voice)
+
+
+def test_words_are_heard_of_few_snapshots(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    errors = {0: 1.0, 2: 0.5, 3: 0.25, 4: 0.12}
+
+    def measured(model: Any, config: Any, held_out: Any, *, heard: bool) -> dict[str, float]:
+        asked.append(len(asked))
+        return {"mel_l1": 1.0}
+
+    asked: list[int] = []
+    plan = plan_of(store, tmp_path, "strong")
+    measure(plan, train_only=True, progress=lambda _: None)
+    ((_, config, run),) = plan.runs()
+
+    def hear(self: figures.Measured, step: int) -> float:
+        heard.append(step)
+        self.rows()[step]["word_error"] = errors[step]
+        return errors[step]
+
+    monkeypatch.setattr(figures, "measure", measured)
+    monkeypatch.setattr(figures.Measured, "word_error", hear)
+    held_out = figures.HeldOut.of(store, 2)
+    rows = figures.measure_run(run, config, held_out, (0.3, 0.4), lambda _: None)
+    assert {step: row.get("word_error") for step, row in rows.items()} == {0: None, 2: 0.5, 3: 0.25, 4: 0.12}
+    assert 0 not in heard
+    assert len(asked) == 4, "the other figures are of every snapshot"
 
 
 def test_effects_are_over_the_recipes_own() -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from ttsfast.benchmarks.convergence.comparison import Comparison, Middle, Time, compare, permutation_p
-from ttsfast.benchmarks.convergence.headlines import MARGIN, headlines, time_to
+from ttsfast.benchmarks.convergence.headlines import MARGIN, first_understood, headlines, time_to
 
 Rows = list[dict[str, float]]
 
@@ -62,6 +62,42 @@ def test_words_are_goals_by_themselves_and_above_the_copies() -> None:
     assert times["copies + 10"].cut_off
     assert "alignment" not in times
     assert not [name for name in headlines(rows) if name != "alignment"]
+
+
+def test_a_model_that_covers_its_text_untrained_has_no_alignment_to_come_to() -> None:
+    rows = [{**row, "coverage": 1.0} for row in rows_of("diagonal_mass", 0.3, 0.95, 0.95, 0.95)]
+    assert headlines(rows) == {}
+
+
+@pytest.mark.parametrize(
+    ("errors", "found"),
+    [
+        ([1.0, 0.9, 0.8, 0.3, 0.2, 0.1], 3),
+        ([1.0, 0.2, 0.2, 0.2, 0.2, 0.2], 1),
+        ([1.0, 0.9, 0.9, 0.9, 0.9, 0.2], 5),
+        ([1.0, 0.9, 0.9, 0.3, 0.4, 0.4], 3),
+        ([1.0, 0.9, 0.2, 0.9, 0.9, 0.9], None),
+        ([1.0], None),
+    ],
+)
+def test_the_first_understood_checkpoint_is_found_by_bisection(
+    errors: list[float], found: int | None
+) -> None:
+    heard: list[int] = []
+
+    def understood_at(number: int) -> bool:
+        heard.append(number)
+        return errors[number] <= 0.3
+
+    assert first_understood(understood_at, len(errors)) == found
+    assert 0 not in heard
+    assert len(set(heard)) == len(heard)
+
+
+def test_bisection_asks_for_the_logarithm_of_what_there_is() -> None:
+    heard: list[int] = []
+    assert first_understood(lambda number: heard.append(number) or number >= 700, 1000) == 700  # type: ignore[func-returns-value]
+    assert len(heard) < 12
 
 
 def test_the_first_row_is_of_the_untrained_model() -> None:

@@ -15,7 +15,7 @@ def convergence(
     settings: Settings = None,
     recipes: Annotated[
         str, typer.Option(help="Names, or YAML files, comma-separated.")
-    ] = "replaced,fast_convergence,strong,ttsfast",
+    ] = "replaced,fast_convergence,strong,ttsfast_convtts,ttsfast",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each recipe.")] = 5,
     minutes: Annotated[float, typer.Option(min=0.1, help="Training of each run at most.")] = 20.0,
     folder: Annotated[

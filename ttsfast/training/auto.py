@@ -1,7 +1,7 @@
 """The preset ``auto``: what a run is set to for the machine it starts on and the speech it has.
 
-A pure function of both. What it knows was measured with ``nano``, on two cores and 82 minutes of one speaker:
-with 16 utterances a step at a rate of 2e-3, ParallelTTS spoke them as plainly as copies do after 1,300 steps, and
+A pure function of both. What it knows was measured with ``nano``, on two cores and 82 minutes of one speaker,
+with 16 utterances a step at a rate of 2e-3: ParallelTTS spoke them as plainly as copies do after 1,300 steps,
 ConvTTS less so after 4,000. The other sizes follow by rules, which the reasons name, and were not measured.
 """
 

@@ -24,11 +24,16 @@ FIGURES = ("mel_l1", "mcd_dtw_sl", "duration_error", "word_error")
 """Of the last evaluation; the lower the better."""
 
 
-def changes() -> dict[str, Values]:
-    """All of the package's, by their names."""
+ANY = "any"
+"""Of :data:`WHERE`: the changes that every model knows; the others are by ``model.architecture``."""
+
+
+def changes(architecture: str) -> dict[str, Values]:
+    """The package's for a model, by their names."""
     text = (resources.files("ttsfast.benchmarks.convergence") / WHERE).read_text(encoding="utf-8")
+    of_models = parse(text, WHERE)
     found: dict[str, Values] = {}
-    for line in parse(text, WHERE):
+    for line in (*of_models[ANY], *of_models.get(architecture, ())):
         sections: dict[str, dict[str, Any]] = {}
         for name, value in line.items():
             section, _, key = name.partition(".")
@@ -52,7 +57,7 @@ def variants(base: Recipe, store: Store, machine: Machine, settings: Values) -> 
     # What was chosen is written down: a change of a key must not have others chosen anew.
     fixed = base.changed(base.name, as_it_is.to_dict())
     made = [fixed]
-    for name, values in changes().items():
+    for name, values in changes(as_it_is.model.architecture).items():
         variant = fixed.changed(f"{base.name}{PLUS}{name}", overlaid(values))
         if variant.config(store, machine, settings) != as_it_is:
             made.append(variant)

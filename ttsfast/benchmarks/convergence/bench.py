@@ -14,7 +14,15 @@ import torch
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.convergence.comparison import Time, compare
 from ttsfast.benchmarks.convergence.figures import HeldOut, measure_run
-from ttsfast.benchmarks.convergence.headlines import ALIGNED, AXES, HELD, MARGIN, headlines
+from ttsfast.benchmarks.convergence.headlines import (
+    ALIGNED,
+    ALIGNMENT,
+    AXES,
+    HELD,
+    MARGIN,
+    headlines,
+    word_goals,
+)
 from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
 from ttsfast.benchmarks.convergence.runs import Run, train
 from ttsfast.config import Config
@@ -117,7 +125,8 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
         if recogniser is not None and copies is None:
             progress("copies: heard")
             copies = held_out.copies()
-        rows = measure_run(run, config, held_out, say)
+        goals = () if copies is None else word_goals(copies).values()
+        rows = measure_run(run, config, held_out, tuple(goals), say)
         done.append(_of_run(run, rows, copies))
         _write(plan.folder, _record(plan, held_out, copies, runs, done))
     return _record(plan, held_out, copies, runs, done)
@@ -128,6 +137,7 @@ def _of_run(run: Run, rows: dict[int, dict[str, float]], copies: float | None) -
     times = headlines(table, copies)
     return {
         "recipe": run.body["recipe"],
+        "model": run.body["config"]["model"],
         "seed": run.body["seed"],
         "ended": run.body["ended"],
         **({"reason": run.body["reason"]} if "reason" in run.body else {}),
@@ -170,16 +180,17 @@ def _record(
 
 def comparisons(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Every two recipes, by goal and axis, where both have runs that were measured for it; single changes to
-    one are not among them."""
+    one are not among them, and alignment is not compared between different models."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     names = list(dict.fromkeys(run["recipe"] for run in runs if PLUS not in run["recipe"]))
+    models = {run["recipe"]: run["model"] for run in runs}
     for goal in dict.fromkeys(goal for run in runs for goal in run["times"]):
         for axis in AXES:
             sides = {name: times_of(runs, name, goal, axis) for name in names}
             found.setdefault(goal, {})[axis] = [
                 compare(one, sides[one], other, sides[other]).to_dict()
                 for one, other in combinations(names, 2)
-                if sides[one] and sides[other]
+                if sides[one] and sides[other] and (goal != ALIGNMENT or models[one] == models[other])
             ]
     return found
 

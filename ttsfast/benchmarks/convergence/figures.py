@@ -1,4 +1,7 @@
-"""What a run's snapshots say: measured after the training, once each, on the same held-out utterances."""
+"""What a run's snapshots say: measured after the training, on the same held-out utterances.
+
+Words are heard of some of them only: a recogniser takes ten times as long as all other figures together.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ttsfast.benchmarks.convergence.headlines import first_understood, understood
 from ttsfast.benchmarks.convergence.runs import Run
 from ttsfast.config import Config
 from ttsfast.data.corpus.split import VALIDATION
@@ -117,38 +121,70 @@ class HeldOut:
         return self.word_error((u.id, self.wave(u.mel.astype(np.float32))) for u in utterances)
 
 
-def measure_run(
-    run: Run, config: Config, held_out: HeldOut, progress: Callable[[str], None]
-) -> dict[int, dict[str, float]]:
-    """The figures of all of a run's snapshots by step; what was measured before is read.
+class Measured:
+    """The figures of a run's snapshots, by step; what was measured before is read, and what is new is kept.
 
     Args:
         run: trained, as far as it is.
         config: with which.
         held_out: what on.
-        progress: told a line for each.
+        progress: told a line for each measurement.
     """
-    path, described = run.folder / NAME, held_out.describe()
-    rows = _known(path, described)
-    model: nn.Module | None = None
-    for snapshot in run.snapshots:
-        step = int(snapshot["step"])
-        if step in rows:
-            continue
-        progress(f"measured at step {step}")
-        model = model or build_model(config.model, held_out.voice)
-        model.load_state_dict(load_file(run.weights_at(step)))
-        rows[step] = measure(model.eval(), config, held_out)
-        content = {"of": described, "rows": {str(number): row for number, row in sorted(rows.items())}}
-        with atomic_write(path) as handle:
+
+    def __init__(self, run: Run, config: Config, held_out: HeldOut, progress: Callable[[str], None]) -> None:
+        self._run, self._config, self._held_out, self._progress = run, config, held_out, progress
+        self._path, self._of = run.folder / NAME, held_out.describe()
+        self._rows = _known(self._path, self._of)
+        self._model: nn.Module | None = None
+
+    def rows(self) -> dict[int, dict[str, float]]:
+        """Of all snapshots; ``word_error`` is in those that :meth:`word_error` was asked for."""
+        for snapshot in self._run.snapshots:
+            if (step := int(snapshot["step"])) not in self._rows:
+                self._measure(step, heard=False)
+        return {int(snapshot["step"]): self._rows[int(snapshot["step"])] for snapshot in self._run.snapshots}
+
+    def word_error(self, step: int) -> float:
+        """Of one snapshot."""
+        if "word_error" not in self._rows.get(step, {}):
+            self._measure(step, heard=True)
+        return self._rows[step]["word_error"]
+
+    def _measure(self, step: int, *, heard: bool) -> None:
+        self._progress(f"{'heard' if heard else 'measured'} at step {step}")
+        self._model = self._model or build_model(self._config.model, self._held_out.voice)
+        self._model.load_state_dict(load_file(self._run.weights_at(step)))
+        self._rows[step] = measure(self._model.eval(), self._config, self._held_out, heard=heard)
+        content = {"of": self._of, "rows": {str(number): row for number, row in sorted(self._rows.items())}}
+        with atomic_write(self._path) as handle:
             handle.write(json.dumps(content, indent=1).encode() + b"\n")
-    return {int(snapshot["step"]): rows[int(snapshot["step"])] for snapshot in run.snapshots}
+
+
+def measure_run(
+    run: Run, config: Config, held_out: HeldOut, goals: Sequence[float], progress: Callable[[str], None]
+) -> dict[int, dict[str, float]]:
+    """The figures of all of a run's snapshots by step, with the words of those around each of the ``goals``.
+
+    Args:
+        run, config, held_out, progress: as :class:`Measured` has them.
+        goals: word errors whose first snapshot is looked for; none where nobody listens.
+    """
+    measured = Measured(run, config, held_out, progress)
+    measured.rows()
+    steps = [int(snapshot["step"]) for snapshot in run.snapshots]
+    for goal in sorted(goals, reverse=True):
+
+        def met(number: int, goal: float = goal) -> bool:
+            return understood({"word_error": measured.word_error(steps[number])}, goal)
+
+        first_understood(met, len(steps))
+    return measured.rows()
 
 
 @torch.no_grad()
-def measure(model: nn.Module, config: Config, held_out: HeldOut) -> dict[str, float]:
-    """Of one set of weights, those figures of :data:`TEACHER_FORCED`, :data:`FREE_RUNNING` and, where
-    somebody listens, ``word_error`` that the model can give.
+def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool) -> dict[str, float]:
+    """Of one set of weights, those figures of :data:`TEACHER_FORCED` and :data:`FREE_RUNNING` that the model
+    can give, and ``word_error`` where it is to be ``heard``.
 
     The stop threshold is calibrated on the validation split, as in training.
     """
@@ -169,9 +205,8 @@ def measure(model: nn.Module, config: Config, held_out: HeldOut) -> dict[str, fl
         contract=voice.contract,
         on_sample=spoken.append,
     )
-    found = forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING))
-    figures = dict(found)
-    if held_out.recogniser is not None:
+    figures = dict(forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING)))
+    if heard:
         figures["word_error"] = held_out.word_error((s.id, held_out.wave(s.predicted)) for s in spoken)
     return figures
 

@@ -20,9 +20,16 @@ SAME = frozenset(
     {"model.size", "data.max_mel_frames", "data.max_text_length", "data.sample_rate", "data.n_mels"}
 )
 """What every recipe has as ``auto`` chooses it: the same model, on the same utterances."""
-OWN: Values = {"training": {"early_stopping": False, "auto_lr_reduction": False, "keep_checkpoints": 1}}
+OWN: Values = {
+    "training": {
+        "early_stopping": False,
+        "auto_lr_reduction": False,
+        "keep_checkpoints": 1,
+        "preflight": False,
+    }
+}
 """The first two follow from validations, which are made apart from training here; snapshots are kept beside
-checkpoints."""
+checkpoints; and a preflight belongs to the trainer alone."""
 PLAIN_LACKS = {
     "training.use_adaptive_loss_weights": False,
     "training.attention_fade_steps": 0,

@@ -184,9 +184,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _difference(body: dict[str, Any], same: dict[str, Any]) -> str | None:
     """What of ``body`` is other than in ``same``, in words; None where nothing is."""
+    defaults = Config().to_dict()
     for section, values in same["config"].items():
         for key, value in values.items():
-            there = body.get("config", {}).get(section, {}).get(key)
+            # A run that is older than a key was made as that key's default has it.
+            there = body.get("config", {}).get(section, {}).get(key, defaults[section][key])
             if there != value:
                 return f"{section}.{key}={shown_value(there)}, where this one has {shown_value(value)}"
     for key, value in same.items():
