@@ -68,7 +68,7 @@ def beta_binomial_prior(
     of_frame = gammas[t, 0] + gammas.flatten()[opposite * columns]
     total = scale * (long.double() + 1)
     of_utterance = torch.lgamma(total) - torch.lgamma(total + wide - 1)
-    # In place: on a CPU new memory of that size costs more than the sums, and there would be five times as much.
+    # In place: on a CPU new memory of that size costs more than the sums, and there would be much of it.
     prior = gammas.flatten()[(opposite * columns).unsqueeze(2) + rest.unsqueeze(1)]
     prior += gammas[1 : frames + 1, :symbols]
     prior += (of_utterance - of_frame).unsqueeze(2)
