@@ -33,15 +33,15 @@ struct AlignmentCall {
 
 // Working memory of one utterance of at most so many frames and symbols, in bytes.
 constexpr std::size_t search_bytes(std::int64_t frames, std::int64_t symbols, bool wide) {
-  const std::int64_t rows = kTile * padded(symbols) + 2 * (padded(symbols) + 2 * kPad);
+  const std::int64_t rows = kTile * padded(symbols) + padded(symbols) + 2 * kPad;
   // A bit for each cell, in bytes that hold no more than a register's lanes: two doubles at the least.
   return static_cast<std::size_t>(rows * (wide ? 8 : 4) + frames * padded(symbols) / 2 + 64);
 }
 
 constexpr std::size_t sum_bytes(std::int64_t frames, std::int64_t symbols, bool wide, bool gradient) {
-  const std::int64_t rows = kTile + (gradient ? frames : 1) + 5;
+  const std::int64_t rows = kTile + (gradient ? frames : 1) + 3;
   const std::int64_t numbers = rows * (padded(symbols) + 2 * kPad) + frames;
-  return static_cast<std::size_t>(numbers * (wide ? 8 : 4) + 8 * frames + 64);
+  return static_cast<std::size_t>(numbers * (wide ? 8 : 4) + 8 * frames + 3 * 64);
 }
 
 // What one thread does for one utterance, one version for each instruction set.

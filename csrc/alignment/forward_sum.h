@@ -63,37 +63,34 @@ void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, un
   double* const offsets = memory.numbers<double>(frames);
   Rows<T> rows(call, utterance, memory.numbers<T>(kTile * padded(symbols)));
   T* const norms = memory.numbers<T>(frames);
-  T* before = memory.row<T>(symbols, nowhere<T>());
-  T* passed = memory.row<T>(symbols, nowhere<T>());
+  T* const passed = memory.row<T>(symbols, nowhere<T>());
   const std::int64_t stride = gradient == nullptr ? 0 : padded(symbols);
   T* const labels = memory.numbers<T>(stride == 0 ? padded(symbols) : stride * frames);
   for (std::int64_t i = 0; i < padded(symbols); ++i) labels[i] = nowhere<T>();
 
-  // Forwards: `labels` is L, `passed` is C; C of no symbol lies before the row. All of a frame are relative to its
+  // Forwards: `labels` is L, `passed` is C, `none` is C of no symbol. All of a frame are relative to its
   // offset, the largest that can still reach the end, so that the precision is that of what matters at the frame.
   double offset = 0;
   T shift = 0;
-  passed[-1] = 0;
+  T none = 0;
   for (std::int64_t t = 0; t < frames; ++t) {
-    T* const last = passed;
-    passed = before;
-    before = last;
     const T* const row = rows.at(t);
     const T norm = norms[t] = log_norm(row, symbols, blank), waiting = blank - norm - shift;
     offset += static_cast<double>(shift);
     offsets[t] = offset;
     const T* const from = labels + (t > 0 ? t - 1 : 0) * stride;
     T* const to = labels + t * stride;
-    passed[-1] = before[-1] + waiting;
+    V left = all<V>(none);
+    none += waiting;
     for (std::int64_t i = 0; i < symbols; i += width) {
-      const V emitted = part_of(row, i, symbols) - norm - shift;
-      const V label = emitted + log_add(load<V>(from + i), load<V>(before + i - 1));
-      const V sum = log_add(label, load<V>(before + i) + waiting);
+      const V emitted = part_of(row, i, symbols) - norm - shift, before = load<V>(passed + i);
+      const V label = emitted + log_add(load<V>(from + i), one_on(left, before));
       store(to + i, label);
-      store(passed + i, sum);
+      store(passed + i, log_add(label, before + waiting));
+      left = before;
     }
     const std::int64_t least = symbols - frames + t;
-    shift = least < 0 ? level_of(passed, 0, symbols, passed[-1]) : level_of(passed, least, symbols);
+    shift = least < 0 ? level_of(passed, 0, symbols, none) : level_of(passed, least, symbols);
   }
   const double total = offset + static_cast<double>(passed[symbols - 1]);
   *loss = static_cast<T>(-total) * scale;
@@ -102,36 +99,29 @@ void forward_sum_utterance(const AlignmentCall& call, std::int64_t utterance, un
   // Backwards: `after` is the sum over what may follow the label, `rest` that over what may follow its end.
   T* const after = memory.row<T>(symbols, nowhere<T>());
   T* const rest = memory.row<T>(symbols, nowhere<T>());
-  T* const next = memory.row<T>(symbols, nowhere<T>());
   after[symbols - 1] = rest[symbols - 1] = 0;
   offset = 0;
   shift = 0;
   for (std::int64_t t = frames - 1; t >= 0; --t) {
     const T* const row = rows.at(t);
     const T norm = norms[t], waiting = blank - norm;
+    offset += static_cast<double>(shift);
     const T level = static_cast<T>(offsets[t] + offset - total);
     const T* const label = labels + t * stride;
     T* const slope = gradient + t * call.symbols;
-    for (std::int64_t i = 0; i < symbols; i += width) {
-      const V emitted = part_of(row, i, symbols) - norm, following = load<V>(after + i);
-      store(next + i, emitted + following);
+    zeros(t * call.symbols + symbols, (t + 1) * call.symbols);
+    V right = all<V>(nowhere<T>());
+    for (std::int64_t i = (symbols - 1) / width * width; i >= 0; i -= width) {
+      const V emitted = part_of(row, i, symbols) - norm, following = load<V>(after + i) - shift, next = emitted + following;
       const V value = scale * (power(emitted) - power(load<V>(label + i) + following + level));
       store(slope + i, value, symbols - i < width ? symbols - i : width);
-    }
-    zeros(t * call.symbols + symbols, (t + 1) * call.symbols);
-    for (std::int64_t i = 0; i < symbols; i += width) {
-      const V ended = log_add(load<V>(next + i + 1), load<V>(rest + i) + waiting);
-      const V sum = log_add(load<V>(next + i), ended);
+      const V ended = log_add(one_back(next, right), load<V>(rest + i) - shift + waiting);
       store(rest + i, ended);
-      store(after + i, sum);
+      store(after + i, log_add(next, ended));
+      right = next;
     }
     // Of the symbols that the frame before can have reached.
     shift = level_of(after, 0, t < symbols ? t : symbols);
-    offset += static_cast<double>(shift);
-    for (std::int64_t i = 0; i < symbols; i += width) {
-      store(rest + i, load<V>(rest + i) - shift);
-      store(after + i, load<V>(after + i) - shift);
-    }
   }
   zeros(frames * call.symbols, call.frames * call.symbols);
 }

@@ -82,10 +82,7 @@ class Rows {
 template <typename T>
 TTSFAST_INLINE typename Lanes<T>::Vector part_of(const T* row, std::int64_t i, std::int64_t n) {
   using V = typename Lanes<T>::Vector;
-  if (i + Lanes<T>::count <= n) return load<V>(row + i);
-  V value = all<V>(nowhere<T>());
-  std::memcpy(&value, row + i, static_cast<std::size_t>(n - i) * sizeof(T));
-  return value;
+  return i + Lanes<T>::count <= n ? load<V>(row + i) : load<V>(row + i, n - i, all<V>(nowhere<T>()));
 }
 
 template <typename T>
@@ -95,7 +92,7 @@ TTSFAST_INLINE T largest(typename Lanes<T>::Vector values) {
   return result;
 }
 
-// Working memory, handed out piece by piece; each row with room before and after it.
+// Working memory, handed out piece by piece, each at the start of a cache line; each row with room before and after it.
 class Memory {
  public:
   explicit Memory(unsigned char* from) : next_(from + (-reinterpret_cast<std::intptr_t>(from) & 63)) {}
@@ -103,7 +100,7 @@ class Memory {
   template <typename T>
   T* numbers(std::int64_t count) {
     T* const result = reinterpret_cast<T*>(next_);
-    next_ += static_cast<std::size_t>(count) * sizeof(T);
+    next_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
     return result;
   }
 

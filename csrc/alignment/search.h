@@ -1,5 +1,5 @@
-// Monotonic alignment search: the sums of one frame a vector at a time, a bit for each cell, and back.
-// Part of one instruction set's version of the alignment; see common/vector.h.
+// Monotonic alignment search: the sums of one frame a vector at a time, written over those of the frame before, a bit
+// for each cell, and back. Part of one instruction set's version of the alignment; see common/vector.h.
 #pragma once
 
 #include <type_traits>
@@ -50,28 +50,28 @@ void search_utterance(const AlignmentCall& call, std::int64_t utterance, unsigne
 
   Memory memory(working);
   Rows<T> rows(call, utterance, memory.numbers<T>(kTile * padded(symbols)));
-  T* before = memory.row<T>(symbols, nowhere<T>());
-  T* now = memory.row<T>(symbols, nowhere<T>());
+  T* const sums = memory.row<T>(symbols, nowhere<T>());
   const std::int64_t words = (symbols + width - 1) / width;
   Bits* const moves = memory.numbers<Bits>(frames * words);
 
-  now[0] = rows.at(0)[0];
+  sums[0] = rows.at(0)[0];
   for (std::int64_t t = 1; t < frames; ++t) {
-    T* const last = now;
-    now = before;
-    before = last;
     const T* const row = rows.at(t);
     Bits* const moved = moves + t * words;
-    const std::int64_t reached = t + 1 < symbols ? t + 1 : symbols;
+    const std::int64_t reached = t < symbols ? t + 1 : symbols;
+    const T diagonal = sums[t < symbols ? t - 1 : 0];
+    V left = all<V>(nowhere<T>());
     for (std::int64_t i = 0; i < reached; i += width) {
+      const V stay = load<V>(sums + i);
       V best;
-      moved[i / width] = static_cast<Bits>(better(load<V>(before + i - 1), load<V>(before + i), best));
-      store(now + i, part_of(row, i, symbols) + best);
+      moved[i / width] = static_cast<Bits>(better(one_on(left, stay), stay, best));
+      store(sums + i, part_of(row, i, symbols) + best);
+      left = stay;
     }
     if (t < symbols) {
       // The symbol that is reached now at the earliest was not reached before, whatever the scores are.
-      now[t] = row[t] + before[t - 1];
-      now[t + 1] = nowhere<T>();
+      sums[t] = row[t] + diagonal;
+      sums[t + 1] = nowhere<T>();
     }
   }
 

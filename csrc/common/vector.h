@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace ttsfast {
 namespace TTSFAST_ISA {
@@ -52,6 +53,15 @@ TTSFAST_INLINE V all(typename Element<V>::type value) {
   return V{} + value;
 }
 
+// Of a vector of floats, those before `count`.
+#if TTSFAST_BYTES == 64
+TTSFAST_INLINE __mmask16 first_lanes(std::int64_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
+#elif TTSFAST_BYTES == 32
+TTSFAST_INLINE IntVector first_lanes(std::int64_t count) {
+  return IntVector{0, 1, 2, 3, 4, 5, 6, 7} < static_cast<std::int32_t>(count);
+}
+#endif
+
 template <typename V, typename T>
 TTSFAST_INLINE V load(const T* from) {
   V value;
@@ -59,12 +69,21 @@ TTSFAST_INLINE V load(const T* from) {
   return value;
 }
 
-// The first `count` elements, then zeros.
+// The first `count` elements, then those of `rest`. By name for floats: a copy of so many bytes calls a function.
 template <typename V, typename T>
-TTSFAST_INLINE V load(const T* from, std::int64_t count) {
-  V value{};
-  std::memcpy(&value, from, static_cast<std::size_t>(count) * sizeof(T));
-  return value;
+TTSFAST_INLINE V load(const T* from, std::int64_t count, V rest = V{}) {
+#if TTSFAST_BYTES == 64
+  if constexpr (std::is_same_v<V, FloatVector>)
+    return reinterpret_cast<V>(_mm512_mask_loadu_ps(reinterpret_cast<__m512>(rest), first_lanes(count), from));
+#elif TTSFAST_BYTES == 32
+  if constexpr (std::is_same_v<V, FloatVector>) {
+    const IntVector mask = first_lanes(count);
+    const __m256 read = _mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask));
+    return mask ? reinterpret_cast<V>(read) : rest;
+  }
+#endif
+  std::memcpy(&rest, from, static_cast<std::size_t>(count) * sizeof(T));
+  return rest;
 }
 
 template <typename V, typename T>
@@ -74,7 +93,59 @@ TTSFAST_INLINE void store(T* to, V value) {
 
 template <typename V, typename T>
 TTSFAST_INLINE void store(T* to, V value, std::int64_t count) {
+#if TTSFAST_BYTES == 64
+  if constexpr (std::is_same_v<V, FloatVector>) {
+    _mm512_mask_storeu_ps(to, first_lanes(count), reinterpret_cast<__m512>(value));
+    return;
+  }
+#elif TTSFAST_BYTES == 32
+  if constexpr (std::is_same_v<V, FloatVector>) {
+    _mm256_maskstore_ps(to, reinterpret_cast<__m256i>(first_lanes(count)), reinterpret_cast<__m256>(value));
+    return;
+  }
+#endif
   std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(T));
+}
+
+// The elements one place on: the last of `left`, then those of `here` but its last. From registers: read from
+// memory, they would have to wait for both of the writes that they lie in.
+template <typename V>
+TTSFAST_INLINE V one_on(V left, V here) {
+  constexpr int size = sizeof(left[0]);
+#if TTSFAST_BYTES == 64
+  return reinterpret_cast<V>(_mm512_maskz_alignr_epi32(0xFFFF, reinterpret_cast<__m512i>(here), reinterpret_cast<__m512i>(left), 16 - size / 4));
+#elif TTSFAST_BYTES == 32
+  const __m256i between = _mm256_permute2x128_si256(reinterpret_cast<__m256i>(left), reinterpret_cast<__m256i>(here), 0x21);
+  return reinterpret_cast<V>(_mm256_alignr_epi8(reinterpret_cast<__m256i>(here), between, 16 - size));
+#elif defined(__SSE2__)
+  return reinterpret_cast<V>(_mm_or_si128(_mm_slli_si128(reinterpret_cast<__m128i>(here), size), _mm_srli_si128(reinterpret_cast<__m128i>(left), 16 - size)));
+#else
+  constexpr int last = TTSFAST_BYTES / size - 1;
+  V result = here;
+  for (int lane = last; lane > 0; --lane) result[lane] = here[lane - 1];
+  result[0] = left[last];
+  return result;
+#endif
+}
+
+// The elements one place back: those of `here` but its first, then the first of `right`.
+template <typename V>
+TTSFAST_INLINE V one_back(V here, V right) {
+  constexpr int size = sizeof(here[0]);
+#if TTSFAST_BYTES == 64
+  return reinterpret_cast<V>(_mm512_maskz_alignr_epi32(0xFFFF, reinterpret_cast<__m512i>(right), reinterpret_cast<__m512i>(here), size / 4));
+#elif TTSFAST_BYTES == 32
+  const __m256i between = _mm256_permute2x128_si256(reinterpret_cast<__m256i>(here), reinterpret_cast<__m256i>(right), 0x21);
+  return reinterpret_cast<V>(_mm256_alignr_epi8(between, reinterpret_cast<__m256i>(here), size));
+#elif defined(__SSE2__)
+  return reinterpret_cast<V>(_mm_or_si128(_mm_srli_si128(reinterpret_cast<__m128i>(here), size), _mm_slli_si128(reinterpret_cast<__m128i>(right), 16 - size)));
+#else
+  constexpr int last = TTSFAST_BYTES / size - 1;
+  V result = here;
+  for (int lane = 0; lane < last; ++lane) result[lane] = here[lane + 1];
+  result[last] = right[0];
+  return result;
+#endif
 }
 
 // Past the caches; `to` must be a multiple of the width of V. Where the processor has no such store of that width,

@@ -129,7 +129,9 @@ def choose(name: str, tensor: Tensor, text_lengths: Tensor, mel_lengths: Tensor)
     tensors = (tensor, text_lengths, mel_lengths)
     if name == "auto":
         # Triton in Python is a thing for tests, which ask for it by name.
-        fitting = (b for n, b in BACKENDS.items() if n != "triton" or not interpreted())
+        fitting = (
+            b for n, b in BACKENDS.items() if b.serves(tensor.device) and (n != "triton" or not interpreted())
+        )
         return next((b for b in fitting if _declines(b, tensors) is None), None)
     reason = _declines(BACKENDS[name], tensors)
     if reason is not None:

@@ -68,13 +68,13 @@ def beta_binomial_prior(
     of_frame = gammas[t, 0] + gammas.flatten()[opposite * columns]
     total = scale * (long.double() + 1)
     of_utterance = torch.lgamma(total) - torch.lgamma(total + wide - 1)
-    backward = gammas.flatten()[(opposite * columns).unsqueeze(2) + rest.unsqueeze(1)]
-    forward = gammas[1 : frames + 1, :symbols]
-    prior = forward + backward + (of_utterance - of_frame).unsqueeze(2) + of_symbol.unsqueeze(1)
-    valid = valid_mask(long.squeeze(1), frames).unsqueeze(2) & valid_mask(wide.squeeze(1), symbols).unsqueeze(
-        1
-    )
-    return torch.where(valid, prior, 0.0).float()
+    # In place: on a CPU new memory of that size costs more than the sums, and there would be much of it.
+    prior = gammas.flatten()[(opposite * columns).unsqueeze(2) + rest.unsqueeze(1)]
+    prior += gammas[1 : frames + 1, :symbols]
+    prior += (of_utterance - of_frame).unsqueeze(2)
+    prior += of_symbol.unsqueeze(1)
+    spoken, read = valid_mask(long.squeeze(1), frames), valid_mask(wide.squeeze(1), symbols)
+    return prior.float().masked_fill_(~(spoken.unsqueeze(2) & read.unsqueeze(1)), 0.0)
 
 
 @lru_cache(maxsize=8)

@@ -20,6 +20,8 @@ from ttsfast.functional import forward_sum_loss, monotonic_alignment
 from ttsfast.terms.masks import valid_mask
 
 BLANK = -1.0
+_NEVER = -1e4
+"""Of a log-probability: no chance in float32, and no NaN in the gradient, as of minus infinity."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Batch:
     scores: Tensor
     by_symbol: Tensor
     """The same (B, N, T), dense, as the package takes them."""
+    mask: Tensor
+    """(B, N, T) float32, as the package takes it: 1 where both are valid."""
     text_lengths: Tensor
     mel_lengths: Tensor
 
@@ -60,7 +64,9 @@ def make_batch(case: Case, device: torch.device, seed: int = 0) -> Batch:
     distance = t / mel[:, None, None] - n / text[:, None, None]
     noise = torch.randn(case.batch, case.frames, case.symbols, generator=draw)
     scores = noise - 20 * distance.square()
-    return Batch(*(tensor.to(device) for tensor in (scores, scores.transpose(1, 2).contiguous(), text, mel)))
+    mask = valid_mask(text, case.symbols).unsqueeze(2) & valid_mask(mel, case.frames).unsqueeze(1)
+    tensors = (scores, scores.transpose(1, 2).contiguous(), mask.float(), text, mel)
+    return Batch(*(tensor.to(device) for tensor in tensors))
 
 
 Search = Callable[[Batch], Tensor]
@@ -97,7 +103,7 @@ def batched_ctc(batch: Batch) -> Tensor:
     """One call; symbols beyond an utterance's own are masked before they are normalised."""
     scores, text, mel = batch.given()
     valid = valid_mask(text, scores.shape[2]).unsqueeze(1)
-    rows = F.pad(scores.masked_fill(~valid, -torch.inf), (1, 0), value=BLANK).log_softmax(2)
+    rows = F.pad(scores.masked_fill(~valid, _NEVER), (1, 0), value=BLANK).log_softmax(2)
     targets = torch.arange(1, scores.shape[2] + 1, device=scores.device).expand(len(text), -1)
     return F.ctc_loss(rows.transpose(0, 1), targets, mel, text, zero_infinity=True)
 
@@ -124,10 +130,7 @@ def _package() -> Search:
     from monotonic_alignment_search import maximum_path
 
     def search(batch: Batch) -> Tensor:
-        scores, text, mel = batch.given()
-        frames, symbols = scores.shape[1:]
-        mask = (valid_mask(text, symbols).unsqueeze(2) & valid_mask(mel, frames).unsqueeze(1)).float()
-        durations: Tensor = maximum_path(batch.by_symbol, mask).sum(2).long()
+        durations: Tensor = maximum_path(batch.by_symbol, batch.mask).sum(2)
         return durations
 
     return search
