@@ -64,7 +64,7 @@ class Mask(ModelCheck):
                 where, said = next(iter(seen.inverted.items()))
                 yield self.finding(
                     ERROR,
-                    f"a mask is the wrong way round: in {where} {said}",
+                    f"the mask of {where} is the wrong way round: {said}",
                     [Evidence(name, what) for name, what in seen.inverted.items()],
                 )
                 return

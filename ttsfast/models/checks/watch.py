@@ -89,7 +89,7 @@ class Watch(TorchFunctionMode):
         for what, valid in self._valid.items():
             wrong = ~valid if attends else valid
             if rows.shape[1:] == valid.shape and bool((rows == wrong).all()):
-                self.inverted.setdefault(module, f"{func.__name__} is given the mask of the {what} inverted")
+                self.inverted.setdefault(module, f"{func.__name__} is given that of the {what} inverted")
 
     def _share_dead(self, output: Tensor) -> float:
         """Of the units, which lie along the axis that is as long as no sequence of the batch."""
