@@ -146,6 +146,8 @@ class Randomness(ModelCheck):
     """Chance where there should be none, and none where there should be."""
 
     name = "randomness"
+    most = 0.8
+    """Share that a layer may drop; published models drop 0.5 at most."""
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         model, frames = trial.copied().eval(), SPOKEN_STEPS * trial.reduction_factor
@@ -187,7 +189,19 @@ class Randomness(ModelCheck):
         drops = [
             (name, m.p) for name, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd)
         ]
-        unlike = _apart(named(answer(model, trial.batch)), named(answer(model, trial.batch, 2)))
+        with watched(model, trial.batch, trial.reduction_factor) as seen:
+            first = named(answer(model, trial.batch))
+        unlike = _apart(first, named(answer(model, trial.batch, 2)))
+        if much := {place: share for place, share in seen.shares.items() if share > self.most}:
+            place, share = max(much.items(), key=lambda item: item[1])
+            yield self.finding(
+                WARNING,
+                f"{place} drops {share:.0%} of what passes",
+                [Evidence(name, f"drops {share:.0%}") for name, share in much.items()],
+                effect="next to nothing passes while it learns",
+                remedy="torch's dropout takes the share that is dropped, not the one that is kept",
+                dropped=share,
+            )
         if asleep or (any(p for _, p in drops) and unlike == 0):
             where = [Evidence(name, "stays in eval() when the model is told to train") for name, _ in asleep]
             yield self.finding(

@@ -12,6 +12,7 @@ from ttsfast.data.checks.finding import ERROR, WARNING, Evidence, Finding
 from ttsfast.data.loading.batch import Batch
 from ttsfast.models.checks.check import ModelCheck, NotHere
 from ttsfast.models.checks.probe import (
+    NOTHING,
     answer,
     apart,
     named,
@@ -24,8 +25,6 @@ from ttsfast.models.checks.probe import (
     without_posterior,
 )
 from ttsfast.models.checks.trial import Trial
-
-NOTHING = 1e-5
 
 
 class Attention(ModelCheck):
@@ -113,6 +112,18 @@ class Stop(ModelCheck):
                     spread=spread,
                 )
                 return
+            if self._bounded(own) and self._bounded(self._enlarged(trial)):
+                yield self.finding(
+                    ERROR,
+                    f"the stop logits are probabilities, from {float(own.min()):.2g} to "
+                    f"{float(own.max()):.2g}: weights ten times as large do not lead out of 0 to 1",
+                    [Evidence("stop_logits", f"{float(own.min()):.3g} to {float(own.max()):.3g}")],
+                    effect="a logit above 0 is a probability above a half: speech ends at its first step",
+                    remedy="return what the sigmoid was given",
+                    lowest=float(own.min()),
+                    highest=float(own.max()),
+                )
+                return
             at_once = speak(model, batch, max_frames=8 * r, stop_threshold=0.0)
             never = speak(model, batch, max_frames=8 * r)
         if bool(never.stopped.any()):
@@ -128,6 +139,18 @@ class Stop(ModelCheck):
                 "synthesize does not stop at a threshold of 0, which every probability reaches",
                 remedy="stop where sigmoid(stop_logit) >= stop_threshold",
             )
+
+    def _enlarged(self, trial: Trial) -> Tensor:
+        """The logits of a model with larger weights, which reach further."""
+        model = trial.copied().eval()
+        for parameter in model.parameters():
+            parameter.mul_(10.0)
+        logits = answer(model, trial.batch).stop_logits
+        assert logits is not None
+        return logits.float()
+
+    def _bounded(self, logits: Tensor) -> bool:
+        return bool(((logits >= 0) & (logits <= 1)).all())
 
 
 class Posterior(ModelCheck):

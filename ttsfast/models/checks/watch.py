@@ -46,6 +46,8 @@ class Watch(TorchFunctionMode):
         """By module, the mask that is the wrong way round."""
         self.dropped: dict[str, str] = {}
         """By module, what it drops."""
+        self.shares: dict[str, float] = {}
+        """By module, the share that it drops."""
         self.dead: dict[str, float] = {}
         """By activation, the share of its units that were 0 throughout."""
         self.saturated: dict[str, float] = {}
@@ -59,6 +61,7 @@ class Watch(TorchFunctionMode):
             p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
             if kwargs.get("training", args[2] if len(args) > 2 else True) and p:
                 self.dropped.setdefault(module, f"{DROPOUTS[func]} of {p:g} with training=True")
+                self.shares[module] = max(p, self.shares.get(module, 0.0))
         if func in _MASKED:
             self._look_at_mask(func, module, args, kwargs)
         output = func(*args, **kwargs)
