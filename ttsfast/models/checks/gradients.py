@@ -50,7 +50,7 @@ class Gradients(ModelCheck):
                         remedy="mend it there",
                     )
                     return
-                if step == 0 and (bad := self._not_finite(total, trained)):
+                if step == 0 and (bad := self._not_finite(total.detach(), trained)):
                     yield bad
                     return
                 for name, parameter in trained.items():

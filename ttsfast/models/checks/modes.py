@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from ttsfast.data.checks.finding import ERROR, NOTE, WARNING, Evidence, Finding
+from ttsfast.data.loading.batch import Batch
 from ttsfast.models.checks.check import ModelCheck, NotHere
 from ttsfast.models.checks.probe import answer, apart, named, rows, speak, stirred, without_chance
 from ttsfast.models.checks.trial import Trial
@@ -31,39 +32,63 @@ class State(ModelCheck):
     remedy = "start every call from fresh values; change buffers only where self.training is True"
 
     def find(self, trial: Trial) -> Iterator[Finding]:
-        for mode in ("evaluation", "training"):
-            model = trial.copied().train(mode == "training")
-            with torch.no_grad():
-                if not _same(
-                    named(answer(copy.deepcopy(model), trial.batch)),
-                    named(answer(copy.deepcopy(model), trial.batch)),
-                ):
-                    continue  # Chance of its own, which is looked at elsewhere.
-                before = _values(model)
-                first = named(answer(model, trial.batch))
-                answer(model, rows(trial.batch, list(range(len(trial.batch.ids)))[::-1]))
-                changed = _changed(before, _values(model)) if mode == "evaluation" else []
-                again = named(answer(model, trial.batch))
-            kept = max(apart(again[name], value) for name, value in first.items())
-            if kept > self.rounding:
-                moved = ", ".join(changed[:3])
-                yield self.finding(
-                    ERROR,
-                    f"{mode} leaves something behind: the same batch is answered otherwise after another, "
-                    f"{kept:.2g} of its deviation away" + (f"; it moves {moved}" if moved else ""),
-                    [Evidence(name, "changed by a call in eval()") for name in changed]
-                    or [Evidence("forward", f"{kept:.2g} of its deviation")],
-                    change=kept,
-                )
-                return
-            if changed:
-                yield self.finding(
-                    WARNING,
-                    f"evaluation changes {len(changed)} tensors of the model, such as {changed[0]}",
-                    [Evidence(name, "changed by a call in eval()") for name in changed],
-                )
-                return
-        yield from self._speech(trial)
+        evaluated = list(self._evaluation(trial))
+        yield from evaluated or self._training(trial)
+        if not evaluated:
+            yield from self._speech(trial)
+
+    def _evaluation(self, trial: Trial) -> Iterator[Finding]:
+        model, batch, others = _settled(trial, training=False)
+        with torch.no_grad():
+            expected = named(answer(copy.deepcopy(model), others))
+            if _apart(expected, named(answer(copy.deepcopy(model), others))):
+                return  # Chance of its own, which is looked at elsewhere.
+            before = _values(model)
+            answer(model, batch)
+            changed = _changed(before, _values(model))
+            kept = _apart(expected, named(answer(model, others)))
+        moved = f"it changes {len(changed)} tensors of the model, such as {changed[0]}" if changed else ""
+        evidence = [Evidence(name, "changed by a call in eval()") for name in changed]
+        if kept > self.rounding:
+            yield self._answered_otherwise("evaluation", kept, f"; {moved}" if changed else "", evidence)
+        elif changed:
+            # Where nothing is saved, nothing is spoilt but repeatability.
+            saved = any(name in model.state_dict() for name in changed)
+            yield self.finding(
+                ERROR if saved else WARNING,
+                f"evaluation leaves something behind: {moved}",
+                evidence,
+                effect="each validation moves what a checkpoint holds, by what is held out" if saved else "",
+            )
+
+    def _training(self, trial: Trial) -> Iterator[Finding]:
+        """What one batch leaves for the next, beside buffers: running statistics are meant to be left, and so
+        are counters, which know nothing of what was in the batch."""
+        model, batch, others = _settled(trial, training=True)
+        after = []
+        with torch.no_grad():
+            for before in (others, batch, batch):
+                one = copy.deepcopy(model)
+                buffers = {name: value.clone() for name, value in one.named_buffers()}
+                answer(one, before)
+                for name, value in one.named_buffers():
+                    if name in buffers and value.shape == buffers[name].shape:
+                        value.copy_(buffers[name])
+                after.append(named(answer(one, others)))
+        if _apart(after[1], after[2]):
+            return  # Chance of its own.
+        kept = _apart(after[0], after[1])
+        if kept > self.rounding:
+            yield self._answered_otherwise("training", kept, "", [])
+
+    def _answered_otherwise(self, mode: str, kept: float, moved: str, evidence: list[Evidence]) -> Finding:
+        return self.finding(
+            ERROR,
+            f"{mode} leaves something behind: the same batch is answered otherwise after another, "
+            f"{kept:.2g} of its deviation away{moved}",
+            evidence or [Evidence("forward", f"{kept:.2g} of its deviation")],
+            change=kept,
+        )
 
     def _speech(self, trial: Trial) -> Iterator[Finding]:
         model, frames = trial.copied().eval(), SPOKEN_STEPS * trial.reduction_factor
@@ -121,6 +146,8 @@ class Randomness(ModelCheck):
     """Chance where there should be none, and none where there should be."""
 
     name = "randomness"
+    most = 0.8
+    """Share that a layer may drop; published models drop 0.5 at most."""
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         model, frames = trial.copied().eval(), SPOKEN_STEPS * trial.reduction_factor
@@ -130,11 +157,11 @@ class Randomness(ModelCheck):
             unlike = _apart(first, named(answer(model, trial.batch, 2)))
             if unlike > 1e-6:
                 where = [Evidence(place, what) for place, what in seen.dropped.items()]
-                named_places = f": {where[0].id} has {where[0].what}" if where else ""
+                first_place = f"{where[0].id} has {where[0].what}; " if where else ""
                 yield self.finding(
                     WARNING,
-                    f"evaluation is left to chance: two passes in eval() are {unlike:.2g} of their deviation "
-                    f"apart{named_places}",
+                    f"evaluation is left to chance: {first_place}two passes in eval() are {unlike:.2g} of "
+                    "their deviation apart",
                     where,
                     effect="validation is a draw, and the best checkpoint the luckiest",
                     remedy="F.dropout(x, p, self.training), or nn.Dropout; where a pre-net is meant to drop "
@@ -162,7 +189,19 @@ class Randomness(ModelCheck):
         drops = [
             (name, m.p) for name, m in model.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd)
         ]
-        unlike = _apart(named(answer(model, trial.batch)), named(answer(model, trial.batch, 2)))
+        with watched(model, trial.batch, trial.reduction_factor) as seen:
+            first = named(answer(model, trial.batch))
+        unlike = _apart(first, named(answer(model, trial.batch, 2)))
+        if much := {place: share for place, share in seen.shares.items() if share > self.most}:
+            place, share = max(much.items(), key=lambda item: item[1])
+            yield self.finding(
+                WARNING,
+                f"{place} drops {share:.0%} of what passes",
+                [Evidence(name, f"drops {share:.0%}") for name, share in much.items()],
+                effect="next to nothing passes while it learns",
+                remedy="torch's dropout takes the share that is dropped, not the one that is kept",
+                dropped=share,
+            )
         if asleep or (any(p for _, p in drops) and unlike == 0):
             where = [Evidence(name, "stays in eval() when the model is told to train") for name, _ in asleep]
             yield self.finding(
@@ -203,8 +242,13 @@ class Modes(ModelCheck):
             )
 
 
-def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return _apart(one, other) == 0
+def _settled(trial: Trial, *, training: bool) -> tuple[nn.Module, Batch, Batch]:
+    """A copy that was called before, for some set themselves up by their first batch; and two more batches,
+    of one shape, to call it with."""
+    model, count = trial.copied().train(training), len(trial.batch.ids)
+    with torch.no_grad():
+        answer(model, rows(trial.batch, [0], trimmed=True))
+    return model, trial.batch, rows(trial.batch, list(range(count))[::-1])
 
 
 def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:

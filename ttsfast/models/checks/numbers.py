@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ttsfast.config import NONE
 from ttsfast.data.checks.finding import ERROR, WARNING, Evidence, Finding
 from ttsfast.models.checks.check import ModelCheck, NotHere
-from ttsfast.models.checks.probe import answer, losses, without_chance
+from ttsfast.models.checks.probe import answer, losses, masks, without_chance
 from ttsfast.models.checks.trial import Trial
 from ttsfast.models.checks.watch import watched
 
@@ -65,18 +65,22 @@ class FirstLoss(ModelCheck):
     """Times the loss of predicting the corpus's mean. Models that begin as they should have 0.9 to 2."""
     certain = 100.0
     least = 0.3
+    foreign = 10.0
+    """Deviations of the target that predictions may lie on one side of it, before they are in other units: it
+    is a bias that moves all of them, and biases begin near 0."""
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         model, loss = trial.copied().eval(), trial.loss.eval()
         batch = trial.batch
         with torch.no_grad():
             output = answer(model, batch)
+            predicted = output.final_mel[masks(batch)[1]].float()
             found = losses(trial, loss, output, batch, batch)
             mean = torch.zeros_like(batch.mel)
             pair = isinstance(output.mel, (tuple, list)) and len(output.mel) == 2
             output.mel = (mean, mean) if pair else mean
             known = losses(trial, loss, output, batch, batch)
-        yield from self._mel(float(found.mel) / max(float(known.mel), 1e-12), trial)
+        yield from self._mel(float(found.mel) / max(float(known.mel), 1e-12), predicted, trial)
         if found.stop is not None and float(found.stop) > 10 and trial.config.training.stop_loss_weight:
             yield self.finding(
                 WARNING,
@@ -86,15 +90,25 @@ class FirstLoss(ModelCheck):
                 stop=float(found.stop),
             )
 
-    def _mel(self, ratio: float, trial: Trial) -> Iterator[Finding]:
+    def _mel(self, ratio: float, predicted: Tensor, trial: Trial) -> Iterator[Finding]:
+        mean, deviation = float(predicted.mean()), float(predicted.std())
+        foreign = abs(mean) > max(self.foreign, deviation)
         if ratio > self.most:
+            units = (
+                f": predictions have a mean of {mean:.3g} and a deviation of {deviation:.3g}, for targets of "
+                "0 and 1"
+                if foreign
+                else ""
+            )
             yield self.finding(
-                ERROR if ratio > self.certain else WARNING,
-                f"the first mel loss is {ratio:.3g} times that of predicting the mean",
+                ERROR if foreign or ratio > self.certain else WARNING,
+                f"the first mel loss is {ratio:.3g} times that of predicting the mean{units}",
                 [Evidence("mel", f"{ratio:.3g} times the loss of the mean")],
                 effect="thousands of steps go by until it is back at what was known before the first",
                 remedy="begin the output layer small; predict normalised features, of deviation 1",
                 ratio=ratio,
+                mean=mean,
+                deviation=deviation,
             )
         elif ratio < self.least and trial.config.training.start_from == NONE:
             yield self.finding(
@@ -188,27 +202,35 @@ class Precision(ModelCheck):
     )
     tolerance = 0.05
     """Of the total loss; rounding to bfloat16 changes it by less than 0.01."""
+    apart = 0.2
+    """Deviations by which the mel may differ in most of its frames: in some, a path may take another turn."""
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         if trial.half is None:
             raise NotHere("training is in single precision")
-        model, loss, totals = trial.copied().eval(), trial.loss.eval(), []
+        model, loss, totals, mels = trial.copied().eval(), trial.loss.eval(), [], []
         with torch.no_grad(), without_chance(model):
             for half in (False, True):
                 with torch.autocast(trial.device.type, trial.half, enabled=half):
                     output = answer(model, trial.batch)
                 totals.append(float(losses(trial, loss, output, trial.batch, trial.batch).total))
+                mels.append(output.final_mel[masks(trial.batch)[1]].float())
         single, halved = totals
         change = abs(halved - single) / max(abs(single), 1e-12)
+        # An untrained model's loss is that of the mean, whatever becomes of its mel.
+        by_frame = (mels[1] - mels[0]).square().mean(1).sqrt()
+        moved = float(by_frame.median()) / max(float(mels[0].std()), 1e-12)
         name = str(trial.half).removeprefix("torch.")
-        if not change <= self.tolerance:
+        if not (change <= self.tolerance and moved <= self.apart):
             yield self.finding(
                 WARNING,
-                f"in {name} the loss is {halved:.4g} in the place of {single:.4g}",
-                [Evidence(name, f"{change:.1%} away")],
+                f"in {name} the loss is {halved:.4g} in the place of {single:.4g}, and the mel is "
+                f"{moved:.2g} of its deviation away",
+                [Evidence(name, f"the loss {change:.1%} away, the mel {moved:.2g} of its deviation")],
                 change=change,
+                moved=moved,
             )
 
 
-FIRST = (DeadUnits(),)
-CHECKS = (FirstLoss(), Initialisation(), Precision())
+FIRST = (DeadUnits(), Initialisation(), FirstLoss())
+CHECKS = (Precision(),)

@@ -34,6 +34,8 @@ DROPOUTS: Mapping[Any, str] = {
 }
 _ATTENTIONS = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _NORMALS = (torch.randn_like, torch.randn, torch.normal, Tensor.normal_)
+NOTHING = 1e-5
+"""A difference, as a share of how much an output varies, that is rounding: of single precision it is 1e-6."""
 STIRRED = 0.1
 """Of a weight's own size: enough to wake what begins at 0, too little to change what a model is."""
 WOKEN = 0.05

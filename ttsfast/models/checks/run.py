@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 from ttsfast.data.checks.finding import Finding, in_order
 from ttsfast.errors import in_their_code
-from ttsfast.models.checks import gradients, heard, modes, numbers, outputs
+from ttsfast.models.checks import gradients, heard, modes, numbers, outputs, padding
 from ttsfast.models.checks.check import ModelCheck, NotHere
 from ttsfast.models.checks.limit import TimeUp, time_limit
 from ttsfast.models.checks.trial import Trial, random_streams_kept
 
 FAST: tuple[ModelCheck, ...] = (
-    *heard.FIRST,
+    *padding.FIRST,
     *modes.FIRST,
     *numbers.FIRST,
     *outputs.FIRST,
+    *padding.CHECKS,
     *heard.CHECKS,
     *gradients.CHECKS,
     *outputs.CHECKS,

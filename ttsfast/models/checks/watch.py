@@ -46,6 +46,8 @@ class Watch(TorchFunctionMode):
         """By module, the mask that is the wrong way round."""
         self.dropped: dict[str, str] = {}
         """By module, what it drops."""
+        self.shares: dict[str, float] = {}
+        """By module, the share that it drops."""
         self.dead: dict[str, float] = {}
         """By activation, the share of its units that were 0 throughout."""
         self.saturated: dict[str, float] = {}
@@ -59,6 +61,7 @@ class Watch(TorchFunctionMode):
             p = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
             if kwargs.get("training", args[2] if len(args) > 2 else True) and p:
                 self.dropped.setdefault(module, f"{DROPOUTS[func]} of {p:g} with training=True")
+                self.shares[module] = max(p, self.shares.get(module, 0.0))
         if func in _MASKED:
             self._look_at_mask(func, module, args, kwargs)
         output = func(*args, **kwargs)
@@ -89,7 +92,7 @@ class Watch(TorchFunctionMode):
         for what, valid in self._valid.items():
             wrong = ~valid if attends else valid
             if rows.shape[1:] == valid.shape and bool((rows == wrong).all()):
-                self.inverted.setdefault(module, f"{func.__name__} is given the mask of the {what} inverted")
+                self.inverted.setdefault(module, f"{func.__name__} is given that of the {what} inverted")
 
     def _share_dead(self, output: Tensor) -> float:
         """Of the units, which lie along the axis that is as long as no sequence of the batch."""
