@@ -70,8 +70,7 @@ class Service:
             self._requests -= 1
 
     async def check(self, asked: SpeechRequest) -> list[str]:
-        """The symbols that are left out as unknown; raises Refused where the text cannot be read, or the voice
-        cannot speak so."""
+        """The symbols that are left out as unknown; raises Refused for what the voice cannot read or do."""
         reader, line = self._reading(asked), _line(asked)
         try:
             reader.voice.check_delivery(asked.delivery)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ttsfast.data.corpus.letters import plain_letters
 from ttsfast.data.corpus.lexicon import Lexicon
 from ttsfast.data.corpus.read_out import read_out
-from ttsfast.data.corpus.text import Symbols, TextFrontend, closed, normalize_text
+from ttsfast.data.corpus.scripts import belongs, script_of
+from ttsfast.data.corpus.text import Symbols, TextFrontend, closed, describe, normalize_text
 from ttsfast.errors import InputError
 
 UNKNOWN = ("error", "skip")
 _PHONEMES = re.compile(r"\[\[(.*?)\]\]")
+_WORD = re.compile(r"[^\W\d_]+")
 _HALF = re.compile("[\ud800-\udfff]")
 """A byte of a command line that is not UTF-8, or half of a character; no file and no terminal takes it."""
 
@@ -23,7 +28,9 @@ class Spelling:
 
     Readings of the lexicon are put in; numbers, signs and abbreviations are read out as words, but for what a
     voice of letters has symbols for; the front end normalises the text or makes phonemes of it; and the
-    sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are.
+    sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are. To a voice of
+    phonemes, letters of a script that is neither Latin nor the language's are unknown, too: espeak-ng would
+    say their names ("Chinese letter").
     """
 
     unknown: str = "error"
@@ -65,7 +72,10 @@ class Spelling:
         if self.unknown != "skip":
             return []
         made = self._made(text, where, frontend, symbols)
-        return sorted({character for character in made if character not in symbols.characters} - {" "})
+        left_out = {character for character in made if character not in symbols.characters}
+        for part, is_phonemes in self._parts(text, where, frontend, symbols):
+            left_out.update([] if is_phonemes else _named(part, frontend))
+        return sorted(left_out - {" "})
 
     def _readable(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
         made = self._made(text, where, frontend, symbols)
@@ -74,6 +84,26 @@ class Spelling:
         return made
 
     def _made(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
+        made = []
+        for part, is_phonemes in self._parts(text, where, frontend, symbols):
+            if is_phonemes:
+                made.append(part)
+                continue
+            named = _named(part, frontend)
+            if named and self.unknown == "error":
+                raise InputError(
+                    f"{where}: unknown symbol {describe(named[0])}, of another script than "
+                    f"{frontend.language!r} is written in; change the text, or leave it out with --unknown skip"
+                )
+            said = frontend("".join(character for character in part if character not in named))
+            # Beside phonemes, the spaces that a front end strips tell words apart.
+            made.append(f"{' ' if part[:1].isspace() else ''}{said}{' ' if part[-1:].isspace() else ''}")
+        return " ".join("".join(made).split())
+
+    def _parts(
+        self, text: str, where: str, frontend: TextFrontend, symbols: Symbols
+    ) -> Iterator[tuple[str, bool]]:
+        """A text with its readings, all in words, in parts; and whether each is phonemes."""
         if half := _HALF.search(text):
             raise InputError(f"{where}: character {half.start() + 1} is not UTF-8 text; write it anew")
         known = set(symbols.characters)
@@ -81,17 +111,28 @@ class Spelling:
         def keep(token: str) -> bool:
             return not frontend.phonemes and set(normalize_text(token, frontend.language)) <= known
 
-        made = []
         for number, part in enumerate(_PHONEMES.split(self.lexicon.apply(text, frontend.language))):
             if number % 2 == 0:
-                said = frontend(read_out(part, frontend.language, keep))
-                # Beside phonemes, the spaces that a front end strips tell words apart.
-                made.append(f"{' ' if part[:1].isspace() else ''}{said}{' ' if part[-1:].isspace() else ''}")
+                words = read_out(part, frontend.language, keep)
+                yield (plain_letters(unicodedata.normalize("NFC", words), frontend.language), False)
             elif frontend.phonemes:
-                made.append(part)
+                yield part, True
             else:
                 raise InputError(f"{where}: [[{part}]] is phonemes, and this voice reads letters; spell it")
-        return " ".join("".join(made).split())
+
+
+def _named(text: str, frontend: TextFrontend) -> list[str]:
+    """The letters, in order, that espeak-ng would name and not read; a Greek one by itself is meant so."""
+    if not frontend.phonemes or text.isascii():
+        return []
+    return [
+        letter
+        for word in _WORD.findall(text)
+        for letter in word
+        if not belongs(letter, frontend.language)
+        and script_of(letter) != "LATIN"
+        and not (script_of(letter) == "GREEK" and len(word) == 1)
+    ]
 
 
 def read_spelling(unknown: str, lexicon: Path | None) -> Spelling:
