@@ -93,7 +93,8 @@ class Spelling:
             if named and self.unknown == "error":
                 raise InputError(
                     f"{where}: unknown symbol {describe(named[0])}, of another script than "
-                    f"{frontend.language!r} is written in; change the text, or leave it out with --unknown skip"
+                    f"{frontend.language!r} is written in; change the text, or leave it out with "
+                    "--unknown skip"
                 )
             said = frontend("".join(character for character in part if character not in named))
             # Beside phonemes, the spaces that a front end strips tell words apart.
