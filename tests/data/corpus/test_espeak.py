@@ -78,6 +78,7 @@ def test_persian_phonemes_keep_punctuation_and_drop_language_marks() -> None:
     assert phonemes.startswith("salˈɑm، ")
     assert "(" not in phonemes
     assert not any("\u0600" <= c <= "\u06ff" and c not in "،؛؟" for c in phonemes)
+    assert "base" not in phonemize(["in=on"], "fa")[0]
 
 
 @needs_espeak

@@ -88,10 +88,16 @@ def lexicon(folder: Path, content: str) -> Lexicon:
 
 
 @needs_espeak
-def test_letters_that_espeak_would_name_are_unknown_to_a_voice_of_phonemes() -> None:
+def test_what_espeak_would_name_or_pass_over_is_unknown_to_a_voice_of_phonemes() -> None:
     frontend = TextFrontend("en", phonemes=True)
     symbols = Symbols.of(frontend.batch(["the red book, pi, Chinese letter, Arabic seen, help"]))
-    for text, letter in (("the 你 book", "'你'"), ("the سلام book", "'س'"), ("the привет book", "'п'")):
+    texts = [
+        ("the 你 book", "'你'"),
+        ("the سلام book", "'س'"),
+        ("the привет book", "'п'"),
+        ("the < book", "'<'"),
+    ]
+    for text, letter in texts:
         with pytest.raises(InputError, match=rf"f\.txt:3: unknown symbol {letter} .* --unknown skip"):
             Spelling()(text, "f.txt:3", frontend, symbols)
         skip = Spelling(unknown="skip")

@@ -49,8 +49,9 @@ _lock = threading.Lock()
 _PUNCTUATION = re.compile(r"\s*(?:[.,:](?!\d)|(?<!\d)[.,:]|[;!?…،؛؟«»\"“”()\[\]—–])\s*")
 # Unicode's normal form puts a vowel before shadda; espeak-ng wants it after, and else reads the mark's name.
 _VOWEL_BEFORE_SHADDA = re.compile("([\u064b-\u0650\u0652\u0670]+)\u0651")
-# espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)".
-_LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9-]+)?\)")
+# espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)", "(base)". Brackets of the text
+# are not in what it is given.
+_LANGUAGE_SWITCH = re.compile(r"\([a-z][a-z0-9-]*\)")
 
 
 def available() -> bool:

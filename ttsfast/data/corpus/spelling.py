@@ -17,7 +17,8 @@ from ttsfast.errors import InputError
 
 UNKNOWN = ("error", "skip")
 _PHONEMES = re.compile(r"\[\[(.*?)\]\]")
-_WORD = re.compile(r"[^\W\d_]+")
+_PASSED_OVER = "<>|{}^"
+_WORD = re.compile(rf"[^\W\d_]+|[{re.escape(_PASSED_OVER)}]")
 _HALF = re.compile("[\ud800-\udfff]")
 """A byte of a command line that is not UTF-8, or half of a character; no file and no terminal takes it."""
 
@@ -29,8 +30,8 @@ class Spelling:
     Readings of the lexicon are put in; numbers, signs and abbreviations are read out as words, but for what a
     voice of letters has symbols for; the front end normalises the text or makes phonemes of it; and the
     sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are. To a voice of
-    phonemes, letters of a script that is neither Latin nor the language's are unknown, too: espeak-ng would
-    say their names ("Chinese letter").
+    phonemes, letters of a script that is neither Latin nor the language's are unknown, too, as espeak-ng would
+    say their names ("Chinese letter"); and so are brackets of markup and the like, which it passes over.
     """
 
     unknown: str = "error"
@@ -74,7 +75,7 @@ class Spelling:
         made = self._made(text, where, frontend, symbols)
         left_out = {character for character in made if character not in symbols.characters}
         for part, is_phonemes in self._parts(text, where, frontend, symbols):
-            left_out.update([] if is_phonemes else _named(part, frontend))
+            left_out.update([] if is_phonemes else _unread(part, frontend))
         return sorted(left_out - {" "})
 
     def _readable(self, text: str, where: str, frontend: TextFrontend, symbols: Symbols) -> str:
@@ -89,14 +90,13 @@ class Spelling:
             if is_phonemes:
                 made.append(part)
                 continue
-            named = _named(part, frontend)
-            if named and self.unknown == "error":
+            unread = _unread(part, frontend)
+            if unread and self.unknown == "error":
                 raise InputError(
-                    f"{where}: unknown symbol {describe(named[0])}, of another script than "
-                    f"{frontend.language!r} is written in; change the text, or leave it out with "
-                    "--unknown skip"
+                    f"{where}: unknown symbol {describe(unread[0])}, which espeak-ng would name or pass over; "
+                    "change the text, or leave it out with --unknown skip"
                 )
-            said = frontend("".join(character for character in part if character not in named))
+            said = frontend("".join(character for character in part if character not in unread))
             # Beside phonemes, the spaces that a front end strips tell words apart.
             made.append(f"{' ' if part[:1].isspace() else ''}{said}{' ' if part[-1:].isspace() else ''}")
         return " ".join("".join(made).split())
@@ -122,17 +122,19 @@ class Spelling:
                 raise InputError(f"{where}: [[{part}]] is phonemes, and this voice reads letters; spell it")
 
 
-def _named(text: str, frontend: TextFrontend) -> list[str]:
-    """The letters, in order, that espeak-ng would name and not read; a Greek one by itself is meant so."""
-    if not frontend.phonemes or text.isascii():
+def _unread(text: str, frontend: TextFrontend) -> list[str]:
+    """The symbols, in order, that espeak-ng would name or pass over; a Greek letter by itself is meant to be
+    named."""
+    if not frontend.phonemes:
         return []
     return [
-        letter
+        symbol
         for word in _WORD.findall(text)
-        for letter in word
-        if not belongs(letter, frontend.language)
-        and script_of(letter) != "LATIN"
-        and not (script_of(letter) == "GREEK" and len(word) == 1)
+        for symbol in word
+        if symbol in _PASSED_OVER
+        or not belongs(symbol, frontend.language)
+        and script_of(symbol) != "LATIN"
+        and not (script_of(symbol) == "GREEK" and len(word) == 1)
     ]
 
 
