@@ -91,18 +91,13 @@ def lexicon(folder: Path, content: str) -> Lexicon:
 def test_what_espeak_would_name_or_pass_over_is_unknown_to_a_voice_of_phonemes() -> None:
     frontend = TextFrontend("en", phonemes=True)
     symbols = Symbols.of(frontend.batch(["the red book, pi, Chinese letter, Arabic seen, help"]))
-    texts = [
-        ("the 你 book", "'你'"),
-        ("the سلام book", "'س'"),
-        ("the привет book", "'п'"),
-        ("the < book", "'<'"),
-    ]
-    for text, letter in texts:
-        with pytest.raises(InputError, match=rf"f\.txt:3: unknown symbol {letter} .* --unknown skip"):
+    for text, letter in (("你", "你"), ("سلام", "س"), ("привет", "п"), ("<", "<")):
+        text = f"the {text} book"
+        with pytest.raises(InputError, match=rf"f\.txt:3: unknown symbol '{letter}' .* --unknown skip"):
             Spelling()(text, "f.txt:3", frontend, symbols)
         skip = Spelling(unknown="skip")
         assert skip(text, "f.txt:3", frontend, symbols) == skip("the book", "f.txt:3", frontend, symbols)
-        assert letter[1] in skip.skipped(text, "f.txt:3", frontend, symbols)
+        assert letter in skip.skipped(text, "f.txt:3", frontend, symbols)
     # What looks like Latin letters, a Greek letter by itself and phonemes of the user's are read.
     for text, same in (("hеlр", "help"), ("π", "pi")):
         assert Spelling()(text, "f", frontend, symbols) == Spelling()(same, "f", frontend, symbols)

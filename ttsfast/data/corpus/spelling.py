@@ -29,9 +29,11 @@ class Spelling:
 
     Readings of the lexicon are put in; numbers, signs and abbreviations are read out as words, but for what a
     voice of letters has symbols for; the front end normalises the text or makes phonemes of it; and the
-    sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are. To a voice of
-    phonemes, letters of a script that is neither Latin nor the language's are unknown, too, as espeak-ng would
-    say their names ("Chinese letter"); and so are brackets of markup and the like, which it passes over.
+    sentence is closed. Phonemes in double brackets, ``[[həlˈəʊ]]``, are taken as they are.
+
+    Unknown is what the voice has no symbol for. To a voice of phonemes, so are letters of a script that is
+    neither Latin nor the language's, as espeak-ng would say their names ("Chinese letter"), and brackets of
+    markup and the like, which it passes over.
     """
 
     unknown: str = "error"
@@ -93,8 +95,8 @@ class Spelling:
             unread = _unread(part, frontend)
             if unread and self.unknown == "error":
                 raise InputError(
-                    f"{where}: unknown symbol {describe(unread[0])}, which espeak-ng would name or pass over; "
-                    "change the text, or leave it out with --unknown skip"
+                    f"{where}: unknown symbol {describe(unread[0])}, which espeak-ng would name or pass "
+                    "over; change the text, or leave it out with --unknown skip"
                 )
             said = frontend("".join(character for character in part if character not in unread))
             # Beside phonemes, the spaces that a front end strips tell words apart.
@@ -127,15 +129,14 @@ def _unread(text: str, frontend: TextFrontend) -> list[str]:
     named."""
     if not frontend.phonemes:
         return []
-    return [
-        symbol
-        for word in _WORD.findall(text)
-        for symbol in word
-        if symbol in _PASSED_OVER
-        or not belongs(symbol, frontend.language)
-        and script_of(symbol) != "LATIN"
-        and not (script_of(symbol) == "GREEK" and len(word) == 1)
-    ]
+    return [symbol for word in _WORD.findall(text) for symbol in word if _is_unread(symbol, word, frontend)]
+
+
+def _is_unread(symbol: str, word: str, frontend: TextFrontend) -> bool:
+    if symbol in _PASSED_OVER:
+        return True
+    alone = len(word) == 1 and script_of(symbol) == "GREEK"
+    return not (belongs(symbol, frontend.language) or script_of(symbol) == "LATIN" or alone)
 
 
 def read_spelling(unknown: str, lexicon: Path | None) -> Spelling:
