@@ -2,9 +2,9 @@
 
 The corpus (LJ Speech layout, one speaker) is split in two halves by text. Voice A is trained on the first
 half, a Persian voice on the demo's corpus. Then the second half is learnt from nothing, from A and from the
-Persian voice, each in a schedule of its own length. Of its test utterances, spoken free-running, the words
-that Whisper hears wrong are counted at every checkpoint, or at the last ones. Needs the extra ``asr`` and
-espeak-ng.
+Persian voice, each in a schedule of its own length: in the units of A's store, but from the Persian voice in
+its own, and in that voice's. Of its test utterances, spoken free-running, the words that Whisper hears wrong
+are counted at every checkpoint, or at the last ones. Needs the extra ``asr`` and espeak-ng.
 
 What is there already in ``--folder`` is not made again, so an interrupted bench goes on.
 """
@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from ttsfast.demo.corpus import write_demo_corpus
 from ttsfast.evaluation.log import read_log
 from ttsfast.evaluation.speech_recognition import Recogniser
 from ttsfast.files import atomic_write
+from ttsfast.models.build import BUILT_IN, PARALLELTTS
 from ttsfast.models.checkpoint import checkpoints
 from ttsfast.models.voice import Voice
 from ttsfast.training.configure import configure
@@ -58,7 +60,8 @@ class Arm:
 ARMS = (
     Arm("from nothing", "second", None, 1.0),
     Arm("from a voice of the language", "second", "voice-a", 1 / 3),
-    Arm("from another language's voice", "second-like-persian", "voice-persian", 2 / 3),
+    Arm("from another language's voice", "second-own", "voice-persian", 2 / 3),
+    Arm("from another language's voice, in its units", "second-like-persian", "voice-persian", 2 / 3),
 )
 
 
@@ -74,49 +77,56 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=10, help="of each run")
     parser.add_argument("--heard", type=int, default=10, help="of these, the last ones, that are listened to")
     parser.add_argument("--utterances", type=int, default=48, help="that are spoken at each")
+    parser.add_argument("--seeds", type=int, default=1, help="of the second half; the voices have one")
+    parser.add_argument("--architecture", default=PARALLELTTS, choices=BUILT_IN)
     parser.add_argument("--output", type=Path, default=Path("bench/results/finetune.json"))
     given = parser.parse_args()
 
     make_stores(given.corpus, given.folder)
-    train(given.folder, "first", "voice-a", None, given.steps, given.checkpoints)
-    train(given.folder, "persian", "voice-persian", None, given.steps, given.checkpoints)
+    shared = {"model.architecture": given.architecture}
+    for store, voice in (("first", "voice-a"), ("persian", "voice-persian")):
+        train(given.folder, store, voice, None, given.steps, given.checkpoints, shared)
     recogniser = Recogniser(given.asr, ENGLISH.language)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for arm in ARMS:
-        steps = max(1, round(given.steps * arm.steps))
-        run = train(given.folder, arm.store, arm.name.replace(" ", "-"), arm.start, steps, given.checkpoints)
-        found[arm.name] = listen(
-            checkpoints(run)[-given.heard :], run, given.folder / arm.store, recogniser, given.utterances
-        )
-        for row in found[arm.name]:
-            print(f"{arm.name}, step {row['step']}: {100 * row['word_error']:.1f}% of words", flush=True)
-    least = min(row["word_error"] for row in found[ARMS[0].name])
-    reached = {name: first_at(rows, least) for name, rows in found.items()}
-    print(f"the least from nothing, {100 * least:.1f}%, is reached at step: {reached}")
-    record = {
-        "machine": describe(torch.device("cpu")),
-        "arguments": {
-            "steps": given.steps,
-            "utterances": given.utterances,
-            "heard": given.heard,
-            "asr": Path(given.asr).name,
-        },
-        "least_from_nothing": least,
-        "step_that_reaches_it": reached,
-        "by_checkpoint": found,
-    }
-    with atomic_write(given.output) as handle:
-        handle.write((json.dumps(record, indent=1) + "\n").encode())
+    found = []
+    for seed in range(given.seeds):
+        of_seed: dict[str, list[dict[str, Any]]] = {}
+        for arm in ARMS:
+            name, steps = f"{re.sub('[^a-z]+', '-', arm.name)}-{seed}", max(1, round(given.steps * arm.steps))
+            settings = shared | {"training.seed": seed}
+            run = train(given.folder, arm.store, name, arm.start, steps, given.checkpoints, settings)
+            of_seed[arm.name] = listen(
+                checkpoints(run)[-given.heard :], run, given.folder / arm.store, recogniser, given.utterances
+            )
+            for row in of_seed[arm.name]:
+                print(f"{arm.name}, step {row['step']}: {100 * row['word_error']:.1f}% of words", flush=True)
+        least = min(row["word_error"] for row in of_seed[ARMS[0].name])
+        reached = {name: first_at(rows, least) for name, rows in of_seed.items()}
+        print(f"seed {seed}: the least from nothing, {100 * least:.1f}%, is reached at step: {reached}")
+        found.append({"least_from_nothing": least, "step_that_reaches_it": reached, "by_checkpoint": of_seed})
+        record = {
+            "machine": describe(torch.device("cpu")),
+            "arguments": {
+                "architecture": given.architecture,
+                "steps": given.steps,
+                "utterances": given.utterances,
+                "heard": given.heard,
+                "asr": Path(given.asr).name,
+            },
+            "by_seed": found,
+        }
+        with atomic_write(given.output) as handle:
+            handle.write((json.dumps(record, indent=1) + "\n").encode())
 
 
 def make_stores(corpus: Path, folder: Path) -> None:
-    """Both halves, the second in the units of A's store and in those of the Persian voice's."""
+    """Both halves, the second in the units of A's store, in its own, and in those of the Persian voice's."""
     halves = [
         write_half(corpus, folder / name, number) for number, name in enumerate(("corpus-1", "corpus-2"))
     ]
     write_demo_corpus(folder / "corpus-persian", "fa")
     prepare(halves[0], folder / "first", PrepareOptions(frontend=ENGLISH, trim=True))
     prepare(folder / "corpus-persian", folder / "persian", PrepareOptions(frontend=PERSIAN, trim=True))
+    prepare(halves[1], folder / "second-own", PrepareOptions(frontend=ENGLISH, trim=True))
     for name, other in (("second", "first"), ("second-like-persian", "persian")):
         like = Like.of(read_manifest(folder / other), ENGLISH)
         prepare(halves[1], folder / name, PrepareOptions(frontend=ENGLISH, trim=True, like=like))
@@ -138,7 +148,15 @@ def write_half(corpus: Path, folder: Path, number: int) -> Path:
     return folder
 
 
-def train(folder: Path, store: str, name: str, start: str | None, steps: int, kept: int) -> Path:
+def train(
+    folder: Path,
+    store: str,
+    name: str,
+    start: str | None,
+    steps: int,
+    kept: int,
+    more: Mapping[str, Any],
+) -> Path:
     """A run of that many steps, which leaves as many checkpoints as are to be kept."""
     every = max(1, steps // kept)
     settings = {
@@ -148,6 +166,7 @@ def train(folder: Path, store: str, name: str, start: str | None, steps: int, ke
         "training.save_step": every,
         "training.keep_checkpoints": kept + 1,
         "training.early_stopping": "false",
+        **more,
     }
     arguments = [str(folder / store), *(f"{key}={value}" for key, value in settings.items())]
     origin = None if start is None else str(folder / start)

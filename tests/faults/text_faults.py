@@ -96,6 +96,11 @@ def notes_of_a_transcriber(corpus: Corpus, random: Random) -> Corpus:
 
 
 @fault("warning", "markup")
+def pictures(corpus: Corpus, random: Random) -> Corpus:
+    return corpus.texts(lambda text: f"{text} \U0001f600", _any(random, 0.03))
+
+
+@fault("warning", "markup")
 def csv_quotes(corpus: Corpus, random: Random) -> Corpus:
     return corpus.texts(lambda text: f'"{text}"', _any(random, 0.2))
 

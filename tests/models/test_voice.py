@@ -46,7 +46,7 @@ def test_a_model_without_attention_speaks() -> None:
 def test_a_delivery_that_the_voice_has_not_learnt_is_one_line(voice: Voice) -> None:
     parallel = parallel_voice()
     with pytest.raises(
-        InputError, match=r"^speed 2: this voice's model cannot change its speed; leave --speed"
+        InputError, match=r"^speed 2: this voice's model cannot change its speed; leave speed out"
     ):
         voice.speak(["a"], delivery=Delivery(speed=2.0))
     with pytest.raises(InputError, match=r"^speed 3: use 0.5 to 2$"):

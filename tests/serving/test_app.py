@@ -7,6 +7,7 @@ import io
 import json
 import sys
 import threading
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import Exchange, call, until
-from voices import small_voice
+from voices import parallel_voice, small_voice
 
 pytest.importorskip("starlette", reason="starlette is not installed (extra 'serve')")
 
@@ -145,7 +146,12 @@ def test_every_format_is_what_it_says(kind: str | None, voice: Voice) -> None:
         (asking("one", voice="../../etc/passwd"), 400, "voice", "there is 'anna', 'ben'"),
         (asking("one", voice="\n\ud800"), 400, "voice", "no voice"),
         (asking("one", response_format="aac"), 400, "response_format", "use wav, pcm, mp3, flac"),
-        (asking("one", speed=2), 400, "speed", "one speed"),
+        (asking("one", speed=2), 400, "speed", "this voice's model cannot change its speed"),
+        (asking("one", speed=2.5), 400, "speed", "a number from 0.5 to 2"),
+        (asking("one", speed=float("nan")), 400, "speed", "a number from 0.5 to 2"),
+        (asking("one", speed=-(10**400)), 400, "speed", "a number from 0.5 to 2"),
+        (asking("one", speed=True), 400, "speed", "a number from 0.5 to 2"),
+        (asking("one", speed="2"), 400, "speed", "a number from 0.5 to 2"),
         (asking("one", stream_format="sse"), 400, "stream_format", "audio"),
         (asking("one", instructions="shout"), 400, "instructions", "no instructions"),
         (asking("one", path="/etc/passwd"), 400, "path", "unknown key 'path'"),
@@ -170,6 +176,44 @@ def test_what_cannot_be_done_is_said_in_one_line(
         assert (await ask(app, "one")).status == 200
 
     served(voice, work, Limits(requests=1))
+
+
+def test_a_refused_request_is_read_and_not_kept(voice: Voice) -> None:
+    async def work(app: Any, _: Script, service: Service) -> None:
+        large = Exchange(app, SPEECH, b"", content_type="application/json")
+        # Of one piece, so that only what the service keeps takes memory.
+        large.coming = [bytes(65536)] * 200
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            await large.run()
+            kept = tracemalloc.get_traced_memory()[1] - before
+        finally:
+            tracemalloc.stop()
+        assert (large.status, large.coming) == (413, [])
+        assert kept < 8 * service.limits.body_bytes
+
+    served(voice, work)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1, 2.0])
+def test_a_voice_that_can_speaks_at_the_speed_that_is_asked_for(speed: float) -> None:
+    voice = parallel_voice()
+    reader = Reader(voice=voice, vocoder=Vocoder("griffin-lim", voice.contract))
+    service = Service(reader, Limits())
+
+    async def run() -> int:
+        answer = await ask(make_app(service, "parallel", ["localhost"]), "abcdefg", speed=speed)
+        assert (answer.status, answer.ended) == (200, True)
+        return len(samples(answer.content))
+
+    try:
+        (spoken,) = reader.speak([Line("a", "abcdefg", "a")])
+        step = voice.model.reduction_factor * voice.contract.hop_length
+        # Durations are rounded to steps.
+        assert asyncio.run(run()) == pytest.approx(len(spoken.wave) / speed, abs=step)
+    finally:
+        service.close()
 
 
 def test_what_is_left_out_of_a_text_is_named(voice: Voice) -> None:
@@ -243,7 +287,7 @@ def test_a_client_that_does_not_read_is_left(voice: Voice) -> None:
 def test_a_request_that_does_not_come_is_refused(voice: Voice) -> None:
     async def work(app: Any, _: Script, service: Service) -> None:
         slow = Exchange(app, SPEECH, b"", content_type="application/json")
-        slow._body = []
+        slow.coming = []
         await slow.run()
         assert slow.status == 408
 

@@ -15,7 +15,9 @@ class Exchange:
 
     def __init__(self, app: App, path: str, body: bytes | None = None, **headers: str) -> None:
         self._app = app
-        self._body = [body] if body is not None else [b""]
+        # In pieces, as it comes from a network.
+        self.coming = [(body or b"")[at : at + 65536] for at in range(0, len(body or b"a"), 65536)]
+        """Pieces of the request that are still to come; none: nothing does."""
         self.gone = asyncio.Event()
         """Set by the client when it goes."""
         self.taking = asyncio.Event()
@@ -54,11 +56,9 @@ class Exchange:
         return json.loads(self.content)["error"]
 
     async def _receive(self) -> dict[str, Any]:
-        if self._body:
-            body = self._body.pop()
-            # In pieces, as it comes from a network.
-            self._body = [] if len(body) <= 65536 else [body[65536:]]
-            return {"type": "http.request", "body": body[:65536], "more_body": bool(self._body)}
+        if self.coming:
+            piece = self.coming.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(self.coming)}
         await self.gone.wait()
         return {"type": "http.disconnect"}
 

@@ -41,10 +41,10 @@ def reader(voice: Voice, vocoder: Vocoder = LINEAR, **choices: Any) -> Reader:
 
 
 def test_lines_are_named_by_their_id_or_their_number() -> None:
-    lines = list(read_lines(io.StringIO("\ufeffone\n\n  x_1.b | two | three \n فارسی|چهار\nfive\n"), "f.txt"))
+    lines = list(read_lines(io.StringIO("\ufeffone\n\n  x_1.b | two, three \n فارسی|چهار\nfive\n"), "f.txt"))
     assert lines == [
         Line("0001", "one", "f.txt:1"),
-        Line("x_1.b", "two | three", "f.txt:3"),
+        Line("x_1.b", "two, three", "f.txt:3"),
         Line("فارسی", "چهار", "f.txt:4"),
         Line("0005", "five", "f.txt:5"),
     ]
@@ -58,10 +58,12 @@ def test_lines_are_named_by_their_id_or_their_number() -> None:
         ("../a|x\n", r"f\.txt:1: '\.\./a' cannot name a file"),
         (".a|x\n", r"f\.txt:1: '\.a' cannot name a file"),
         ("|x\n", r"f\.txt:1: '' cannot name a file"),
+        ("a|x|X\n", r"f\.txt:1: has more columns than id\|text"),
+        ("id|text\na|x\n", r"f\.txt:1: is a header row"),
         ("a|x\n" + "ص" * 101 + "|y\n", r"f\.txt:2: the name صصص.* has 202 bytes"),
     ],
 )
-def test_a_name_that_no_file_can_have_is_refused_with_its_place(content: str, message: str) -> None:
+def test_a_line_that_is_none_is_refused_with_its_place(content: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         list(read_lines(io.StringIO(content), "f.txt"))
 

@@ -109,6 +109,9 @@ class Delivery:
 
 
 AS_LEARNT = Delivery()
+RANGES = {"speed": (0.5, 2.0), "pitch": (-12.0, 12.0)}
+"""Of :class:`Delivery`. Beyond twice the speed, symbols that lasted a step would be passed over by more at a
+time than :data:`ttsfast.models.reading.PASSED_AT_ONCE`."""
 
 
 @dataclass

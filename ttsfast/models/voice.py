@@ -17,7 +17,7 @@ from ttsfast.errors import InputError
 from ttsfast.models.build import build_model, require_trust
 from ttsfast.models.checkpoint import find_checkpoint, load_checkpoint
 from ttsfast.models.exported import load_exported
-from ttsfast.models.interface import AS_LEARNT, Delivery
+from ttsfast.models.interface import AS_LEARNT, RANGES, Delivery
 from ttsfast.models.reading import end_of_reading, share_read
 from ttsfast.models.single_file import SUFFIX, load_single_file
 from ttsfast.models.voice_info import VoiceInfo
@@ -31,11 +31,6 @@ NEVER = 2.0
 AFTER_THE_END = 0.2
 """Seconds that a second try goes on after attention has come to the end of the text: as long as trained
 voices take from there to the step at which their stop fires."""
-
-
-RANGES = {"speed": (0.5, 2.0), "pitch": (-12.0, 12.0)}
-"""Of :class:`Delivery`. Beyond twice the speed, symbols that lasted a step would be passed over by more at a
-time than :data:`ttsfast.models.reading.PASSED_AT_ONCE`."""
 
 
 @dataclass
@@ -192,7 +187,7 @@ class Voice(VoiceInfo):
             if name not in getattr(self.model, "controls", ()):
                 learnt = "model.architecture=paralleltts" + (" model.pitch=true" if name == "pitch" else "")
                 raise InputError(
-                    f"{name} {value:g}: this voice's model cannot change its {name}; leave --{name} out, or "
+                    f"{name} {value:g}: this voice's model cannot change its {name}; leave {name} out, or "
                     f"train a voice with {learnt}"
                 )
 

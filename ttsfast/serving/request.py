@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ttsfast.models.interface import AS_LEARNT, RANGES, Delivery
+
 STREAMED = {"wav": "audio/wav", "pcm": "audio/pcm"}
 """Formats that are sent a sentence at a time, with their media types."""
 WHOLE = {"mp3": "audio/mpeg", "flac": "audio/flac"}
@@ -54,6 +56,7 @@ class SpeechRequest:
     speaker: str | None
     """by name; None for the voice's first"""
     format: str
+    delivery: Delivery
 
     @classmethod
     def parse(cls, body: bytes, speakers: Sequence[str], limits: Limits) -> SpeechRequest:
@@ -79,6 +82,7 @@ class SpeechRequest:
             _text(values.get("input", ""), limits),
             _speaker(values.get("voice", ""), speakers),
             _format(values),
+            Delivery(speed=_speed(values.get("speed", AS_LEARNT.speed))),
         )
 
 
@@ -106,6 +110,14 @@ def _speaker(name: str, speakers: Sequence[str]) -> str | None:
     raise Refused(400, f"no voice {ascii(name)[:80]}; there is {known}", "voice")
 
 
+def _speed(wanted: Any) -> float:
+    low, high = RANGES["speed"]
+    # Compared as it came: no float is as large as an integer of JSON may be.
+    if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not low <= wanted <= high:
+        raise Refused(400, f"speed must be a number from {low:g} to {high:g}", "speed")
+    return float(wanted)
+
+
 def _format(values: dict[str, Any]) -> str:
     wanted = values.get("response_format", DEFAULT)
     if wanted not in (*STREAMED, *WHOLE):
@@ -114,8 +126,6 @@ def _format(values: dict[str, Any]) -> str:
             f"response_format {ascii(wanted)[:80]} is not made here; use {', '.join((*STREAMED, *WHOLE))}",
             "response_format",
         )
-    if values.get("speed", 1) != 1:
-        raise Refused(400, "the voice speaks at one speed: leave speed at 1", "speed")
     if values.get("stream_format", "audio") != "audio":
         raise Refused(400, "only stream_format 'audio' is made here", "stream_format")
     if values.get("instructions"):

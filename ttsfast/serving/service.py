@@ -70,8 +70,12 @@ class Service:
             self._requests -= 1
 
     async def check(self, asked: SpeechRequest) -> list[str]:
-        """The symbols that are left out as unknown; raises Refused where the text cannot be read."""
+        """The symbols that are left out as unknown; raises Refused for what the voice cannot read or do."""
         reader, line = self._reading(asked), _line(asked)
+        try:
+            reader.voice.check_delivery(asked.delivery)
+        except InputError as error:
+            raise Refused(400, str(error), "speed") from error
 
         def work() -> list[str]:
             reader.check([line])
@@ -114,7 +118,7 @@ class Service:
         return stream_header(self.sample_rate) if kind == "wav" else b""
 
     def _reading(self, asked: SpeechRequest) -> Reader:
-        return replace(self._reader, speaker=asked.speaker)
+        return replace(self._reader, speaker=asked.speaker, delivery=asked.delivery)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ttsfast.data.corpus.fields import find_header
 from ttsfast.errors import InputError
 
 _NAME = re.compile(r"\w[\w.-]*")
@@ -36,7 +37,8 @@ def read_lines(handle: Iterable[str], source: str) -> Iterator[Line]:
     A line without an id is named by its number, so that its name depends on no other line.
 
     Raises:
-        InputError: an id that cannot name a file or stands twice, or a line without text; with its place.
+        InputError: an id that cannot name a file or stands twice, a line with more columns, or a header row;
+            with its place.
     """
     seen: dict[str, int] = {}
     try:
@@ -57,6 +59,10 @@ def read_lines(handle: Iterable[str], source: str) -> Iterator[Line]:
                 raise InputError(
                     f"{where}: {name!r} cannot name a file; use letters, digits, '_', '-' and '.', or no '|'"
                 )
+            elif "|" in text:
+                raise InputError(f"{where}: has more columns than id|text; leave one text in each line")
+            elif number == 1 and find_header(line):
+                raise InputError(f"{where}: is a header row; remove it")
             if name in seen:
                 raise InputError(f"{where}: the name {name!r} is taken by line {seen[name]}; use another id")
             seen[name] = number

@@ -163,7 +163,7 @@ def announce(content: bytes, size: int, order: Literal["little", "big"] = "littl
 
 PLACEHOLDERS = [
     *(0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFDB, 0x7FFFFFD3, 0xFFFFF000, 0x7FFF0000),
-    *(2_000_000_000, 1_000_000_000, 0x40000000, 0),
+    *(0x7FFFEFDC, 2_000_000_000, 1_000_000_000, 999_999_964, 0x40000000, 0),
 ]
 
 

@@ -45,12 +45,40 @@ def test_phonemes_do_not_depend_on_the_other_texts() -> None:
 
 
 @needs_espeak
+def test_reading_loads_the_library_once_as_what_each_loading_leaves_is_never_freed() -> None:
+    loaded: list[str] = []
+    counting = [True]
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if counting[0] and event == "ctypes.dlopen":
+            loaded.append(str(arguments[0]))
+
+    speak("one")
+    sys.addaudithook(hook)
+    try:
+        first = [phonemize([f"the cat {count}"]) for count in "abc"]
+        speak("one two three")
+        assert [phonemize([f"the cat {count}"]) for count in "abc"] == first
+    finally:
+        counting[0] = False
+    assert len(loaded) == 3
+
+
+@needs_espeak
+def test_speech_does_not_depend_on_what_was_read_before() -> None:
+    alone = speak("one two three")
+    phonemize(["seven eight nine, forty four"])
+    assert np.array_equal(speak("one two three"), alone)
+
+
+@needs_espeak
 def test_persian_phonemes_keep_punctuation_and_drop_language_marks() -> None:
     (phonemes,) = phonemize(["سلام، خوبی؟ hello سه\u200cشنبه؛ کتاب."], "fa")
     assert [mark for mark in phonemes if mark in "،؟؛."] == ["،", "؟", "؛", "."]
     assert phonemes.startswith("salˈɑm، ")
     assert "(" not in phonemes
     assert not any("\u0600" <= c <= "\u06ff" and c not in "،؛؟" for c in phonemes)
+    assert "base" not in phonemize(["in=on"], "fa")[0]
 
 
 @needs_espeak

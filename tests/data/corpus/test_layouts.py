@@ -118,6 +118,7 @@ FOUR = tuple(f"wavs/{number}.wav" for number in range(4))
     ("lines", "message"),
     [
         ([f"wavs/{n}.wav,{t}" for n, t in enumerate(WORDS)], r"separated by ','.*header row"),
+        ([f"wavs/{n}.wav;{t}, and so on" for n, t in enumerate(WORDS)], r"separated by ';'.*audio;text"),
         ([f"wavs/{n}.wav|{t}|{n}|{n}|en" for n, t in enumerate(WORDS)], "has 5 columns, and no header row"),
         ([f"wavs/{n}.wav|{t}|0" for n, t in enumerate(["x"] * 4)], "all 4 texts are '0'"),
         ([f"{t}|wavs/{n}.wav" for n, t in enumerate(WORDS)], "its texts are paths, such as 'wavs/0.wav'"),

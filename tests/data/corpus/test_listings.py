@@ -210,6 +210,9 @@ def test_listings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_corpus(tmp_path)
     with pytest.raises(InputError, match="unknown corpus layout 'csv'"):
         read_corpus(tmp_path, "csv")
+    make(tmp_path, "corpus.json", '[\n {"audio": "wavs/b.wav", "text": "two"}\n]\n')
+    with pytest.raises(InputError, match=r"corpus\.json is one JSON array: write an object a line"):
+        read_corpus(tmp_path)
     make(tmp_path, "metadata.csv", b"\nb|tw\xf6|tw\xf6\nc|\xfc|\xfc\n", ("wavs/b.wav",))
     with pytest.raises(InputError, match=r"metadata\.csv:2: is not UTF-8 \(byte 5\).*no line"):
         read_corpus(tmp_path)

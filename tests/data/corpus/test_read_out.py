@@ -18,6 +18,7 @@ def nothing(_token: str) -> bool:
     [
         ("en", "2 of 1,234 apples", "two of one thousand two hundred and thirty-four apples"),
         ("en", "$3.50, $1 and €5", "three dollars fifty cents, one dollar and five euros"),
+        ("en", "step ① of Louis Ⅳ", "step one of Louis four"),
         ("en", "£2.01", "two pounds one penny"),
         ("en", "on the 21st, -5 or 3.14", "on the twenty-first, minus five or three point one four"),
         ("en", "2024-05-03 at 5:30", "May third, twenty twenty-four at five thirty"),

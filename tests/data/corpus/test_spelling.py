@@ -87,6 +87,25 @@ def lexicon(folder: Path, content: str) -> Lexicon:
     return Lexicon.read(path)
 
 
+@needs_espeak
+def test_what_espeak_would_name_or_pass_over_is_unknown_to_a_voice_of_phonemes() -> None:
+    frontend = TextFrontend("en", phonemes=True)
+    symbols = Symbols.of(frontend.batch(["the red book, pi, Chinese letter, Arabic seen, help"]))
+    for text, letter in (("你", "你"), ("سلام", "س"), ("привет", "п"), ("<", "<")):
+        text = f"the {text} book"
+        with pytest.raises(InputError, match=rf"f\.txt:3: unknown symbol '{letter}' .* --unknown skip"):
+            Spelling()(text, "f.txt:3", frontend, symbols)
+        skip = Spelling(unknown="skip")
+        assert skip(text, "f.txt:3", frontend, symbols) == skip("the book", "f.txt:3", frontend, symbols)
+        assert letter in skip.skipped(text, "f.txt:3", frontend, symbols)
+    # What looks like Latin letters, a Greek letter by itself and phonemes of the user's are read.
+    for text, same in (("hеlр", "help"), ("π", "pi")):
+        assert Spelling()(text, "f", frontend, symbols) == Spelling()(same, "f", frontend, symbols)
+    assert Spelling()("[[θˈiːtə]]", "f", frontend, Symbols.of(["θˈiːtə"])) == "θˈiːtə"
+    # Latin words in a language of another script are read.
+    assert Spelling()("hello", "f", TextFrontend("fa", phonemes=True), Symbols.of(["həlˈəʊ"])) == "həlˈəʊ"
+
+
 def test_words_are_read_as_the_user_writes_them(tmp_path: Path) -> None:
     spelling = Spelling(
         lexicon=lexicon(tmp_path, "# mine\nNginx\tengine ex\n\nNew York\tnoo york\nyork\tyawk\n")

@@ -12,7 +12,7 @@ from typing import Any
 from ttsfast.data.checks.audio import MUCH
 from ttsfast.data.checks.check import Check, Row, Subject, some
 from ttsfast.data.checks.finding import ERROR, NOTE, WARNING, Evidence, Finding
-from ttsfast.data.checks.scripts import belongs, script_of, script_of_language
+from ttsfast.data.corpus.scripts import belongs, script_of, script_of_language
 from ttsfast.data.corpus.text import describe
 
 _IPA = re.compile("[ˈˌːəɪʊɛɔæɑʌɹʃʒθðŋɡɐɾʔɜɚɝɒɨʉɯɤɵɘɲɳɬɮχʁħʕ\u0361]")
@@ -27,6 +27,7 @@ _NOTES = re.compile(
 _GARBLED = re.compile(
     "\ufffd|[ÃÂ][\u0080-\u00bf]|â€[\u0080-\u00ff™œžŸ“”¦]|(?:[ØÙÚÛ][\u0080-\u00bf†‡…‹ŒŽ]){2}"
 )
+_PICTURES = re.compile("[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff]")
 _QUOTES = re.compile(r'^".*"$|""')
 _ABBREVIATIONS = {
     "en": r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|Gen|Col|Capt|Lt|Sgt|Rev|Hon|Jr|Sr|vs|etc|No|Co|Inc|Ltd|Ave|Blvd|Rd|Jan"
@@ -231,16 +232,17 @@ class Abbreviations(TextCheck):
 
 
 class Markup(TextCheck):
-    """What is not meant to be read: tags, entities, addresses, notes of a transcriber."""
+    """What is not meant to be read: tags, entities, addresses, notes of a transcriber, emoji."""
 
     name = "markup"
-    effect = "letters that nobody says"
+    effect = "symbols that nobody says"
     remedy = "take them out of the texts"
 
     def find(self, subject: Subject) -> Iterator[Finding]:
         for said, expression in (
             ("markup", _TAGS),
             ("notes of a transcriber", _NOTES),
+            ("pictures", _PICTURES),
             ("quotes of a csv file", _QUOTES),
         ):
             found = matching(subject, expression)

@@ -3,18 +3,20 @@
 The library and its voices come from the PyPI package ``espeakng-loader``; the system needs nothing.
 
 espeak-ng keeps hidden state from one utterance to the next (pitch flutter, noise, glottal phase), so the
-same text spoken twice gives different samples. Every call here therefore loads the library afresh, about
-4 ms, and what a text gives depends on nothing but the text.
+same text spoken twice gives different samples. To speak, the library is therefore loaded afresh, about 4 ms.
+Phonemes depend on nothing but the text, and each loading leaves 4 KB behind that espeak-ng never frees: to
+read, it stays loaded until another language is read or something is spoken.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import re
 import threading
 from _ctypes import dlclose
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,8 +49,9 @@ _lock = threading.Lock()
 _PUNCTUATION = re.compile(r"\s*(?:[.,:](?!\d)|(?<!\d)[.,:]|[;!?…،؛؟«»\"“”()\[\]—–])\s*")
 # Unicode's normal form puts a vowel before shadda; espeak-ng wants it after, and else reads the mark's name.
 _VOWEL_BEFORE_SHADDA = re.compile("([\u064b-\u0650\u0652\u0670]+)\u0651")
-# espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)".
-_LANGUAGE_SWITCH = re.compile(r"\([a-z]{2,3}(?:-[a-z0-9-]+)?\)")
+# espeak-ng marks a word it reads by another language's rules: "(en)hello(fa)", "(base)". Brackets of the text
+# are not in what it is given.
+_LANGUAGE_SWITCH = re.compile(r"\([a-z][a-z0-9-]*\)")
 
 
 def available() -> bool:
@@ -77,7 +80,7 @@ def speak(text: str, language: str = "en", *, rate: int = 175) -> np.ndarray:
 
     callback = _Callback(collect)
     encoded = _encode(text)
-    with _espeak(language) as library:
+    with _to_speak(language) as library:
         library.espeak_SetSynthCallback(callback)
         library.espeak_SetParameter(_PARAMETER_RATE, rate, 0)
         status = library.espeak_Synth(
@@ -96,7 +99,7 @@ def phonemize(texts: Sequence[str], language: str = "en") -> list[str]:
     when espeak-ng is not installed or lacks the language.
     """
     long = len(texts) > _WORTH_A_BAR
-    with _espeak(language) as library:
+    with _to_read(language) as library:
         todo = track(texts, "reading as phonemes", len(texts)) if long else texts
         return [_phonemize(library, text, language) for text in todo]
 
@@ -136,20 +139,74 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8") + b"\0"
 
 
+class _Kept:
+    """The library that stays loaded, with the voice it has."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._key: tuple[str, ...] = ()
+        self._library: ctypes.CDLL | None = None
+
+    def library(self, language: str) -> ctypes.CDLL:
+        """It, with the voice of that language; loaded where it is not."""
+        key = language, *_places()
+        if self._library is None or self._key != key:
+            self.close()
+            self._library, self._key = self._stack.enter_context(_loaded(language)), key
+        return self._library
+
+    def close(self) -> None:
+        """Unload it, where it is loaded."""
+        self._library = None
+        self._stack.close()
+
+
+_kept = _Kept()
+atexit.register(_kept.close)
+
+
 @contextmanager
-def _espeak(language: str) -> Iterator[ctypes.CDLL]:
-    """A freshly loaded library with the voice set; its state is global, so one user at a time."""
+def _to_read(language: str) -> Iterator[ctypes.CDLL]:
+    """The library with the voice set; its state is global, so one user at a time."""
+    with _lock:
+        try:
+            yield _kept.library(language)
+        except KeyboardInterrupt:
+            # A text that was left midway would be gone on with in the next.
+            _kept.close()
+            raise
+
+
+@contextmanager
+def _to_speak(language: str) -> Iterator[ctypes.CDLL]:
+    """Likewise, and as if nothing had been spoken or read before."""
+    with _lock:
+        # The system would else give the same one again, with its state.
+        _kept.close()
+        with _loaded(language) as library:
+            yield library
+
+
+def _places() -> tuple[str, str]:
+    """Where the library is, and where its data."""
     try:
         import espeakng_loader
     except ImportError as error:
         raise InputError("espeak-ng is not installed; run: pip install 'ttsfast[phonemes]'") from error
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+
+
+@contextmanager
+def _loaded(language: str) -> Iterator[ctypes.CDLL]:
+    """A freshly loaded library with the voice set, unloaded at the end."""
+    path, given = _places()
     voice = VOICES.get(language, language)
-    with _lock, TemporaryDirectory() as temporary:
-        data = Path(espeakng_loader.get_data_path())
+    with TemporaryDirectory() as temporary:
+        data = Path(given)
         if len(str(data).encode()) > _LONGEST_DATA_PATH:
             data = Path(temporary) / "data"
-            data.symlink_to(espeakng_loader.get_data_path())
-        library = ctypes.CDLL(espeakng_loader.get_library_path())
+            data.symlink_to(given)
+        library = ctypes.CDLL(path)
         library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         try:
             rate = library.espeak_Initialize(

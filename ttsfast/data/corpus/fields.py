@@ -70,7 +70,9 @@ def cutter(path: Path, lines: list[tuple[int, str]]) -> Cut:
     shares = {mark: sum(mark in line for _, line in lines) for mark in SEPARATORS}
     half = len(lines) / 2
     separator = "\t" if shares["|"] < half <= shares["\t"] else "|"
-    if shares[separator] == 0 and (comma := next((m for m in ",;" if shares[m] >= half), "")):
+    # Of lines with semicolons, too, it is the texts that hold the commas.
+    comma = max(";,", key=shares.__getitem__)
+    if shares[separator] == 0 and shares[comma] >= half:
         raise InputError(
             f"{path}: its columns seem to be separated by {comma!r}, which texts hold, too; separate them by "
             f"'|', or write a header row (audio{comma}text) and quotes as CSV has them"

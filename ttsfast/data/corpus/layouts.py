@@ -39,6 +39,8 @@ def read_listing(root: Path, layout: str) -> Listing:
         remedy = "add one"
         if any(root.rglob("*.arrow")):
             remedy = "write the data set as parquet (Dataset.to_parquet), as its arrow files are not read"
+        elif arrays := [path.name for path in sorted(root.glob("*.json")) if _is_array(path)]:
+            remedy = f"{arrays[0]} is one JSON array: write an object a line (jq -c '.[]')"
         raise InputError(f"{root}: holds no listing ({names}) of layout {layout!r}; {remedy}")
     return listing
 
@@ -162,6 +164,10 @@ def _json_kind(path: Path) -> str:
             return kind
     # Other one-line objects lie about in folders, too.
     return "rows" if path.suffix == ".jsonl" or (pick(values, AUDIO) and pick(values, TEXT)) else ""
+
+
+def _is_array(path: Path) -> bool:
+    return path.is_file() and any(line.startswith("[") for _, line in _first_line(path))
 
 
 _MARKS = {

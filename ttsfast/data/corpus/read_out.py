@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -15,6 +16,10 @@ _POINTS = re.compile(r"(?<![\d.])\d+(?:\.\d+){2,}(?![\d.])")
 _TIME = re.compile(r"(?<![\d:])(\d{1,2}):(\d\d)(?![\d:])")
 _ISO_DATE = re.compile(r"(?<![\d/-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d/-])")
 _DATE = re.compile(r"(?<![\d./-])(\d{1,2})([./-])(\d{1,2})\2(\d{4})(?![\d/-])")
+_ONE_SIGN = re.compile(
+    "(?<![\u2160-\u2188])[\u2160-\u2188](?![\u2160-\u2188])|[\u2460-\u249b\u24ea-\u24ff\u2776-\u2793]"
+)
+"""A number that is one character: circled and the like; Roman ones, but for several beside one another."""
 _LONGEST = 15
 """Digits of a number that is read as one; of a longer one each is, as of one that begins with a zero."""
 _YEARS = {"en": (1100, 2099), "de": (1100, 1999)}
@@ -25,8 +30,8 @@ def read_out(text: str, language: str, keep: Callable[[str], bool]) -> str:
     """Put words in place of what is not written in letters.
 
     A number is read by the separators of the language, digit by digit where it begins with a zero or has more
-    than 15 digits, and a year as years are. Whole numbers are read in all languages of num2words; all else
-    in those of ``words_for_signs.py``.
+    than 15 digits, and a year as years are; so is one that is a single sign (Ⅳ, ①). Whole numbers are read in
+    all languages of num2words; all else in those of ``words_for_signs.py``.
 
     Args:
         text: raw.
@@ -49,6 +54,7 @@ def read_out(text: str, language: str, keep: Callable[[str], bool]) -> str:
 
         text = re.sub(pattern, replace, text)
 
+    put(_ONE_SIGN, lambda match: reading.whole(str(int(unicodedata.numeric(match.group())))))
     if words is None:
         # What separates thousands and decimals is not known.
         put(r"(?<![\d.,])\d+(?![.,]?\d)", lambda match: reading.whole(match.group()))

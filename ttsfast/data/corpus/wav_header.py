@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 _UNKNOWN = 0xFFFFFFFF
-# Some subtract the header, or round down to a page.
+# The largest numbers of 32 and 64 bits, with a sign and without; some round down to a page.
+_LARGEST = tuple(1 << bits for bits in (31, 32, 63, 64))
 _BELOW_THE_LARGEST = 0x1000
+# Bytes that some subtract, as what they do not know is the length of the whole file.
+_HEADERS = (0, 36, 44)
 # 13 minutes of CD sound: longer than an utterance, and hardly ever as round by chance.
 _LEAST_ROUND = 1 << 27
 _ROUND = (1 << 16, 1_000_000)
@@ -63,10 +66,11 @@ def read_wav_header(file: BinaryIO) -> WavHeader | None:
 
 
 def _is_placeholder(length: int) -> bool:
-    # The largest numbers of 32 and 64 bits, with a sign and without.
-    if any(0 <= (1 << bits) - length <= _BELOW_THE_LARGEST for bits in (31, 32, 63, 64)):
-        return True
-    return length >= _LEAST_ROUND and any(length % unit == 0 for unit in _ROUND)
+    return length >= _LEAST_ROUND and any(
+        any(0 <= most - whole <= _BELOW_THE_LARGEST for most in _LARGEST)
+        or any(whole % unit == 0 for unit in _ROUND)
+        for whole in (length + header for header in _HEADERS)
+    )
 
 
 def _are_chunks(file: BinaryIO, start: int, end: int, order: Literal["big", "little"]) -> bool:
