@@ -31,15 +31,7 @@ def test_a_clean_run_has_at_most_one_warning(name: str) -> None:
     assert not not_run
 
 
-MISSED = pytest.mark.xfail(
-    reason="a voice cut at a sixth of its run loses 1% in its last quarter: not told from noise yet"
-)
-CASES = [
-    pytest.param(f, id=f.name, marks=[MISSED] if f.name == "it_ends_too_early" else []) for f in RUN_FAULTS
-]
-
-
-@pytest.mark.parametrize("fault", CASES)
+@pytest.mark.parametrize("fault", RUN_FAULTS, ids=lambda fault: fault.name)
 def test_fault_is_found(fault: RunFault) -> None:
     name = LONG if len(fault.name) % 2 or fault.check == "undertrained" else SHORT
     findings = run_checks(fault.plant(recorded(name), Random(fault.name)).run)[0]

@@ -75,6 +75,11 @@ class Run:
         return {name: self.training[name] for name in ("total", *TERMS, "duration") if name in self.training}
 
     @property
+    def errors(self) -> dict[str, Curve]:
+        """Held-out figures that are better when lower and follow the training loss, the best first."""
+        return {name: self.held_out[name] for name in ("mel_l1", "mel", "total") if name in self.held_out}
+
+    @property
     def ratios(self) -> dict[str, Curve]:
         """The update ratios by part of the model."""
         start = "update_ratio."
