@@ -5,7 +5,6 @@ chosen by them.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np

@@ -134,12 +134,18 @@ class RunsWild(RunCheck):
         "fed with what it said itself, the voice skips, repeats or does not end: the error does not show it"
     )
     remedy = (
-        "take the checkpoint of the best speech (training.monitor=mcd_dtw_sl), raise model.prenet_dropout, "
-        "and "
-        "do not train on"
+        "take the checkpoint of the best speech (training.monitor=mcd_dtw_sl), raise model.prenet_dropout "
+        "where there is a prenet, and do not train on"
     )
+    too_long = (
+        "its durations add up to more than data.max_mel_frames: see that texts belong to their recordings "
+        "(`ttsfast doctor STORE`: duration, pause, silence at the ends)"
+    )
+    """What to do where durations decide on the length."""
     due = 1000
     """Steps. Clean runs ended nine of ten sentences by step 600."""
+    due_by_durations = 100
+    """Steps. Clean runs of such models ended all sentences at their first validation, from step 65 on."""
     ended = 0.5
     """Of the sentences."""
     times, more = 2.0, 0.1
@@ -148,7 +154,8 @@ class RunsWild(RunCheck):
     def find(self, run: Run) -> Iterator[Finding]:
         error = run.held_out["duration_error"].finite
         stops = run.held_out.get("stop_rate")
-        if stops is not None and len(stops.finite) and run.last_step >= self.due:
+        due = self.due_by_durations if run.by_durations else self.due
+        if stops is not None and len(stops.finite) and run.last_step >= due:
             rate = float(np.median(stops.finite.values[-3:]))
             if rate < self.ended:
                 yield self.finding(
@@ -157,7 +164,9 @@ class RunsWild(RunCheck):
                     "sentences itself",
                     list(each(stops.finite, "stop rate"))[::-1],
                     effect="it babbles on after the last word, up to the limit of frames",
-                    remedy="train the stop token beyond the end (training.stop_tail_frames=8), raise "
+                    remedy=self.too_long
+                    if run.by_durations
+                    else "train the stop token beyond the end (training.stop_tail_frames=8), raise "
                     "training.stop_token_positive_weight, and see that clips do not end in mid-word "
                     "(`ttsfast doctor STORE`: cut off)",
                     stop_rate=rate,

@@ -17,17 +17,21 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "mel": (
         "mel", "mel_loss", "loss_mel", "loss/g/mel", "decoder_loss", "l1_loss", "generator_mel_loss",
-        "postnet_loss",
+        "postnet_loss", "loss_spec", "spec_loss",
     ),
     "kl": ("kl", "kl_loss", "loss_kl", "loss/g/kl", "generator_kl_loss"),
     "stop": ("stop", "stop_loss", "stopnet_loss", "gate_loss", "bce_loss"),
     "attention": (
-        "attention", "guided_attention_loss", "ga_loss", "decoder_ga_loss", "attn_loss", "loss_aligner",
-        "aligner_loss", "align_loss",
+        "attention", "guided_attention_loss", "ga_loss", "decoder_ga_loss", "attn_loss",
     ),
+    "alignment": (
+        "alignment", "loss_aligner", "aligner_loss", "align_loss", "forward_sum_loss",
+        "generator_align_forwardsum_loss", "ctc_loss",
+    ),
+    "binarization": ("binarization",),
     "duration": (
         "duration_loss", "loss_duration", "loss/g/dur", "dur_loss", "generator_dur_loss",
-        "duration_predictor_loss",
+        "duration_predictor_loss", "loss_dur", "generator_var_dur_loss",
     ),
     "mel_l1": ("mel_l1",),
     "excess_mel": ("excess_mel",),
