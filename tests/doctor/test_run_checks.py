@@ -65,6 +65,18 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {check.name for check in ALL} == {fault.check for fault in RUN_FAULTS}
 
 
+def test_an_aligner_is_not_due_in_the_warm_up() -> None:
+    unformed = duration_faults.the_aligner_never_forms(recorded("parallel-demo"), Random(0))
+    assert not _of(unformed.configured(warmup_steps=1500), "aligner")
+    assert _of(unformed, "aligner")
+
+
+def test_an_aligner_without_weight_is_told_to_have_one() -> None:
+    untaught = duration_faults.the_alignment_has_no_weight(recorded("parallel-kathleen"), Random(0))
+    (finding,) = _of(untaught, "aligner")
+    assert finding.remedy == "set training.alignment_loss_weight=1.0"
+
+
 def test_a_check_without_its_need_is_not_run() -> None:
     log = recorded(LONG)
     bare = Log([row for row in log.rows if row["kind"] == "train"], log.config, log.corpus).run
