@@ -10,6 +10,11 @@ Other corpora: every fault of ``tests/faults`` is planted, by other random choic
 part in a threshold (other sentences, spoken slower), and into the reader, whose clean figures had. Found is
 a new finding of the check and severity that the fault's row says; first, where that check comes before all
 other new ones.
+
+    python bench/dataset_faults.py KATHLEEN --further --output bench/results/dataset-faults-further.json
+
+Further faults (``tests/faults/further_faults.py``), written down after all thresholds and tried once, in both
+halves of the corpora, with those of the tests beside them and no doses.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults")
 import audio_faults
 import pairing_faults
 import text_faults
-from spoken import FAULTS, SPOKEN, WRITTEN, Clip, Corpus, clean, subject
+from further_faults import FURTHER
+from spoken import FAULTS, SPOKEN, WRITTEN, Clip, Corpus, Fault, clean, subject
 
 PLANTED = (audio_faults, pairing_faults, text_faults)
 
@@ -224,12 +230,12 @@ def fresh(language: str) -> Corpus:
     return Corpus(clips, language)
 
 
-def others(corpus: Corpus) -> dict[str, Any]:
-    """The faults of the tests, in another corpus."""
+def planted(corpus: Corpus, faults: Sequence[Fault]) -> dict[str, Any]:
+    """What is found of ``faults`` in a corpus."""
     findings = run_checks(subject(corpus)).findings
     before = {(finding.check, finding.severity) for finding in findings}
     missed, not_first, count = [], [], 0
-    for fault in FAULTS:
+    for fault in faults:
         if corpus.language not in fault.languages:
             continue
         count += 1
@@ -250,26 +256,41 @@ def others(corpus: Corpus) -> dict[str, Any]:
     }
 
 
+def _write(record: dict[str, Any], output: Path) -> None:
+    print(json.dumps({name: part for name, part in record.items() if name != "smallest"}, indent=1))
+    with atomic_write(output) as handle:
+        handle.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
 def main() -> None:
     """Try all, print and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path)
+    parser.add_argument("--further", action="store_true", help="further faults in both halves, no doses")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     corpora = {"espeak en": clean("en"), "espeak fa": clean("fa"), "reader": read(arguments.corpus)}
-    record: dict[str, Any] = {"machine": describe(torch.device("cpu")), "draws": DRAWS, "smallest": {}}
+    record: dict[str, Any] = {"machine": describe(torch.device("cpu"))}
+    if arguments.further:
+        slower = {f"{name}, other sentences": fresh(name[-2:]) for name in ("espeak en", "espeak fa")}
+        for half, those in (("thresholds_chosen_on", corpora), ("other_half", slower)):
+            record[half] = {
+                kind: {name: planted(corpus, faults) for name, corpus in those.items()}
+                for kind, faults in (("faults of the tests", FAULTS), ("further faults", FURTHER))
+            }
+        _write(record, arguments.output)
+        return
+    record |= {"draws": DRAWS, "smallest": {}}
     for name, dose in DOSES.items():
         found = {key: smallest(dose, corpus, name) for key, corpus in corpora.items()}
         record["smallest"][name] = {"check": dose.check, "unit": dose.unit, "tried": dose.doses, **found}
         print(name, found, file=sys.stderr)
     record["other_corpora"] = {
-        "espeak en, other sentences": others(fresh("en")),
-        "espeak fa, other sentences": others(fresh("fa")),
-        "reader": others(corpora["reader"]),
+        "espeak en, other sentences": planted(fresh("en"), FAULTS),
+        "espeak fa, other sentences": planted(fresh("fa"), FAULTS),
+        "reader": planted(corpora["reader"], FAULTS),
     }
-    print(json.dumps(record["other_corpora"], indent=1))
-    with atomic_write(arguments.output) as handle:
-        handle.write(json.dumps(record, indent=1).encode() + b"\n")
+    _write(record, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ are swapped in pairs, as many (one stretch of the listing) have the text of the 
 counts against each kind. The thresholds were chosen on draws of seed 100 and above (``--calibrate``), which
 are not reported.
 
-Draws that the record has are not made again, so that it may be stopped at any time.
+Draws that the record has are not made again, so that it may be stopped at any time and go on elsewhere: each
+draw names its machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -151,6 +153,7 @@ def summary(draws: list[dict[str, Any]]) -> dict[str, Any]:
     for name in ("named", "right"):
         result[f"partners_{name}"] = sum(draw["partners"][name] for draw in draws)
     result["seconds_of_a_draw"] = [draw["seconds"] for draw in draws]
+    result["processors"] = dict(Counter(draw["machine"]["processor"] for draw in draws))
     return result
 
 
@@ -178,10 +181,10 @@ def main() -> None:
             began = time.perf_counter()
             found = figures(draw, listen(draw.subject))
         found["seconds"] = round(time.perf_counter() - began, 1)
+        # Draws may be made on several machines, and what each took says nothing without it.
+        found["machine"] = describe(torch.device("cpu"))
         record["draws"][f"{share:g}/{seed}"] = found
         print(share, seed, {kind: found[kind]["found"] for kind in KINDS}, found["false"], file=sys.stderr)
-        record["machine"] = describe(torch.device("cpu"))
-        record["threads"] = arguments.threads
         for part in SHARES:
             if draws := [one for key, one in record["draws"].items() if key.startswith(f"{part:g}/")]:
                 record[f"share {part:g}"] = summary(draws)

@@ -97,6 +97,14 @@ def test_the_command_tells_a_run(tmp_path: Path) -> None:
     assert ": sound\n" in clean.output
 
 
+def test_a_run_that_few_checks_could_look_at_is_not_called_sound(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss\n" + "".join(f"{step},{1 / step}\n" for step in range(10, 40, 10)))
+    shown = CliRunner().invoke(app, ["doctor", "--run", str(log)])
+    assert shown.exit_code == 0
+    assert re.search(r"nothing was found, but only \d+ of \d+ checks could look", shown.output)
+
+
 def test_fixed_corpus_has_no_error(tmp_path: Path) -> None:
     broken = (
         clean("en")

@@ -28,6 +28,13 @@ TAGS = {
         "gradient_norm": "TrainIterStats/grad_norm",
         "validation/mel": "EvalStats/avg_decoder_loss",
     },
+    "coqui durations": {
+        "total": "TrainIterStats/loss",
+        "mel": "TrainIterStats/loss_spec",
+        "alignment": "TrainIterStats/loss_aligner",
+        "learning_rate": "TrainIterStats/current_lr",
+        "validation/mel": "EvalStats/avg_loss_spec",
+    },
     "espnet": {
         "total": "train/loss",
         "mel": "train/l1_loss",
@@ -56,6 +63,8 @@ TAGS = {
         "gradient_norm": "grad_norm_g",
     },
     "piper": {"total": "loss_gen_all", "validation/total": "val_loss"},
+    "matcha": {"total": "loss/train_step", "validation/total": "loss/val_step", "learning_rate": "lr-Adam"},
+    "nemo": {"mel": "t_mel_loss", "alignment": "t_ctc_loss", "learning_rate": "lr"},
     "lightning": {"total": "train_loss_step", "validation/total": "val_loss", "learning_rate": "lr-AdamW"},
 }
 """What trainers call the figures of ours."""
@@ -110,10 +119,15 @@ def test_names_of_other_trainers(trainer: str) -> None:
     assert ours == set(TAGS[trainer])
 
 
-@pytest.mark.parametrize("trainer", ["coqui", "espnet", "lightning"])
+def test_the_losses_of_adversaries_are_left_aside() -> None:
+    found = mapped(["loss/d/total", "loss/g/total", "loss/d_r/0", "grad_norm_d", "grad_norm_g"], {})
+    assert list(found.names) == ["loss/g/total", "grad_norm_g"]
+
+
+@pytest.mark.parametrize("trainer", ["coqui", "coqui durations", "espnet", "lightning", "matcha"])
 def test_a_clean_log_of_another_trainer(trainer: str, tmp_path: Path) -> None:
-    log = recorded("kathleen-b")
-    if trainer == "lightning":
+    log = recorded("parallel-kathleen" if "durations" in trainer else "kathleen-b")
+    if trainer in ("lightning", "matcha"):
         place = write_table(tmp_path / "metrics.csv", figures_of(log, trainer))
     else:
         place = write_events(tmp_path, figures_of(log, trainer))

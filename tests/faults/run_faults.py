@@ -26,16 +26,18 @@ class RunFault:
     severity: str
     check: str
     plant: Plant
+    only: str = ""
+    """"attention" or "durations": the models that can have it; all, where empty."""
 
 
 RUN_FAULTS: list[RunFault] = []
 
 
-def fault(severity: str, check: str) -> Callable[[Plant], Plant]:
+def fault(severity: str, check: str, only: str = "") -> Callable[[Plant], Plant]:
     """Put a function into :data:`RUN_FAULTS`."""
 
     def keep(plant: Plant) -> Plant:
-        RUN_FAULTS.append(RunFault(plant.__name__, severity, check, plant))
+        RUN_FAULTS.append(RunFault(plant.__name__, severity, check, plant, only))
         return plant
 
     return keep
@@ -232,7 +234,7 @@ def half_of_the_updates_overflow(log: Log, random: Random) -> Log:
 # The course of the loss.
 
 
-@fault("error", "finite")
+@fault("error", "finite", "attention")
 def the_loss_turns_nan(log: Log, random: Random) -> Log:
     since, term = _after(log, random), random.choice(("mel", "kl", "stop", "attention"))
     nan = dict.fromkeys(("total", term, f"excess_{term}", "gradient_norm"), math.nan)
@@ -289,13 +291,13 @@ def the_loss_never_moves(log: Log, random: Random) -> Log:
 # What the loss is made of.
 
 
-@fault("error", "total")
+@fault("error", "total", "attention")
 def a_term_is_left_out_of_the_total(log: Log, random: Random) -> Log:
     term = random.choice(("mel", "stop"))
     return log.training(lambda row: {"total": row["total"] - row[term] * row[f"weight_{term}"]})
 
 
-@fault("warning", "weights")
+@fault("warning", "weights", "attention")
 def adaptive_weights_only_rescale(log: Log, random: Random) -> Log:
     terms = ("mel", "kl", "stop", "attention")
     base = dict(zip(terms, (22.0, 1.8, 1.5, 1.0), strict=True))
@@ -349,7 +351,7 @@ def the_decoder_sees_its_target(log: Log, random: Random) -> Log:
     )
 
 
-@fault("note", "floor")
+@fault("note", "floor", "attention")
 def nothing_is_left_but_the_floor(log: Log, random: Random) -> Log:
     weight = random.uniform(40, 80)
     return log.training(
@@ -363,7 +365,7 @@ def nothing_is_left_but_the_floor(log: Log, random: Random) -> Log:
 # Text and sound.
 
 
-@fault("error", "attention")
+@fault("error", "attention", "attention")
 def attention_never_forms(log: Log, random: Random) -> Log:
     return log.training(lambda row: _with(row, attention=0.2 * random.uniform(0.9, 1.1))).held_out(
         lambda row: {
@@ -374,7 +376,7 @@ def attention_never_forms(log: Log, random: Random) -> Log:
     )
 
 
-@fault("error", "attention")
+@fault("error", "attention", "attention")
 def attention_is_lost(log: Log, random: Random) -> Log:
     since = _after(log, random, 0.4, 0.55)
     return log.training(
@@ -388,7 +390,7 @@ def attention_is_lost(log: Log, random: Random) -> Log:
     )
 
 
-@fault("warning", "kl")
+@fault("warning", "kl", "attention")
 def the_latent_collapses(log: Log, random: Random) -> Log:
     slow = random.uniform(0.03, 0.06) * log.last
     return log.training(lambda row: _times(row, math.exp(-row["step"] / slow), "kl", "excess_kl"))
@@ -438,7 +440,7 @@ def free_running_speech_gets_worse(log: Log, random: Random) -> Log:
     return log.held_out(lambda row: {"duration_error": next(values)} if row["step"] > since else None)
 
 
-@fault("error", "free running")
+@fault("error", "free running", "attention")
 def the_stop_never_fires(log: Log, random: Random) -> Log:
     return log.held_out(
         lambda row: {"stop_rate": random.uniform(0.0, 0.3), "duration_error": random.uniform(2.0, 3.0)}

@@ -126,12 +126,12 @@ FAULTS: list[Fault] = []
 
 
 def fault(
-    severity: str, check: str, *languages: str
+    severity: str, check: str, *languages: str, into: list[Fault] = FAULTS
 ) -> Callable[[Callable[[Corpus, random.Random], Corpus]], Callable[[Corpus, random.Random], Corpus]]:
-    """Put a function into :data:`FAULTS`."""
+    """Put a function into a list of faults."""
 
     def keep(plant: Callable[[Corpus, random.Random], Corpus]) -> Callable[[Corpus, random.Random], Corpus]:
-        FAULTS.append(Fault(plant.__name__, severity, check, plant, languages or ("en", "fa")))
+        into.append(Fault(plant.__name__, severity, check, plant, languages or ("en", "fa")))
         return plant
 
     return keep

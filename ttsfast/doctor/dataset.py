@@ -65,7 +65,8 @@ def examine_dataset(path: Path | str, options: DatasetOptions) -> Examination:
     started = time.monotonic()
     path = Path(path)
     if not is_folder(path):
-        raise InputError(f"{path}: no such folder; give a corpus with its listing, or a feature store")
+        what = "a file, not a folder" if path.is_file() else "no such folder"
+        raise InputError(f"{path}: {what}; give a corpus with its listing, or a feature store")
     stored = (path / NAME).is_file()
     subject = _store(path, options) if stored else _corpus(path, options)
     own = own_checks()

@@ -64,6 +64,9 @@ class Diagnosis:
             return f"{_ADVICE[self.kind][0]}: {first.what}{more}"
         if warnings:
             return f"{_ADVICE[self.kind][1]}, with {warnings} warning{'s' if warnings > 1 else ''}"
+        if len(self.not_run) > len(self.passed):
+            ran = len(self.passed)
+            return f"nothing was found, but only {ran} of {ran + len(self.not_run)} checks could look"
         return "sound" + (f", with {notes} note{'s' if notes > 1 else ''}" if notes else "")
 
     def to_dict(self) -> dict[str, Any]:

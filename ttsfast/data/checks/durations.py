@@ -19,6 +19,10 @@ _SILENCE = 0.5
 _PAUSES = re.compile("[.!?…؟。！？۔।:;,،؛—–]+")
 
 
+LONG = 3.0
+"""Times the median of letters: longer texts are compared with the pace, and do not set it."""
+
+
 @dataclass(frozen=True)
 class Pace:
     """What utterances of a speaker last: ``start``, and so much for each letter, word and pause; and how they
@@ -38,7 +42,9 @@ class Pace:
         """Fitted by least absolute deviations (reweighted least squares), which a tenth of wrong pairs moves
         little. ``counts`` is (n, 3), letters, words and pauses; ``seconds`` is (n,), n at least 4.
         """
-        inputs = np.column_stack([np.ones(len(counts)), counts])
+        # One text of a whole page would draw the line to itself, however little it is told to weigh.
+        near = counts[:, 0] <= LONG * np.median(counts[:, 0])
+        inputs, seconds = np.column_stack([np.ones(len(counts)), counts])[near], seconds[near]
         weights = 1.0 / np.sqrt(np.maximum(seconds, 1e-3))
         for _ in range(20):
             scaled = inputs * weights[:, None]
@@ -46,7 +52,7 @@ class Pace:
             off = np.abs(seconds - inputs @ fitted)
             weights = 1.0 / np.sqrt(np.maximum(off, 0.02))
         found = cls(float(fitted[0]), fitted[1:], 0.0)
-        ratios = np.log(np.maximum(seconds, 1e-3) / found.expected(counts))
+        ratios = np.log(np.maximum(seconds, 1e-3) / found.expected(counts[near]))
         scatter = 1.4826 * float(np.median(np.abs(ratios - np.median(ratios))))
         return replace(found, scatter=scatter)
 

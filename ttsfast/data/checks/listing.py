@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from ttsfast.data.checks.check import Check, Row, Subject, some
 from ttsfast.data.checks.finding import ERROR, NOTE, WARNING, Evidence, Finding
@@ -84,14 +85,18 @@ class Columns(Check):
             )
             return
         numbers = [row for row in rows if row.text.replace(".", "").replace(":", "").strip().isdigit()]
-        if len(numbers) > 0.5 * len(rows):
-            yield self.finding(
-                ERROR,
-                f"{some(len(numbers), len(rows), 'text', 'is', 'are')} a number",
-                [Evidence(row.id, f"text {row.text[:60]!r}") for row in numbers],
-                effect="speech is paired with the numbers of another column",
-                remedy="the text is in another column: put the columns in the layout's order",
-            )
+        ids = [
+            row for row in rows if text_key(row.text) in (text_key(row.id), text_key(PurePath(row.id).stem))
+        ]
+        for found, what in ((numbers, "a number"), (ids, "the id")):
+            if len(found) > 0.5 * len(rows):
+                yield self.finding(
+                    ERROR,
+                    f"{some(len(found), len(rows), 'text', 'is', 'are')} {what}",
+                    [Evidence(row.id, f"text {row.text[:60]!r}") for row in found],
+                    effect="speech is paired with what stands in another column",
+                    remedy="the text is in another column: put the columns in the layout's order",
+                )
 
 
 class SpeakerNames(Check):

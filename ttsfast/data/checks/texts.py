@@ -23,9 +23,10 @@ _NOTES = re.compile(
     r"[\[(<*](?:noise|laugh\w*|music|inaudible|unintelligible|cough\w*|breath\w*|sil|spn|unk|pause)[\])>*]",
     re.I,
 )
-# UTF-8 read as Latin-1 or Windows-1252, or what could not be decoded at all.
+# UTF-8 read as Latin-1, Windows-1252 or, in Persian, Windows-1256; or what could not be decoded at all.
 _GARBLED = re.compile(
     "\ufffd|[ÃÂ][\u0080-\u00bf]|â€[\u0080-\u00ff™œžŸ“”¦]|(?:[ØÙÚÛ][\u0080-\u00bf†‡…‹ŒŽ]){2}"
+    "|(?:[طظعغ][\u00a2-\u00be€‚ƒ„…†‡ˆ‰‹Œ‘’“”•–—™›œ]){2}"
 )
 _PICTURES = re.compile("[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff]")
 _QUOTES = re.compile(r'^".*"$|""')

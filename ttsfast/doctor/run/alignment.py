@@ -37,7 +37,8 @@ class Attention(RunCheck):
     """Of ``diagonal_mass``, against its best."""
 
     def at_hand(self, run: Run) -> bool:
-        return "diagonal_mass" in run.held_out or _long(run.training.get("attention"))
+        there = "diagonal_mass" in run.held_out or _long(run.training.get("attention"))
+        return there and not run.by_durations
 
     def find(self, run: Run) -> Iterator[Finding]:
         if (mass := run.held_out.get("diagonal_mass")) is not None and len(mass.finite):

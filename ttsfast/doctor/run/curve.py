@@ -52,6 +52,12 @@ class Curve:
         values = self.finite.values
         return float(np.median(values[-max(3, round(share * len(values))) :]))
 
+    def around(self, step: int) -> float:
+        """The median of the five values nearest to a step."""
+        finite = self.finite
+        nearest = np.argsort(np.abs(finite.steps - step), kind="stable")[:5]
+        return float(np.median(finite.values[nearest]))
+
     @property
     def last_half(self) -> Curve:
         """The later half of the points."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ttsfast.data.checks.finding import Finding, in_order
 from ttsfast.doctor.diagnosis import Diagnosis
-from ttsfast.doctor.run import alignment, held_out, loss, pace, rate, terms, updates
+from ttsfast.doctor.run import alignment, durations, ending, held_out, loss, pace, rate, terms, updates
 from ttsfast.doctor.run.reading import read_run
 from ttsfast.doctor.run.subject import Run, RunCheck
 
@@ -22,8 +22,10 @@ ALL: tuple[RunCheck, ...] = (
     *pace.CHECKS,
     *terms.CHECKS,
     *loss.CHECKS,
+    *durations.CHECKS,
     *alignment.CHECKS,
     *held_out.CHECKS,
+    *ending.CHECKS,
 )
 """In the order of cause and effect."""
 

@@ -40,7 +40,7 @@ class OtherTerms(RunCheck):
             return
         for name, training, held_out in _pairs(run):
             step = int(held_out.steps[0])
-            told = _around(training, step)
+            told = training.around(step)
             times = float(held_out.values[0]) / told if told else 1.0
             if not 1 / self.apart < times < self.apart:
                 yield self.finding(
@@ -57,7 +57,7 @@ class OtherTerms(RunCheck):
         loss, held_out = run.loss("mel"), run.held_out["mel_l1"].finite
         assert loss is not None
         training = run.config.training
-        told = np.array([_around(loss, int(step)) for step in held_out.steps])
+        told = np.array([loss.around(int(step)) for step in held_out.steps])
         expected = (
             np.array([_mean_error(v, training.huber_delta) for v in told])
             if training.use_huber_loss
@@ -102,18 +102,18 @@ class Stale(RunCheck):
     """Of the training loss, meanwhile."""
 
     def at_hand(self, run: Run) -> bool:
-        return super().at_hand(run) and any(len(c.finite) >= self.least for c in _errors(run).values())
+        return super().at_hand(run) and any(len(c.finite) >= self.least for c in run.errors.values())
 
     def find(self, run: Run) -> Iterator[Finding]:
         assert run.main_loss is not None
         loss = run.main_loss[1].finite
-        for name, curve in _errors(run).items():
+        for name, curve in run.errors.items():
             held_out = curve.finite
             moved = np.flatnonzero(~np.isclose(held_out.values, held_out.values[-1], rtol=self.same, atol=0))
             still = held_out.where(np.arange(len(held_out)) > (moved[-1] if len(moved) else -1))
             if len(still) < self.least:
                 continue
-            fall = 1 - _around(loss, int(still.steps[-1])) / _around(loss, int(still.steps[0]))
+            fall = 1 - loss.around(int(still.steps[-1])) / loss.around(int(still.steps[0]))
             if fall > self.fallen:
                 what = (
                     f"held-out {name} is the same at the last {len(still)} validations, to six digits, "
@@ -134,12 +134,18 @@ class RunsWild(RunCheck):
         "fed with what it said itself, the voice skips, repeats or does not end: the error does not show it"
     )
     remedy = (
-        "take the checkpoint of the best speech (training.monitor=mcd_dtw_sl), raise model.prenet_dropout, "
-        "and "
-        "do not train on"
+        "take the checkpoint of the best speech (training.monitor=mcd_dtw_sl), raise model.prenet_dropout "
+        "where there is a prenet, and do not train on"
     )
+    too_long = (
+        "its durations add up to more than data.max_mel_frames: see that texts belong to their recordings "
+        "(`ttsfast doctor STORE`: duration, pause, silence at the ends)"
+    )
+    """What to do where durations decide on the length."""
     due = 1000
     """Steps. Clean runs ended nine of ten sentences by step 600."""
+    due_by_durations = 100
+    """Steps. Clean runs of such models ended all sentences at their first validation, from step 65 on."""
     ended = 0.5
     """Of the sentences."""
     times, more = 2.0, 0.1
@@ -148,7 +154,8 @@ class RunsWild(RunCheck):
     def find(self, run: Run) -> Iterator[Finding]:
         error = run.held_out["duration_error"].finite
         stops = run.held_out.get("stop_rate")
-        if stops is not None and len(stops.finite) and run.last_step >= self.due:
+        due = self.due_by_durations if run.by_durations else self.due
+        if stops is not None and len(stops.finite) and run.last_step >= due:
             rate = float(np.median(stops.finite.values[-3:]))
             if rate < self.ended:
                 yield self.finding(
@@ -157,7 +164,9 @@ class RunsWild(RunCheck):
                     "sentences itself",
                     list(each(stops.finite, "stop rate"))[::-1],
                     effect="it babbles on after the last word, up to the limit of frames",
-                    remedy="train the stop token beyond the end (training.stop_tail_frames=8), raise "
+                    remedy=self.too_long
+                    if run.by_durations
+                    else "train the stop token beyond the end (training.stop_tail_frames=8), raise "
                     "training.stop_token_positive_weight, and see that clips do not end in mid-word "
                     "(`ttsfast doctor STORE`: cut off)",
                     stop_rate=rate,
@@ -169,8 +178,8 @@ class RunsWild(RunCheck):
         smooth = np.array([np.median(error.values[i - 2 : i + 1]) for i in range(2, len(error))])
         best, last = int(np.argmin(smooth)), float(smooth[-1])
         teacher = run.held_out.get("mel_l1")
-        better = teacher is None or _around(teacher, int(error.steps[-1])) <= 1.02 * _around(
-            teacher, int(error.steps[best + 2])
+        better = teacher is None or teacher.around(int(error.steps[-1])) <= 1.02 * teacher.around(
+            int(error.steps[best + 2])
         )
         if last > self.times * smooth[best] and last > smooth[best] + self.more and better:
             yield self.finding(
@@ -181,96 +190,6 @@ class RunsWild(RunCheck):
                 best=float(smooth[best]),
                 last=last,
             )
-
-
-class Overfit(RunCheck):
-    """Held-out speech that gets worse while training goes on."""
-
-    name = "overfit"
-    training = ("loss",)
-    shows = ("mel", "mel_l1", "total")
-    effect = "it learns the training sentences by heart; the rest of the run is lost time"
-    remedy = "take the best checkpoint (training.early_stopping=true), raise model.dropout, or add data"
-    least = 1.03
-    """Times the best validation. Clean runs ended within 1.01."""
-    points = 5
-
-    def at_hand(self, run: Run) -> bool:
-        return super().at_hand(run) and any(len(c.finite) >= self.points for c in _errors(run).values())
-
-    def find(self, run: Run) -> Iterator[Finding]:
-        assert run.main_loss is not None
-        loss = run.main_loss[1].finite
-        for name, curve in _errors(run).items():
-            held_out = curve.finite
-            if len(held_out) < self.points:
-                continue
-            best, last = int(np.argmin(held_out.values)), float(np.median(held_out.values[-3:]))
-            step = int(held_out.steps[best])
-            falls = loss.at_end() < _around(loss, step)
-            late = best > 0.75 * len(held_out)
-            if last > self.least * held_out.values[best] and falls and not late:
-                yield self.finding(
-                    WARNING,
-                    f"held-out {name} is worse since step {step:,}: {held_out.values[best]:.3g} then, "
-                    f"{last:.3g} "
-                    "now, while the training loss fell on",
-                    list(each(held_out, name))[best:][::-1],
-                    best=float(held_out.values[best]),
-                    last=last,
-                    times=last / float(held_out.values[best]),
-                )
-                return
-
-
-class Undertrained(RunCheck):
-    """A run that ended while it was still getting better."""
-
-    name = "undertrained"
-    shows = ("mel", "mel_l1", "learning_rate")
-    effect = "it would have been better still"
-    remedy = "train longer, and the schedule with it (training.max_steps, training.restart_period)"
-    least = 0.015
-    """Of the error, in the last quarter of the run. A voice whose schedule had ended lost 0.001 there."""
-    without = 0.06
-    """Of the training loss, where held-out speech is at its best too, or unknown; such a voice lost 0.04."""
-    validations, points = 4, 10
-
-    def at_hand(self, run: Run) -> bool:
-        return run.over and bool(_errors(run) or run.main_loss)
-
-    def find(self, run: Run) -> Iterator[Finding]:
-        for name, curve in _errors(run).items():
-            held_out = curve.finite
-            if len(held_out) >= self.validations:
-                quarter, last = 0.75 * held_out.steps[-1], float(held_out.values[-1])
-                before = float(np.interp(quarter, held_out.steps, held_out.values))
-                if last > held_out.values.min():
-                    return
-                if before - last > self.least * before:
-                    yield self._found(f"held-out {name}", held_out, before, last)
-                    return
-        if run.main_loss is not None and len(run.main_loss[1].finite) >= self.points:
-            name, loss = run.main_loss[0], run.main_loss[1].finite
-            levels = loss.levels()
-            before, last = float(levels[-1 - len(levels) // 4]), float(levels[-2:].mean())
-            if before - last > self.without * before:
-                yield self._found(f"the {name} loss", loss, before, last)
-
-    def _found(self, name: str, curve: Curve, before: float, last: float) -> Finding:
-        return self.finding(
-            WARNING,
-            f"the run ended while it was still learning: {name} fell by {1 - last / before:.0%} in its "
-            "last quarter",
-            [at(curve.steps[-1], f"{curve.values[-1]:.4g}")],
-            before=before,
-            last=last,
-        )
-
-
-def _errors(run: Run) -> dict[str, Curve]:
-    """Held-out figures that are better when lower and follow the training loss, the most telling first."""
-    return {name: run.held_out[name] for name in ("mel_l1", "mel", "total") if name in run.held_out}
 
 
 def _pairs(run: Run) -> list[tuple[str, Curve, Curve]]:
@@ -285,15 +204,8 @@ def _pairs(run: Run) -> list[tuple[str, Curve, Curve]]:
     ]
 
 
-def _around(curve: Curve, step: int) -> float:
-    """The median of the five values nearest to a step."""
-    finite = curve.finite
-    nearest = np.argsort(np.abs(finite.steps - step), kind="stable")[:5]
-    return float(np.median(finite.values[nearest]))
-
-
 FIRST = (OtherTerms(), Stale())
-CHECKS = (RunsWild(), Overfit(), Undertrained())
+CHECKS = (RunsWild(),)
 
 
 def _mean_error(loss: float, delta: float) -> float:

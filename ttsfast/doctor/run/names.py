@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 HELD_OUT = "held out"
 _SAID_HELD_OUT = ("val", "valid", "validation", "eval", "dev", "test", "evalstats", "val_ema")
-_SAID_TRAINING = ("train", "training", "trainiterstats", "trainepochstats", "step", "g")
+_SAID_TRAINING = ("train", "training", "trainiterstats", "trainepochstats", "step", "g", "t")
+_OF_ADVERSARIES = ("d", "d_r", "d_g", "disc", "discriminator")
+"""Whose losses say nothing of speech."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     # Of ours, Tacotron 2 (NVIDIA), Coqui, ESPnet, FastPitch, ForwardTacotron, VITS and Piper.
@@ -17,17 +19,21 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
     "mel": (
         "mel", "mel_loss", "loss_mel", "loss/g/mel", "decoder_loss", "l1_loss", "generator_mel_loss",
-        "postnet_loss",
+        "postnet_loss", "loss_spec", "spec_loss",
     ),
     "kl": ("kl", "kl_loss", "loss_kl", "loss/g/kl", "generator_kl_loss"),
     "stop": ("stop", "stop_loss", "stopnet_loss", "gate_loss", "bce_loss"),
     "attention": (
-        "attention", "guided_attention_loss", "ga_loss", "decoder_ga_loss", "attn_loss", "loss_aligner",
-        "aligner_loss", "align_loss",
+        "attention", "guided_attention_loss", "ga_loss", "decoder_ga_loss", "attn_loss",
     ),
+    "alignment": (
+        "alignment", "loss_aligner", "aligner_loss", "align_loss", "forward_sum_loss",
+        "generator_align_forwardsum_loss", "ctc_loss",
+    ),
+    "binarization": ("binarization",),
     "duration": (
         "duration_loss", "loss_duration", "loss/g/dur", "dur_loss", "generator_dur_loss",
-        "duration_predictor_loss",
+        "duration_predictor_loss", "loss_dur", "generator_var_dur_loss",
     ),
     "mel_l1": ("mel_l1",),
     "excess_mel": ("excess_mel",),
@@ -107,25 +113,25 @@ def mapped(tags: Iterable[str], own: Mapping[str, str]) -> Mapped:
 
 def _plain(tag: str) -> tuple[str, bool]:
     """A tag without what says where it was measured, and whether that was on held-out speech."""
-    name, held_out = tag.lower().strip(), False
-    while True:
+    name, held_out = re.sub(r"_(step|epoch)$", "", tag.lower().strip()), False
+    figure, _, where = name.rpartition("/")
+    if figure and where in (*_SAID_HELD_OUT, *_SAID_TRAINING):
+        name = f"{where}/{figure}"
+    while name not in _OURS:
         head, cut, rest = _first_word(name)
-        if not cut or name in _OURS:
+        if not cut or head in _OF_ADVERSARIES:
             break
         if head in _SAID_HELD_OUT or head.endswith("evalstats"):
             held_out = True
-        elif head not in _SAID_TRAINING and head != "avg" and not head.endswith(("iterstats", "epochstats")):
-            # A folder of events, whatever it is called.
-            if "/" not in rest and cut != "/":
-                break
-            if _OURS.get(rest) is None and cut != "/":
-                break
+        # Before a slash stands a folder of events, whatever it is called.
+        elif cut != "/" and head not in (*_SAID_TRAINING, "avg"):
+            break
         name = rest
-    name = re.sub(r"_(step|epoch)$", "", name)
     return name, held_out
 
 
 def _first_word(name: str) -> tuple[str, str, str]:
-    """Up to the first of ``/``, ``.`` and ``_``, that sign, and what follows."""
-    found = re.search(r"[/._]", name)
+    """Up to the first ``/``, or, where there is none, the first of ``.`` and ``_``; that sign, and what
+    follows."""
+    found = re.search("/", name) or re.search("[._]", name)
     return (name, "", "") if found is None else (name[: found.start()], found[0], name[found.end() :])

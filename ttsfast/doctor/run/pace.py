@@ -50,9 +50,7 @@ class BatchSize(RunCheck):
         config, corpus = run.config, run.corpus
         assert config is not None
         assert corpus is not None
-        data, k = config.data, config.training.gradient_accumulation_steps
-        of_budget = data.frame_budget * corpus.utterances / corpus.frames if data.frame_budget else np.inf
-        utterances = k * float(min(data.batch_size, of_budget))
+        k, utterances = config.training.gradient_accumulation_steps, run.utterances_per_step
         steps = corpus.utterances / utterances
         seen = [at(run.last_step, f"{run.last_step * utterances / corpus.utterances:.1f} epochs")]
         if steps < self.least:

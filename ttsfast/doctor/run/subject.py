@@ -57,6 +57,22 @@ class Run:
         """Whether it took all of its steps; one of another trainer is taken as over."""
         return self.config is None or self.last_step >= self.config.training.max_steps
 
+    @property
+    def by_durations(self) -> bool:
+        """Whether it finds durations in place of attention: its alignment is a monotonic path whatever it has
+        learnt, and there is no stop."""
+        guided = self.config is None or self.config.training.attention_loss_weight > 0
+        return "alignment" in self.training and not (guided and "attention" in self.training)
+
+    @property
+    def utterances_per_step(self) -> float:
+        """Of a run of ours: by the batch size, or by the frame budget where the corpus is at hand."""
+        assert self.config is not None
+        data, corpus = self.config.data, self.corpus
+        budget = data.frame_budget * corpus.utterances / corpus.frames if corpus is not None else 0
+        batch = min(data.batch_size, budget) if budget else data.batch_size
+        return float(batch * self.config.training.gradient_accumulation_steps)
+
     def loss(self, term: str) -> Curve | None:
         """A term's training loss above its floor, or as it is where no floor was logged."""
         return self.training.get(f"excess_{term}", self.training.get(term))
@@ -73,6 +89,11 @@ class Run:
     def losses(self) -> dict[str, Curve]:
         """The total and all terms that were logged."""
         return {name: self.training[name] for name in ("total", *TERMS, "duration") if name in self.training}
+
+    @property
+    def errors(self) -> dict[str, Curve]:
+        """Held-out figures that are better when lower and follow the training loss, the best first."""
+        return {name: self.held_out[name] for name in ("mel_l1", "mel", "total") if name in self.held_out}
 
     @property
     def ratios(self) -> dict[str, Curve]:
