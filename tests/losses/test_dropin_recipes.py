@@ -16,6 +16,7 @@ import torch
 from cpp_checks import MISSING
 from dropin_page import PAGE, loss_on_page, real, same
 from interpreter import INTERPRETED
+from loss_checks import assert_close
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -112,6 +113,37 @@ def test_espnet_transformer(backend: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @backends
+def test_espnet_weighted_masking(backend: str) -> None:
+    """Each valid frame weighs 1 / (its utterance's frames x batch), over bins and over stop logits."""
+    y, target = real(BATCH, FRAMES, BINS, seed=1), real(BATCH, FRAMES, BINS, seed=2).detach()
+    logits = real(BATCH, FRAMES, seed=3)
+    criterion = ttsfast.TTSLoss(
+        mel_weight=1,
+        kl_weight=0,
+        stop_weight=1,
+        attention_weight=0,
+        mel_loss="l1",
+        mel_smoothing="none",
+        normalization="utterance",
+        stop_label_smoothing=0,
+        stop_pos_weight=5,
+        stop_tail_frames=0,
+        weighting="fixed",
+        backend=backend,
+    )
+    valid = valid_of(LENGTHS, FRAMES)
+
+    def formula(y: Tensor, logits: Tensor) -> Tensor:
+        weights = valid.double() / LENGTHS[:, None] / BATCH
+        distance = ((y - target.double()).abs() * weights[..., None] / BINS).sum()
+        stop = gate_targets(padding=0.0)
+        entropy = -(5 * stop * F.logsigmoid(logits) + (1 - stop) * F.logsigmoid(-logits))
+        return distance + (entropy * weights).sum()
+
+    same(criterion(y, target, LENGTHS, stop_logits=logits).total, formula, y, logits)
+
+
+@backends
 def test_espnet_reduction_factor(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [softmax(BATCH, 2, FRAMES // 3, SYMBOLS, seed=i) for i in (5, 6)]
     loss = loss_on_page(
@@ -166,6 +198,15 @@ def test_coqui_seq_len_norm(backend: str) -> None:
 
 
 @backends
+def test_coqui_huber(backend: str) -> None:
+    """Summed over all elements, divided by valid frames."""
+    x, y = real(BATCH, FRAMES, BINS, seed=1), real(BATCH, FRAMES, BINS, seed=2).detach()
+    loss = BINS * functional.mel_huber_loss(x, y, LENGTHS, delta=1.0, backend=backend)
+    mask = valid_of(LENGTHS, FRAMES).unsqueeze(2)
+    same(loss, lambda x: F.smooth_l1_loss(x * mask, y.double() * mask, reduction="sum") / mask.sum(), x)
+
+
+@backends
 def test_coqui_stop(backend: str) -> None:
     logits = real(BATCH, FRAMES, seed=1)
     valid = valid_of(LENGTHS, FRAMES)
@@ -205,6 +246,18 @@ def test_vits(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
         y_mask=valid_of(LENGTHS, FRAMES).unsqueeze(1).float(),
     )
     same(loss, lambda *parts: vits_kl(*parts, LENGTHS), z_p, logs_q, m_p, logs_p)
+
+
+@backends
+def test_vits_in_half_precision(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What autocast hands over is rounded; the loss of it is not, nor the count of frames."""
+    lengths = torch.tensor([301, 290, 123])
+    halves = [real(BATCH, BINS, 301, seed=i).detach().bfloat16() for i in range(4)]
+    names = dict(zip(("z_p", "logs_q", "m_p", "logs_p"), halves, strict=True))
+    mask = valid_of(lengths, 301).unsqueeze(1).bfloat16()
+    loss = loss_on_page("VITS", backend, monkeypatch, **names, y_lengths=lengths, y_mask=mask)
+    assert loss.dtype == torch.float32
+    assert_close(loss, vits_kl(*(half.double() for half in halves), lengths), rtol=1e-5)
 
 
 @backends

@@ -298,6 +298,20 @@ def test_sizes() -> None:
     assert not [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
 
 
+@pytest.mark.parametrize("size", ["small", "base"])
+def test_a_larger_size_hears_and_speaks(size: str) -> None:
+    torch.manual_seed(0)
+    model = ParallelTTS.from_size(size, 40, 80, pitch=True, energy=True, statistics=STATISTICS).eval()
+    text, lengths = random_texts([3, 2])
+    mel, tracks = torch.randn(2, 8, 80), random_tracks([8, 6], 8)
+    out = model(text, lengths, mel, torch.tensor([8, 6]), **tracks)
+    assert out.final_mel.shape == mel.shape
+    assert out.attention.shape == (2, 4, 3)
+    spoken = model.synthesize(text, lengths, max_frames=20)
+    assert spoken.mel.shape == (2, int(spoken.mel_lengths.max()), 80)
+    assert torch.isfinite(spoken.mel).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

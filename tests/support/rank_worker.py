@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from tiny_model import TinyModel, traced_only
@@ -22,6 +22,8 @@ from ttsfast.config import config_from_dict
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.models.interface import AcousticOutput
+from ttsfast.models.paralleltts import ParallelTTS
+from ttsfast.models.paralleltts_config import ParallelTTSConfig
 from ttsfast.training import ratios, validation
 from ttsfast.training.distributed.process_group import ProcessGroup, join_ranks
 from ttsfast.training.trainer import Trainer
@@ -82,13 +84,27 @@ class BlocksModel(MoreModel):
         return torch.where(valid[..., None], self.size * h, 0.0).square().sum()
 
 
-KINDS: dict[str, type[TinyModel]] = {kind.__name__: kind for kind in (TinyModel, MovingModel, BlocksModel)}
+class SmallParallel(ParallelTTS):
+    """One that trains in little time."""
+
+    def __init__(self, symbols: int) -> None:
+        config = ParallelTTSConfig(
+            channels=8, text_dilations=(1,), decoder_dilations=(1, 2), aligner_channels=8, dropout=0.0
+        )
+        super().__init__(config, symbols, 80)
 
 
-def tiny_model(store: str, dropout: float, kind: type[TinyModel] = TinyModel) -> TinyModel:
+Kind: TypeAlias = "type[TinyModel] | type[SmallParallel]"
+KINDS: dict[str, Kind] = {
+    kind.__name__: kind for kind in (TinyModel, MovingModel, BlocksModel, SmallParallel)
+}
+
+
+def tiny_model(store: str, dropout: float, kind: Kind = TinyModel) -> nn.Module:
     torch.manual_seed(1)
     model = kind(len(Store.open(Path(store)).symbols))
-    model.dropout.p = dropout
+    if isinstance(model, TinyModel):
+        model.dropout.p = dropout
     return model
 
 

@@ -24,6 +24,7 @@ from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
 from ttsfast.models.layers import GatedConv
+from ttsfast.models.paralleltts import ParallelTTS
 from ttsfast.training import compilation
 from ttsfast.training.setup import forever
 from ttsfast.training.trainer import Trainer
@@ -34,7 +35,15 @@ pytestmark = pytest.mark.skipif(
 )
 MakeConfig = Callable[..., Config]
 MakeModel = Callable[[], nn.Module]
-DILATIONS = ("text_dilations", "mel_dilations", "decoder_dilations")
+DILATIONS: dict[type, tuple[str, ...]] = {
+    ConvTTS: ("text_dilations", "mel_dilations", "decoder_dilations"),
+    ParallelTTS: ("text_dilations", "predictor_dilations", "decoder_dilations"),
+}
+NONE = dict.fromkeys([f"training__{term}_loss_weight" for term in ("kl", "stop", "attention")], 0.0)
+WEIGHTS: dict[type, dict[str, float]] = {
+    ConvTTS: {},
+    ParallelTTS: {**NONE, "training__alignment_loss_weight": 1.0, "training__binarization_loss_weight": 0.1},
+}
 
 
 class TinyConvolution(TinyModel):
@@ -178,9 +187,12 @@ def test_compiled_steps_are_plain_steps_and_no_length_is_compiled_anew(
 
 
 @pytest.mark.slow
-def test_convtts_is_traced_in_one_piece(make_config: MakeConfig, tmp_path: Any, traced: None) -> None:
-    config = make_config(training__compile=True, training__run_folder=str(tmp_path))
-    model = ConvTTS.from_size("nano", 100, 80, channels=8, **dict.fromkeys(DILATIONS, (1,)))
+@pytest.mark.parametrize("kind", [ConvTTS, ParallelTTS])
+def test_a_built_in_model_is_traced_in_one_piece(
+    kind: type[ConvTTS] | type[ParallelTTS], make_config: MakeConfig, tmp_path: Any, traced: None
+) -> None:
+    config = make_config(training__compile=True, training__run_folder=str(tmp_path), **WEIGHTS[kind])
+    model = kind.from_size("nano", 100, 80, channels=8, **dict.fromkeys(DILATIONS[kind], (1,)))
     with Trainer(config, model=model) as trainer:
         after(trainer, batches_of_all_sizes(trainer, 12))
     assert counters["stats"]["unique_graphs"] in (1, 2, 3)

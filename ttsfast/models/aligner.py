@@ -34,9 +34,9 @@ class Aligner(nn.Module):
         """Log-probabilities of the symbols at each step, without a prior.
 
         Args:
-            symbols: (B, N, D) embedded, finite in the padding.
+            symbols: (B, N, D) embedded; its padding may hold anything.
             text_lengths: (B,) at least 1 each.
-            mel: (B, S, r * C), finite in the padding.
+            mel: (B, S, r * C); its padding may hold anything.
             step_lengths: (B,)
 
         Returns:
@@ -44,8 +44,8 @@ class Aligner(nn.Module):
         """
         read = valid_mask(text_lengths, symbols.shape[1])
         spoken = valid_mask(step_lengths, mel.shape[1])
-        k = self.keys(F.relu(self.symbols(symbols * read[..., None])).mT)
-        h = F.relu(self.frames(mel)) * spoken[..., None]
+        k = self.keys(F.relu(self.symbols(torch.where(read[..., None], symbols, 0.0))).mT)
+        h = torch.where(spoken[..., None], F.relu(self.frames(torch.where(spoken[..., None], mel, 0.0))), 0.0)
         q = self.queries(F.relu(self.steps(h)).mT)
         wide = torch.promote_types(k.dtype, torch.float32)
         with torch.autocast(mel.device.type, enabled=False):

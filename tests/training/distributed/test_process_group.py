@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from rank_runs import WORKER, ended, errors_of, job, start, torchrun, weights
-from rank_worker import MovingModel, tiny_model
+from rank_worker import MovingModel, SmallParallel, tiny_model
 from tiny_model import TinyModel
 
 from ttsfast.config import Config
@@ -108,6 +108,46 @@ def test_two_ranks_are_one_with_the_whole_batch_and_resume_exactly(
         Trainer(config("part", 3, **more_steps), model=tiny_model(store, 0.0), resume=True)
     with Trainer(config("part", 6, **more_steps), model=tiny_model(store, 0.0), resume=True) as alone:
         assert alone.fit().step == 8
+
+
+def test_two_ranks_find_the_durations_that_one_finds(make_config: MakeConfig, tmp_path: Path) -> None:
+    """The parallel model: its aligner's terms and its own loss are divided by what all ranks have."""
+
+    def config(name: str, batch_size: int) -> Config:
+        return make_config(
+            training__run_folder=str(tmp_path / name),
+            training__device="cpu",
+            # Adam takes a gradient of nothing but rounding for one.
+            training__eps=1e-3,
+            training__early_stopping_restore_best_weights=False,
+            training__max_steps=4,
+            training__val_step=9,
+            training__save_step=9,
+            training__kl_loss_weight=0.0,
+            training__stop_loss_weight=0.0,
+            training__attention_loss_weight=0.0,
+            training__alignment_loss_weight=1.0,
+            training__binarization_loss_weight=0.1,
+            data__batch_size=batch_size,
+        )
+
+    jobs = [job("parallel", config("two", 3), model="SmallParallel")]
+    assert [code for code, _ in ended(start(jobs, tmp_path))] == [0, 0]
+    one_rank = config("one", 6)
+    with Trainer(one_rank, model=tiny_model(one_rank.data.store, 0.0, SmallParallel)) as alone:
+        alone.fit()
+    first, second = weights(tmp_path, "parallel", 0), weights(tmp_path, "parallel", 1)
+    for key, expected in alone.model.named_parameters():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], expected, rtol=1e-3, atol=1e-4, msg=key)
+    one, two = (
+        [row for row in read_log(tmp_path / name) if row["kind"] == "train"] for name in ("one", "two")
+    )
+    assert [row["step"] for row in two] == [row["step"] for row in one] == [2, 4]
+    for row, other in zip(one, two, strict=True):
+        assert row["alignment"] > 0
+        for figure in ("total", "mel", "alignment", "binarization", "gradient_norm", "weight_alignment"):
+            assert other[figure] == pytest.approx(row[figure], rel=1e-3), figure
 
 
 @pytest.mark.parametrize(
