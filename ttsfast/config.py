@@ -142,7 +142,7 @@ class TrainingConfig:
     )
 
     preflight: bool = option(
-        False, "look at the model for seconds before the first step; what ruins a voice ends the run there"
+        True, "look at the model for seconds before the first step; what ruins a voice ends the run there"
     )
     compile: bool = option(
         False, "torch.compile the model: the first step takes minutes; on a CPU the others gain nothing"

@@ -46,7 +46,7 @@ def _snapshots_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_of(store: Store, **training: Any) -> Values:
-    training = {"max_steps": STEPS, "warmup_steps": 1, **training}
+    training = {"max_steps": STEPS, "warmup_steps": 1, "preflight": False, **training}
     return {
         "model": {"architecture": "tiny_model:tiny"},
         "training": training,

@@ -94,7 +94,7 @@ RUN: dict[str, Change] = {
     "training.gradient_norm_threshold": Change(1e-6),
     "training.gradient_accumulation_steps": Change(2),
     "training.amp_dtype": Change("bf16"),
-    "training.preflight": Change(True),
+    "training.preflight": Change(False, {"training.preflight": True}),
     "training.deterministic": Change(True),
     "training.cuda_graphs": Change(True),
     "training.ema_decay": Change(0.9),

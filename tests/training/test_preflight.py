@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from ttsfast.config import Config
+from ttsfast.config import Config, TrainingConfig
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError
 from ttsfast.models.convtts import ConvTTS
@@ -60,7 +60,7 @@ def deaf(config: Config) -> ConvTTS:
 
 
 def test_what_ruins_a_voice_ends_the_run_unless_told_otherwise(make_config: Callable[..., Config]) -> None:
-    config = make_config(training__preflight=True)
+    config = make_config(training__preflight=TrainingConfig().preflight)
     with pytest.raises(InputError, match=r"the text is not heard.*training\.preflight=false") as caught:
         Trainer(config, model=deaf(config))
     assert "\n" not in str(caught.value)

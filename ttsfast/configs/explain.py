@@ -68,7 +68,7 @@ WHEN = {
     "training.gradient_norm_threshold": "higher when the warning is no news",
     "training.gradient_accumulation_steps": "higher when a batch does not fit the GPU's memory",
     "training.amp_dtype": "to force a precision; fp16 needs a loss scale, bf16 does not",
-    "training.preflight": "true for a model of your own that trains for the first time",
+    "training.preflight": "false to train a model all the same that it refuses",
     "training.compile": "for a long run on a GPU; measure it with ttsfast bench train",
     "training.cuda_graphs": "for a small model on a GPU that waits for its host",
     "training.tf32": "false when float32 on a GPU must be float32",

@@ -206,7 +206,7 @@ class Export(ModelCheck):
 
     def find(self, trial: Trial) -> Iterator[Finding]:
         if not built_in(trial.config.model):
-            raise NotHere("only ConvTTS is exported")
+            raise NotHere("only built-in models are exported")
         if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
             raise NotHere("pip install 'ttsfast[onnx]'")
         seed(0)

@@ -47,10 +47,10 @@ def write_page(path: Path, diagnosis: Diagnosis, illustrate: Illustrate | None =
 def page(diagnosis: Diagnosis, illustrate: Illustrate) -> str:
     """The whole document."""
     parts = [_verdict(diagnosis)]
-    done = track(diagnosis.findings, "drawing findings", len(diagnosis.findings))
     articles: dict[str, list[str]] = {severity: [] for severity in SEVERITIES}
-    for finding in done:
-        articles[finding.severity].append(_finding(finding, illustrate))
+    if diagnosis.findings:
+        for finding in track(diagnosis.findings, "drawing findings", len(diagnosis.findings)):
+            articles[finding.severity].append(_finding(finding, illustrate))
     parts += [section(s, _HEADINGS[s], "".join(found)) for s, found in articles.items() if found]
     looked = {"looked at": diagnosis.looked_at, "checks that found nothing": ", ".join(diagnosis.passed)}
     if diagnosis.not_run:
@@ -59,7 +59,9 @@ def page(diagnosis: Diagnosis, illustrate: Illustrate) -> str:
     parts.append(section("looked", "What was looked at", f'<div class="card">{pairs(looked)}</div>'))
     return document(
         title=diagnosis.subject,
-        subtitle=f"What is wrong with this {diagnosis.kind}, and what mends it",
+        subtitle=f"What is wrong with this {diagnosis.kind}, and what mends it"
+        if diagnosis.findings
+        else f"What was looked for in this {diagnosis.kind}",
         body="".join(parts),
         footer="Written by ttsfast doctor.",
     )
@@ -95,6 +97,7 @@ def _verdict(diagnosis: Diagnosis) -> str:
 
 def _finding(finding: Finding, illustrate: Illustrate) -> str:
     facts = "".join(f"<span>{escape(name)} {value:.4g}</span>" for name, value in finding.figures.items())
+    facts = f'<p class="facts">{facts}</p>' if facts else ""
     look = _LOOK[finding.severity]
     return (
         f'<article class="card sample"><div class="top"><h3><bdi>{escape(finding.what)}</bdi></h3>'
@@ -102,5 +105,5 @@ def _finding(finding: Finding, illustrate: Illustrate) -> str:
         f'<p class="soft">{escape(finding.check)}</p>'
         f"<p>{escape(finding.effect[:1].upper() + finding.effect[1:])}.</p>"
         f"<p><strong>What to do:</strong> {escape(finding.remedy)}.</p>"
-        f'<p class="facts">{facts}</p>{illustrate(finding)}</article>\n'
+        f"{facts}{illustrate(finding)}</article>\n"
     )

@@ -56,11 +56,10 @@ class Illustrations:
     def __call__(self, finding: Finding) -> str:
         """The worst utterances as a table, how they lie beside the rest, and some to see and hear."""
         table = evidence_table(finding, ("utterance", "what was seen", "its text"), self._texts)
+        if lies := distribution(finding, self._subject):
+            table += f'<div class="pictures after">{lies}</div>'
         heard = [one for one in finding.evidence if one.id in self._heard][:_HEARD]
-        return (
-            f'{table}<div class="pictures after">{distribution(finding, self._subject)}</div>'
-            f"{''.join(map(self._utterance, heard))}"
-        )
+        return table + "".join(map(self._utterance, heard))
 
     def _utterance(self, one: Evidence) -> str:
         row = self._heard[one.id]

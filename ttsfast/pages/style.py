@@ -147,6 +147,7 @@ footer {
 @media print {
   body { background: none; }
   .card { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
   audio { display: none; }
 }
 """

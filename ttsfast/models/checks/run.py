@@ -12,6 +12,7 @@ from ttsfast.models.checks import gradients, heard, modes, numbers, outputs, pad
 from ttsfast.models.checks.check import ModelCheck, NotHere
 from ttsfast.models.checks.limit import TimeUp, time_limit
 from ttsfast.models.checks.trial import Trial, random_streams_kept
+from ttsfast.progress import track
 
 FAST: tuple[ModelCheck, ...] = (
     *padding.FIRST,
@@ -64,7 +65,7 @@ def run_model_checks(
     end = None if seconds is None else time.monotonic() + seconds
     findings: list[Finding] = []
     passed, not_run, unfinished, took = [], [], [], {}
-    for check in checks:
+    for check in track(checks, "looking at the model", len(checks)):
         began = time.monotonic()
         limit = check.seconds if end is None else min(check.seconds, end - began)
         if limit <= 0:
