@@ -28,6 +28,7 @@ from ttsfast.data.corpus.split import text_key
 from ttsfast.data.corpus.text import TextFrontend
 from ttsfast.data.prepare.like import Like
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.data.store.manifest import NAME as MANIFEST
 from ttsfast.data.store.manifest_reader import read_manifest
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.texts import reference_texts
@@ -82,7 +83,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench/results/finetune.json"))
     given = parser.parse_args()
 
-    make_stores(given.corpus, given.folder)
+    if not all((given.folder / arm.store / MANIFEST).is_file() for arm in ARMS):
+        make_stores(given.corpus, given.folder)
     shared = {"model.architecture": given.architecture}
     for store, voice in (("first", "voice-a"), ("persian", "voice-persian")):
         train(given.folder, store, voice, None, given.steps, given.checkpoints, shared)

@@ -132,6 +132,12 @@ def test_what_is_not_said_of_the_model_is_as_that_voice_has_it(
     assert found.training.learning_rate == fresh.training.learning_rate / 2
     assert found.training.max_steps == fresh.training.max_steps // 3
     assert found.training.warmup_steps < fresh.training.warmup_steps or found.training.max_steps > 1000
+    # All of it is new in another language.
+    language = {**load_checkpoint(checkpoint_folder(voice, 2)).voice["frontend"], "language": "fa"}
+    persian = with_voice(voice, tmp_path / "persian", frontend=language)
+    foreign = configure([str(store_path)], start=str(persian)).config.training
+    assert foreign.learning_rate == fresh.training.learning_rate
+    assert foreign.max_steps == found.training.max_steps
     # A model of somebody's is made only where that is trusted, or said by the user.
     foreign = {"config": {"model": {"architecture": "theirs:build"}}}
     other = str(with_voice(voice, tmp_path / "foreign", **foreign))

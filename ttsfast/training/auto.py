@@ -32,7 +32,8 @@ BATCH_FRAMES = 6000
 RATE, WARMUP = 2e-3, 100
 """Of nano; and of a model of the user's own half the rate."""
 TUNED_RATE, TUNED_STEPS = 1 / 2, 1 / 3
-"""Of a run that starts from a voice, for which most is learnt already: by rule of thumb."""
+"""Of a run that starts from a voice, for which most is learnt already: by rule of thumb. The rate is whole
+where that voice speaks another language."""
 SMALL_FROM, BASE_FROM = 0.5, 5.0
 """Hours of speech."""
 LONGEST_SECONDS, LONGEST_TEXT = 20, 600
@@ -107,8 +108,11 @@ class Choices:
             self.made.append(Choice(new, why))
 
 
-def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
-    """Settings for a run. What is ``given`` stays as it is, and what is chosen fits it."""
+def choose(machine: Machine, speech: Speech, given: Values, *, foreign: bool = False) -> list[Choice]:
+    """Settings for a run. What is ``given`` stays as it is, and what is chosen fits it.
+
+    ``foreign``: the voice that it starts from, if any, speaks another language.
+    """
     chosen = Choices(given)
     chosen.make(
         "its words are right soonest, and it skips and repeats none; convtts is the other",
@@ -123,7 +127,7 @@ def choose(machine: Machine, speech: Speech, given: Values) -> list[Choice]:
     width = 1 if own else SIZES[chosen.values["model.size"]].channels // SIZES["nano"].channels
     _limits(speech, chosen)
     _batch(machine, width, chosen)
-    _rate(own, width, chosen)
+    _rate(own, width, chosen, foreign)
     of_an_hour = STEPS_OF_AN_HOUR if architecture == PARALLELTTS else ATTENTIVE_STEPS_OF_AN_HOUR
     _steps(machine, speech, of_an_hour, width, chosen)
     chosen.make(
@@ -188,14 +192,16 @@ def _batch(machine: Machine, width: int, chosen: Choices) -> None:
     )
 
 
-def _rate(own: bool, width: int, chosen: Choices) -> None:
+def _rate(own: bool, width: int, chosen: Choices, foreign: bool) -> None:
     rate = RATE / 2 if own else RATE / width
     why = f"nano's {RATE:g}, divided by {width} as the model is {width} times as wide"
     if own:
         why = "a usual rate for a small model; ttsfast train --find-lr finds that of yours"
     elif width == 1:
         why = "what nano was measured with"
-    if _tunes(chosen):
+    if _tunes(chosen) and foreign:
+        why = f"{why}; and whole, as the voice that it starts from speaks another language"
+    elif _tunes(chosen):
         rate, why = rate * TUNED_RATE, f"{why}; and halved, as it starts from a voice"
     chosen.make(why, training__learning_rate=rate)
     chosen.make(

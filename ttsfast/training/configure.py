@@ -25,7 +25,7 @@ from ttsfast.errors import InputError
 from ttsfast.files import atomic_write, from_home, is_address, is_folder, naming
 from ttsfast.options import Values, checked_values, overlaid
 from ttsfast.training.auto import Speech, choose
-from ttsfast.training.start import model_of
+from ttsfast.training.start import language_of, model_of
 
 RUN_CONFIG = "config.yaml"
 """In a run folder: what the run was last started with."""
@@ -131,9 +131,12 @@ def write_run_config(config: Config, run_folder: Path) -> None:
 
 
 def _chosen(given: Values, run_folder: Path) -> Configured:
-    speech = Speech.of_store(Store.open(_store(given)))
+    store = Store.open(_store(given))
+    speech = Speech.of_store(store)
     machine = this_machine(given.get("training", {}).get("device", "auto"))
-    choices = choose(machine, speech, given)
+    start = given.get("training", {}).get("start_from", NONE)
+    foreign = start != NONE and language_of(Path(start)) != store.frontend.language
+    choices = choose(machine, speech, given, foreign=foreign)
     values: Values = {"training": {"run_folder": str(run_folder)}}
     for choice in choices:
         for name, value in choice.values.items():

@@ -39,6 +39,12 @@ def model_of(place: Path, given: Values, *, trust_code: bool) -> Values:
     return {"model": dict(vars(model))}
 
 
+def language_of(place: Path) -> str:
+    """That of the voice at ``place``; raises InputError where there is none, or a damaged one."""
+    checkpoint = load_checkpoint(find_checkpoint(place, prefer_best=True))
+    return VoiceInfo.from_dict(checkpoint.voice, str(checkpoint.path / "voice.json")).frontend.language
+
+
 def start_from(
     training: TrainingConfig, model: nn.Module, voice: VoiceInfo, *, resume: bool, ranks: ProcessGroup
 ) -> None:
