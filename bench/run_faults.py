@@ -5,8 +5,8 @@
 Thresholds were chosen on the first half of the clean logs, and are reported on both; those of models of
 durations on two of their three. Found is a new finding of the check and severity that the fault's row in
 ``tests/faults`` says; first, where that check comes before all other new ones. A fault is not tried where
-the clean log has its finding already, or too little for its check (validations, say). A false alarm is an error in a clean log, or a warning that is not
-explained there.
+the clean log has its finding already, or too little for its check (validations, say). A false alarm is an
+error in a clean log, or a warning that is not explained there.
 """
 
 from __future__ import annotations
