@@ -41,12 +41,17 @@ def test_json_of_a_faulty_corpus(tmp_path: Path) -> None:
     assert not set(found["passed"]) & {finding["check"] for finding in found["findings"]}
 
 
-@pytest.mark.parametrize("what", ["nothing here", "empty"])
-def test_what_is_no_dataset_is_said_in_one_line(what: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("nothing here", "no such folder"), ("empty", "holds no listing"), ("list.csv", "a file, not a folder")],
+)
+def test_what_is_no_dataset_is_said_in_one_line(what: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("a|b\n")
     result = CliRunner().invoke(app, ["doctor", str(tmp_path / what)])
     assert isinstance(result.exception, InputError)
     assert str(tmp_path / what) in str(result.exception)
+    assert said in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,12 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {check.name for check in ALL} == {fault.check for fault in RUN_FAULTS}
 
 
+def test_when_an_aligner_came_apart_is_told() -> None:
+    apart = duration_faults.the_aligner_comes_apart(recorded("parallel-kathleen"), Random(0))
+    (finding,) = _of(apart, "aligner")
+    assert finding.what.startswith("the aligner came apart after step ")
+
+
 def test_an_aligner_is_not_due_in_the_warm_up() -> None:
     unformed = duration_faults.the_aligner_never_forms(recorded("parallel-demo"), Random(0))
     assert not _of(unformed.configured(warmup_steps=1500), "aligner")

@@ -171,6 +171,18 @@ def test_faults_of_another_trainer(
     assert (first.check, first.severity) == (check, "error")
 
 
+@pytest.mark.parametrize("formed", [True, False])
+def test_an_aligner_of_another_trainer(formed: bool, tmp_path: Path) -> None:
+    """By its forward sum alone, over ten times as many steps."""
+    figures = figures_of(recorded("parallel-kathleen"), "coqui durations")
+    tag = TAGS["coqui durations"]["alignment"]
+    figures = {name: [(10 * step, value) for step, value in curve] for name, curve in figures.items()}
+    if not formed:
+        figures[tag] = [(step, 3.9 + 0.01 * (place % 30)) for place, (step, _) in enumerate(figures[tag])]
+    found = examine_run(write_table(tmp_path / "log.csv", figures)).diagnosis.findings
+    assert [(f.check, f.severity) for f in found] == ([] if formed else [("aligner", "error")])
+
+
 def test_a_user_says_what_a_tag_is(tmp_path: Path) -> None:
     figures = {
         "my/l1": points(recorded("demo-b"), "mel"),
