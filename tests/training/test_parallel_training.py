@@ -22,8 +22,10 @@ from ttsfast.models.checkpoint import checkpoints
 from ttsfast.models.paralleltts import ParallelTTS
 from ttsfast.models.paralleltts_config import ParallelTTSConfig
 from ttsfast.models.voice_info import VoiceInfo
+from ttsfast.training.setup import forever
 from ttsfast.training.trainer import Trainer
 
+SPEECH = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "ljspeech-mini"
 WEIGHTS = {
     "training__kl_loss_weight": 0.0,
     "training__stop_loss_weight": 0.0,
@@ -123,6 +125,43 @@ def test_a_store_without_the_track_is_refused_in_one_line(
         Trainer(make_config(data__store=str(energetic), model__pitch=True, **named))
     with pytest.raises(InputError, match="the model learns energy, and the store has no track of it"):
         Trainer(make_config(**WEIGHTS), model=tiny(energetic))
+
+
+@pytest.mark.skipif(
+    not SPEECH.is_dir(), reason="no real speech beside the repository (shared/data/ljspeech-mini)"
+)
+def test_pitch_and_energy_of_real_speech_reach_the_model(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Of its three shortest clips: they are learnt, and pitch is raised where that is asked for."""
+    pytest.importorskip("librosa", reason="librosa is not installed (extra 'pitch')")
+    clips = sorted((SPEECH / "wavs").iterdir(), key=lambda clip: clip.stat().st_size)[:3]
+    (tmp_path / "wavs").mkdir()
+    for clip in clips:
+        shutil.copy(clip, tmp_path / "wavs")
+    lines = (SPEECH / "metadata.csv").read_text(encoding="utf-8").splitlines()
+    chosen = [line for line in lines if line.split("|")[0] in {clip.stem for clip in clips}]
+    (tmp_path / "metadata.csv").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    store = tmp_path / "store"
+    prepare(tmp_path, store, PrepareOptions(validation_fraction=0.34, jobs=1, pitch=True, energy=True))
+    mean, _ = Store.open(store).tracks["pitch"]
+    # Of a woman.
+    assert 150 < mean < 280
+    config = make_config(data__store=str(store), data__batch_size=2, **WEIGHTS)
+    with Trainer(config, model=tiny(store, pitch=True)) as trainer:
+        untrained = [p.clone() for p in trainer.model.variances.parameters()]
+        batches = forever(trainer.loader)
+        for _ in range(2):
+            trainer.train_step([next(batches)])
+        for before, after in zip(untrained, trainer.model.variances.parameters(), strict=True):
+            assert not torch.equal(before, after)
+        text = torch.tensor([[3, 4, 5, 6]])
+        usual, higher = (
+            trainer.model.synthesize(text, torch.tensor([4]), max_frames=100, pitch=semitones).mel
+            for semitones in (0.0, 6.0)
+        )
+    assert usual.shape == higher.shape
+    assert (usual - higher).abs().max() > 1e-2
 
 
 def test_a_key_that_it_does_not_read_is_refused(make_config: Callable[..., Config]) -> None:

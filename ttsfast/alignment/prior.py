@@ -11,7 +11,7 @@ from torch import Tensor
 from ttsfast.terms.checks import check_integer, check_lengths, in_range
 from ttsfast.terms.masks import valid_mask
 
-_TABLE = 256
+_GROWTH = 256
 """Tables grow in steps of this many rows and columns, so that few are made."""
 
 
@@ -58,8 +58,10 @@ def beta_binomial_prior(
     long, wide = (lengths.long().unsqueeze(1) for lengths in (mel_lengths, text_lengths))
     long, wide = long.clamp(0, frames), wide.clamp(0, symbols)
     device = mel_lengths.device
-    rows, columns = (-(-(size + 1) // _TABLE) * _TABLE for size in (frames, symbols))
-    gammas = _gammas(rows, columns, float(scale), device)
+    rows, columns = (-(-(size + 1) // _GROWTH) * _GROWTH for size in (frames, symbols))
+    # A compiler traces through a cache, and warns of it.
+    table = _table if torch.compiler.is_compiling() else _kept_table
+    gammas = table(rows, columns, float(scale), device)
     t = torch.arange(1, frames + 1, device=device)
     n = torch.arange(symbols, device=device)
     opposite, rest = (long + 1 - t).clamp(min=0), (wide - 1 - n).clamp(min=0)
@@ -77,9 +79,11 @@ def beta_binomial_prior(
     return prior.float().masked_fill_(~(spoken.unsqueeze(2) & read.unsqueeze(1)), 0.0)
 
 
-@lru_cache(maxsize=8)
-def _gammas(rows: int, columns: int, scale: float, device: torch.device) -> Tensor:
+def _table(rows: int, columns: int, scale: float, device: torch.device) -> Tensor:
     """(rows, columns) float64, log gamma(scale * t + n); its first row, which nothing uses, is 0."""
     t = torch.arange(rows, dtype=torch.float64, device=device).unsqueeze(1)
     n = torch.arange(columns, dtype=torch.float64, device=device)
     return torch.where(t > 0, torch.lgamma(scale * t + n), 0.0)
+
+
+_kept_table = lru_cache(maxsize=8)(_table)

@@ -31,26 +31,40 @@ BATCH, FRAMES, SYMBOLS = 16, 400, 80
 _TABLE, _BINS = 100, 80
 
 
+class Step:
+    """A training step of a built-in model that is not trained yet, on one batch again and again."""
+
+    def __init__(self, architecture: str, device: torch.device, size: str = SIZE) -> None:
+        torch.manual_seed(0)
+        self.model = ARCHITECTURES[architecture].from_size(size, _TABLE, _BINS).to(device)
+        loss = TTSLoss()
+        if isinstance(self.model, ParallelTTS):
+            loss = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, alignment_weight=1.0)
+        self._loss = loss.to(device)
+        self._optimizer = torch.optim.AdamW(self.model.parameters())
+        self.batch = _batch(device)
+
+    def __call__(self) -> AcousticOutput:
+        batch = self.batch
+        output: AcousticOutput = self.model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths)
+        counts = self._loss.counts(batch.mel_lengths, output.step_lengths, batch.truncated)
+        found = self._loss(**loss_arguments(output, batch), normalizer=counts)
+        with_auxiliary(found, output, counts).total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return output
+
+
 def share(architecture: str, device: torch.device, rounds: int) -> dict[str, Any]:
     """Median milliseconds of a step, of each part of alignment, and what share of the step these are.
 
     ParallelTTS aligns in every step. ConvTTS does not: its figure is what an alignment of its attention, at
     four frames to a step, would add.
     """
-    torch.manual_seed(0)
-    model = ARCHITECTURES[architecture].from_size(SIZE, _TABLE, _BINS).to(device)
-    aligns = isinstance(model, ParallelTTS)
-    loss = TTSLoss()
-    if aligns:
-        loss = TTSLoss(kl_weight=0.0, stop_weight=0.0, attention_weight=0.0, alignment_weight=1.0)
-    loss = loss.to(device)
-    batch = _batch(device)
-    optimizer = torch.optim.AdamW(model.parameters())
-
-    def step() -> AcousticOutput:
-        return _step(model, loss, optimizer, batch)
-
-    turns = {"step": step, **_parts(step(), batch)}
+    step = Step(architecture, device)
+    aligns = isinstance(step.model, ParallelTTS)
+    turns: dict[str, Callable[[], object]] = {"step": step, **_parts(step(), step.batch)}
     taken: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
@@ -89,17 +103,6 @@ def _batch(device: torch.device) -> Batch:
         truncated=torch.zeros(BATCH, dtype=torch.bool),
         frames=int(mel_lengths.sum()),
     ).to(device)
-
-
-def _step(model: nn.Module, loss: TTSLoss, optimizer: torch.optim.Optimizer, batch: Batch) -> AcousticOutput:
-    output: AcousticOutput = model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths)
-    counts = loss.counts(batch.mel_lengths, output.step_lengths, batch.truncated)
-    found = loss(**loss_arguments(output, batch), normalizer=counts)
-    with_auxiliary(found, output, counts).total.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return output
 
 
 def _parts(output: AcousticOutput, batch: Batch) -> dict[str, Callable[[], object]]:

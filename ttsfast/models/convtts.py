@@ -21,6 +21,7 @@ from ttsfast.models.arguments import of_size, silent_frame, speaker_ids
 from ttsfast.models.attention import TextAttention
 from ttsfast.models.convtts_config import SIZES, ConvTTSConfig
 from ttsfast.models.decoding import DecoderCaches, free_run, readable
+from ttsfast.models.eval_mode import in_eval
 from ttsfast.models.interface import SPEAKERS, STORE, SYMBOLS, AcousticOutput, FreeRunning
 from ttsfast.models.layers import GatedStack
 from ttsfast.models.posterior import PosteriorEncoder
@@ -194,9 +195,7 @@ class ConvTTS(nn.Module):
         Raises:
             ValueError: ``max_frames`` below 1, or no speaker for a model of several.
         """
-        training = self.training
-        self.eval()
-        try:
+        with in_eval(self):
             speaker = speaker_ids(speaker, text, self.n_speakers)
             keys, values = self.encode_text(text, text_lengths, speaker)
             condition = self.condition(None, speaker)
@@ -212,8 +211,6 @@ class ConvTTS(nn.Module):
                 max_frames=max_frames,
                 stop_threshold=stop_threshold,
             )
-        finally:
-            self.train(training)
 
     def encode_text(self, text: Tensor, text_lengths: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N) symbols -> attention's keys and values, each (B, N, D)."""

@@ -8,9 +8,9 @@ miss, and nothing waits for the frame before it.
 
 Durations count steps of ``reduction_factor`` frames, and every symbol lasts a step at least. Phonemes, their
 stress and length marks among the symbols, last 5 frames of 12 ms on average and many of them 2: at a quarter
-    of the frame rate (46 ms) nearly every one would last the same single step, and some texts would have more
-    symbols than their recordings steps. At half of it (23 ms), the presets' choice, that does not happen with
-    speech at a usual pace, and the decoder still has half of the frames' number of steps to compute.
+of the frame rate (46 ms) nearly every one would last the same single step, and some texts would have more
+symbols than their recordings steps. At half of it (23 ms), the presets' choice, that does not happen with
+speech at a usual pace, and the decoder still has half of the frames' number of steps to compute.
 
 There is no BatchNorm, and every convolution is masked, so an utterance's result does not depend on its
 padding or its neighbours.
@@ -30,6 +30,7 @@ from ttsfast.alignment.prior import beta_binomial_prior
 from ttsfast.models.aligner import Aligner
 from ttsfast.models.arguments import of_size, silent_frame, speaker_ids
 from ttsfast.models.durations import found_durations, places, spoken_durations
+from ttsfast.models.eval_mode import in_eval
 from ttsfast.models.interface import SPEAKERS, STORE, SYMBOLS, AcousticOutput, FreeRunning
 from ttsfast.models.layers import GatedStack
 from ttsfast.models.paralleltts_config import SIZES, ParallelTTSConfig
@@ -236,9 +237,7 @@ class ParallelTTS(nn.Module):
             raise ValueError(f"max_frames is {max_frames}; allow 1 frame or more")
         if pitch and "pitch" not in self.tracks:
             raise ValueError("this model has learnt no pitch, so that there is none to change")
-        training = self.training
-        self.eval()
-        try:
+        with in_eval(self):
             limit = torch.tensor(max_frames, device=text.device)
             encoded, durations, lengths, ended = self.plan(
                 text, text_lengths, speaker_ids(speaker, text, self.n_speakers), limit, speed, pitch
@@ -247,8 +246,6 @@ class ParallelTTS(nn.Module):
             path = path_of(durations, -(-longest // self.config.reduction_factor))
             mel = self.spoken(encoded, durations, path, lengths)[:, :longest]
             return FreeRunning(mel=mel, mel_lengths=lengths, attention=path.to(mel.dtype), stopped=ended)
-        finally:
-            self.train(training)
 
     def plan(
         self,

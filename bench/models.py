@@ -1,0 +1,95 @@
+"""Parameters and speed of both models, side by side in one process; writes bench/results/models.json.
+
+Neither is trained: a step and a second of speech cost what they cost whatever the weights are. A step is of
+16 utterances of up to 400 frames and 80 symbols. Speech is the mel of one text of 80 symbols, read in 400
+frames; a vocoder comes on top, the same for both. Seconds are of one processor, which other work does not use
+up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from ttsfast.benchmarks import alignment_step, machine
+from ttsfast.data.features.contract import PRESETS
+from ttsfast.devices import torch_threads
+from ttsfast.models.paralleltts import ParallelTTS
+
+RECORD = Path(__file__).parent / "results" / "models.json"
+CONTRACT = PRESETS["hifigan-22k"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", default="nano,small,base")
+    parser.add_argument("--output", type=Path, default=RECORD)
+    chosen = parser.parse_args()
+    sizes = chosen.sizes.split(",")
+    with torch_threads(1):
+        found = {size: measure(size, chosen.rounds) for size in sizes}
+        record = {"machine": machine.describe(torch.device("cpu")), "rounds": chosen.rounds, "sizes": found}
+    chosen.output.write_text(json.dumps(record, indent=1) + "\n")
+    for size, models in found.items():
+        for name, row in models.items():
+            print(
+                f"{size:<6}{name:<12}{row['parameters'] / 1e6:6.2f} M parameters "
+                f"{row['steps_per_second']:7.2f} steps/s {row['x_real_time']:7.1f} x real time"
+            )
+    print(f"written to {chosen.output}")
+
+
+def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians of turns, of each architecture."""
+    turns: dict[str, tuple[Callable[[], object], Callable[[], int]]] = {}
+    found: dict[str, dict[str, float]] = {}
+    for name in alignment_step.ARCHITECTURES:
+        step = alignment_step.Step(name, torch.device("cpu"), size)
+        turns[name] = (step, speech(step))
+        found[name] = {"parameters": sum(p.numel() for p in step.model.parameters())}
+    trained: dict[str, list[float]] = {name: [] for name in turns}
+    spoken: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in range(rounds + 1):
+        for name, (train, speak) in turns.items():
+            began = time.process_time()
+            train()
+            stepped = time.process_time()
+            frames = speak()
+            ended = time.process_time()
+            # The first warms up.
+            if turn:
+                trained[name].append(1 / (stepped - began))
+                seconds = frames * CONTRACT.hop_length / CONTRACT.sample_rate
+                spoken[name].append(seconds / (ended - stepped))
+    for name, row in found.items():
+        row |= {"steps_per_second": median(trained[name]), "x_real_time": median(spoken[name])}
+    return found
+
+
+def speech(step: alignment_step.Step) -> Callable[[], int]:
+    """Reads one text, and gives the frames that it took."""
+    text = step.batch.text[:1]
+    lengths = torch.tensor([text.shape[1]])
+    model = step.model
+
+    def speak() -> int:
+        if isinstance(model, ParallelTTS):
+            # Untrained, a symbol lasts about a step of two frames.
+            result = model.synthesize(text, lengths, max_frames=400, speed=0.4)
+        else:
+            # It never stops.
+            result = model.synthesize(text, lengths, max_frames=400, stop_threshold=1.0)
+        return int(result.mel_lengths[0])
+
+    return speak
+
+
+if __name__ == "__main__":
+    main()
