@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,11 @@ def test_each_check_has_a_fault_that_it_finds() -> None:
     assert covered == {"contract", *CHECKS} - {"export"}
 
 
+@pytest.mark.skipif(find_spec("onnxscript") is None, reason="exports need onnx, onnxruntime and onnxscript")
 def test_an_export_that_speaks_otherwise_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def differs(*_: object) -> None:
         raise ExportError("its mels differ")
 
-    pytest.importorskip("onnxscript", reason="exports need onnx, onnxruntime and onnxscript")
     monkeypatch.setattr("ttsfast.doctor.model_checks.export_voice", differs)
     make, training = CLEAN["convtts"]
     (finding,) = run_model_checks(trial_of(make, training), [CHECKS["export"]]).findings
@@ -229,6 +230,7 @@ def test_command_looks_at_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (found["schema"], found["kind"], found["subject"]) == (1, "model", "my:own")
     assert found["passed"] == ["contract", "speaker", "schedule"]
     assert "my:own" in page.read_text()
+    assert "What was looked for in this model" in page.read_text()
     make, training = faulty(FAULTS["speaker_ignored"])
     trial = trial_of(make, training)
     assert CliRunner().invoke(app, ["doctor", "--model", "my:own"]).exit_code == 1
