@@ -186,7 +186,7 @@ def listen(
     # As they are written: the store's own are phonemes.
     texts = list(reference_texts(store, indices, Path(store.manifest.corpus)).values())
     validated = {row["step"]: row for row in read_log(run) if row["kind"] == "validation"}
-    heard = run / f"heard-{utterances}.json"
+    heard = run / f"heard-{utterances}-{recogniser.name}.json"
     known = json.loads(heard.read_text()) if heard.is_file() else {}
     rows = []
     for path in voices:
