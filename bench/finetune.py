@@ -6,7 +6,7 @@ Persian voice, each in a schedule of its own length: in the units of A's store, 
 its own, and in that voice's. Of its test utterances, spoken free-running, the words that Whisper hears wrong
 are counted at every checkpoint, or at the last ones. Needs the extra ``asr`` and espeak-ng.
 
-What is there already in ``--folder`` is not made again, so an interrupted bench goes on.
+What is there already in ``--folder`` is not made, trained or heard again, so an interrupted bench goes on.
 """
 
 from __future__ import annotations
@@ -186,17 +186,17 @@ def listen(
     # As they are written: the store's own are phonemes.
     texts = list(reference_texts(store, indices, Path(store.manifest.corpus)).values())
     validated = {row["step"]: row for row in read_log(run) if row["kind"] == "validation"}
+    heard = run / f"heard-{utterances}-{recogniser.name}.json"
+    known = json.loads(heard.read_text()) if heard.is_file() else {}
     rows = []
     for path in voices:
-        voice = Voice.load(path)
         step = int(path.name[5:13])
-        rows.append(
-            {
-                "step": step,
-                "word_error": word_error(voice, texts, recogniser),
-                "mel_l1": validated.get(step, {}).get("mel_l1"),
-            }
-        )
+        if str(step) not in known:
+            known[str(step)] = word_error(Voice.load(path), texts, recogniser)
+            with atomic_write(heard) as handle:
+                handle.write(json.dumps(known).encode())
+        mel_l1 = validated.get(step, {}).get("mel_l1")
+        rows.append({"step": step, "word_error": known[str(step)], "mel_l1": mel_l1})
     return rows
 
 

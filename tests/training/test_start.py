@@ -79,12 +79,12 @@ def test_other_symbols_and_statistics_are_said(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    info = VoiceInfo.from_dict(load_checkpoint(checkpoint_folder(voice, 2)).voice, "voice")
+    there = load_checkpoint(checkpoint_folder(voice, 2)).voice
+    info = VoiceInfo.from_dict(there, "voice")
     kept = [character for character in info.symbols.characters if character not in "ebc2"]
     other = Symbols.of(["éxyz", *kept])
-    changed = with_voice(
-        voice, tmp_path / "other", symbols=other.to_list(), mel_mean=(info.mel_mean + info.mel_std).tolist()
-    )
+    units = {"mel_mean": (info.mel_mean + info.mel_std).tolist()}
+    changed = with_voice(voice, tmp_path / "other", symbols=other.to_list(), **units)
     with Trainer(make_config(training__start_from=str(changed)), model=make_model()):
         pass
     said = capsys.readouterr().err
@@ -92,6 +92,14 @@ def test_other_symbols_and_statistics_are_said(
     assert "'e' as 'é'" in said
     assert "symbols are not in this store: 'xyzé'" in said
     assert "statistics of its own, 1.0 deviations from that voice's" in said
+    assert "prepare --like" in said
+    # Another language's voice is better begun from in the corpus's own units.
+    foreign = with_voice(voice, tmp_path / "fa", frontend={**there["frontend"], "language": "fa"}, **units)
+    with Trainer(make_config(training__start_from=str(foreign)), model=make_model()):
+        pass
+    said = capsys.readouterr().err
+    assert "statistics of its own, 1.0 deviations from that voice's" in said
+    assert "prepare --like" not in said
 
 
 @pytest.mark.parametrize("fault", ["contract", "none", "weights"])

@@ -101,10 +101,10 @@ def _said(done: Transfer, model: nn.Module, origin: VoiceInfo, voice: VoiceInfo)
         np.array_equal(origin.mel_mean, voice.mel_mean) and np.array_equal(origin.mel_std, voice.mel_std)
     ):
         apart = float(np.abs((voice.mel_mean - origin.mel_mean) / origin.mel_std).max())
-        lines.append(
-            f"  the store has statistics of its own, {apart:.1f} deviations from that voice's at most: what "
-            "it learnt is in other units; `ttsfast prepare --like` keeps them"
-        )
+        line = f"  the store has statistics of its own, {apart:.1f} deviations from that voice's at most"
+        if origin.frontend.language == voice.frontend.language:
+            line += ": what it learnt is in other units; `ttsfast prepare --like` keeps them"
+        lines.append(line)
     return lines
 
 
