@@ -3,7 +3,7 @@
     python bench/clean_corpora.py KATHLEEN LJSPEECH --output bench/results/clean-corpora.json
 
 The corpora that are named, and those of the demo, English and Persian, which espeak-ng speaks. All were at
-hand, in whole or part, when thresholds were set: this counts false alarms, and is no half that was kept apart.
+hand, in whole or part, when thresholds were set: false alarms are counted, on no half that was kept apart.
 """
 
 from __future__ import annotations
