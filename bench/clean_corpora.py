@@ -2,8 +2,8 @@
 
     python bench/clean_corpora.py KATHLEEN LJSPEECH --output bench/results/clean-corpora.json
 
-The corpora that are named, and those of the demo, English and Persian, which espeak-ng speaks. Two of the
-four were at hand when thresholds were set, as the record says.
+The corpora that are named, and those of the demo, English and Persian, which espeak-ng speaks. All were at
+hand, in whole or part, when thresholds were set: false alarms are counted, on no half that was kept apart.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 MOST_WARNINGS = 2
-SEEN = ("kathleen", "espeak en", "espeak fa")
-"""Thresholds were set with these at hand; of the espeak ones, with 40 of their sentences."""
 
 
 def looked_at(corpus: Path, language: str) -> dict[str, Any]:
@@ -63,7 +61,6 @@ def main() -> None:
     console.quiet = True
     record: dict[str, Any] = {
         "machine": describe(torch.device("cpu")),
-        "seen_by_thresholds": SEEN,
         "corpora": {},
     }
     with tempfile.TemporaryDirectory() as work:

@@ -65,6 +65,14 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {check.name for check in ALL} == {fault.check for fault in RUN_FAULTS}
 
 
+@pytest.mark.parametrize(
+    ("name", "share", "told"), [(PARALLEL[1], 0.3, 0), (PARALLEL[1], -0.2, 1), (LONG, 0.3, 1)]
+)
+def test_what_predictors_add_is_in_the_total_alone(name: str, share: float, told: int) -> None:
+    other = recorded(name).training(lambda row: {"total": row["total"] * (1 + share)})
+    assert len(_of(other, "total")) == told
+
+
 def test_when_an_aligner_came_apart_is_told() -> None:
     apart = duration_faults.the_aligner_comes_apart(recorded("parallel-kathleen"), Random(0))
     (finding,) = _of(apart, "aligner")

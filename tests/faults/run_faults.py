@@ -449,7 +449,8 @@ def the_stop_never_fires(log: Log, random: Random) -> Log:
 
 @fault("warning", "undertrained")
 def it_ends_too_early(log: Log, random: Random) -> Log:
-    return log.until(round(random.uniform(550, 640) if log.last > 2000 else random.uniform(420, 480)))
+    share = random.uniform(0.141, 0.164) if log.last > 2000 else random.uniform(0.35, 0.4)
+    return log.until(round(share * log.last))
 
 
 # Pace.
