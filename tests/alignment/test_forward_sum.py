@@ -165,6 +165,18 @@ def test_long_utterances_lose_no_precision() -> None:
     assert (gradient - slope).abs().max() <= (usual - slope).abs().max()
 
 
+@needs_cpp
+@pytest.mark.parametrize(("symbols", "most"), [(10, 8e-4), (100, 4e-3)])
+def test_what_rounding_adds_up_to(symbols: int, most: float) -> None:
+    """Far more frames than symbols: docs/derivation.md has the figures."""
+    scores = torch.randn(2, 4000, symbols, generator=torch.Generator().manual_seed(0))
+    batch = Batch(scores, torch.tensor([symbols] * 2), torch.tensor([4000, 3990]))
+    losses, gradient = both(batch, scores, "cpp")
+    wanted, slope = both(batch, scores.double(), "cpp")
+    assert_close(losses, wanted, rtol=2e-7, atol=0)
+    assert (gradient - slope).abs().max() <= most * slope.abs().max()
+
+
 @backends
 def test_probabilities_of_zero(backend: str) -> None:
     scores = MIXED.scores.clone()
