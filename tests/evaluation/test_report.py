@@ -177,6 +177,12 @@ def test_a_pass_says_what_did_not_count(bare: Evaluation, tmp_path: Path) -> Non
     assert page.texts.count("counts for nothing") == 2
 
 
+def test_a_threshold_is_named_where_a_stop_fires_at_it(bare: Evaluation, tmp_path: Path) -> None:
+    for stops, said in (({"stop_rate": 1.0}, True), ({}, False)):
+        _, text = write(tmp_path, judged(bare, **stops))
+        assert ("; stop threshold" in text) == said
+
+
 def test_missed_targets_come_first(bare: Evaluation, tmp_path: Path) -> None:
     page, _ = write(tmp_path, judged(bare, coverage=0.5, right_length=0.0))
     verdict = page.texts.index("2 of 6 targets missed")

@@ -86,8 +86,7 @@ def write_report(
         subtitle=(
             f"{evaluation.utterances} utterances of the {evaluation.split} split"
             f"{', by which the checkpoint was chosen' if chosen else ''}, "
-            f"{evaluation.frames * frame_seconds / 60:.1f} minutes of speech; stop threshold "
-            f"{evaluation.stop_threshold:.3f}, calibrated on {'them' if chosen else 'the validation split'}"
+            f"{evaluation.frames * frame_seconds / 60:.1f} minutes of speech{_stop(evaluation)}"
         ),
         note=_note(evaluation),
         held_out=evaluation.split != "train",
@@ -151,6 +150,14 @@ def read_samples(run_folder: Path) -> list[SampleView]:
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not readable ({error!r}); run `ttsfast evaluate` again") from error
+
+
+def _stop(evaluation: Evaluation) -> str:
+    """At what the voice's stop fires, where it has one."""
+    if "stop_rate" not in evaluation.figures:
+        return ""
+    on = "them" if evaluation.split == VALIDATION else "the validation split"
+    return f"; stop threshold {evaluation.stop_threshold:.3f}, calibrated on {on}"
 
 
 def _note(evaluation: Evaluation) -> str:
