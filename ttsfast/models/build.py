@@ -75,9 +75,10 @@ def build_model(config: ModelConfig, info: VoiceInfo) -> nn.Module:
     """
     name = f"model.architecture={config.architecture}"
     options = _TrackedOptions(**asdict(config))
-    remedy = ""
     if built_in(config):
         model = BUILT_IN[config.architecture](info, options)
+        others = " or ".join(other for other in BUILT_IN if other != config.architecture)
+        remedy = f", or set model.architecture={others}"
     else:
         model = _made(_find_factory(config.architecture), name, info, options)
         remedy = ", or read it from the options in the factory"

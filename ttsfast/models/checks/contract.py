@@ -187,7 +187,7 @@ def _check_needed(output: AcousticOutput, config: Config) -> None:
         if wanted and learns and not any(learns):
             raise InputError(
                 f"the model's {name} sends no gradient back, so training.{key}={weight:g} teaches nothing; "
-                "do not detach it"
+                "do not detach it, or set that to 0"
             )
         if wanted and getattr(output, name) is None:
             raise InputError(
