@@ -1,6 +1,6 @@
 """Which checkpoint of a run each figure would choose, and what is heard of it.
 
-    ttsfast train STORE training.keep_checkpoints=40   # keeps every validated one; likewise with another seed
+    ttsfast train STORE model.architecture=convtts training.keep_checkpoints=40   # keeps every validated one
     python bench/best_checkpoint.py STORE RUN [RUN ...] --asr MODEL --output best-checkpoint.json
 
 Every checkpoint is measured on the validation split, as the trainer measures, over all its utterances. Those

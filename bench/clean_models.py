@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.config import preset_values
 from ttsfast.doctor.model import ModelOptions, model_trial
 from ttsfast.doctor.model_checks import SLOW
 from ttsfast.files import atomic_write
@@ -38,12 +39,10 @@ SECONDS = 600.0
 """Of each check: whether a machine that others use keeps to the usual limits is not the question here."""
 WARNINGS = 2
 """That a clean model may have, if they are true."""
+_WEIGHTS = {key: value for key, value in preset_values("ttsfast")["training"].items() if "_loss_" in key}
 NANO: dict[str, tuple[str, ...]] = {
     "convtts": (),
-    "paralleltts": (
-        *("training.kl_loss_weight=0", "training.stop_loss_weight=0", "training.attention_loss_weight=0"),
-        "training.alignment_loss_weight=1",
-    ),
+    "paralleltts": tuple(f"training.{key}={value}" for key, value in _WEIGHTS.items()),
 }
 """Built-in models, and the settings that each needs."""
 
