@@ -139,6 +139,8 @@ def test_two_recipes_end_to_end_and_killed(
     html = page.write_page(tmp_path, written).read_text()
     assert "data:image/svg+xml" in html
     assert "No difference that chance" in html
+    alone = {**written, "runs": written["runs"][:1], "comparisons": bench.comparisons(written["runs"][:1])}
+    assert "No difference" not in page.write_page(tmp_path, alone).read_text()
 
     with pytest.raises(InputError, match=r"training\.max_steps=4, where this one has 6"):
         measure(

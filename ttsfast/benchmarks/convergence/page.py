@@ -66,8 +66,12 @@ def _times(record: Mapping[str, Any]) -> str:
         for found in axes["seconds"]
         if found["claim"]
     ]
+    compared = any(found for axes in record["comparisons"].values() for found in axes["seconds"])
     said = "".join(f"<li>{escape(claim)}</li>" for claim in claims)
-    said = f"<ul>{said}</ul>" if said else "<p>No difference that chance would not make in 1 of 20 tries.</p>"
+    if said:
+        said = f"<ul>{said}</ul>"
+    elif compared:
+        said = "<p>No difference that chance would not make in 1 of 20 tries.</p>"
     note = "<p>Seconds of training: median (least to most); &gt; where a run was cut off before it.</p>"
     return note + _table(["recipe", *goals], rows, "times to each goal") + said
 
