@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from ttsfast.benchmarks.convergence import bench, figures, page, runs
 from ttsfast.benchmarks.convergence.ablation import effects, variants
 from ttsfast.benchmarks.convergence.bench import Plan, measure
+from ttsfast.benchmarks.convergence.comparison import comparisons
 from ttsfast.benchmarks.convergence.loops import Loop
 from ttsfast.benchmarks.convergence.recipes import names, read_recipe, read_recipes
+from ttsfast.benchmarks.convergence.samples import moments
 from ttsfast.benchmarks.convergence.tables import table
 from ttsfast.benchmarks.data_corpus import write_corpus
 from ttsfast.benchmarks.machine import describe
@@ -139,7 +142,15 @@ def test_two_recipes_end_to_end_and_killed(
     html = page.write_page(tmp_path, written).read_text()
     assert "data:image/svg+xml" in html
     assert "No difference that chance" in html
-    alone = {**written, "runs": written["runs"][:1], "comparisons": bench.comparisons(written["runs"][:1])}
+    assert written["samples"] == record["samples"]
+    for name, spoken in written["samples"]["recipes"].items():
+        (end,) = spoken["moments"]
+        assert (end["name"], end["step"]) == ("0.0 min, the end", STEPS)
+        wave, rate = soundfile.read(killed.folder / end["sound"])
+        assert (wave.ndim, rate) == (1, store.contract.sample_rate)
+        assert (killed.folder / spoken["strip"][0]).read_bytes().startswith(b"<?xml")
+        assert f'src="convergence_files/{name}/step-{STEPS:06d}.wav"' in html
+    alone = {**written, "runs": written["runs"][:1], "comparisons": comparisons(written["runs"][:1])}
     assert "No difference" not in page.write_page(tmp_path, alone).read_text()
 
     with pytest.raises(InputError, match=r"training\.max_steps=4, where this one has 6"):
@@ -173,6 +184,21 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(
     assert (run["ended"], [row["step"] for row in run["rows"]]) == ("budget", [0, 1])
     (run,) = measure(plan_of(store, tmp_path, "strong"), progress=lambda _: None)["runs"]
     assert (run["ended"], [row["step"] for row in run["rows"]]) == ("max_steps", [0, 1, 2, 3, 4])
+
+
+def test_a_run_is_heard_at_the_moments_that_it_came_to(tmp_path: Path) -> None:
+    def moments_of(ended: str, *seconds: float) -> list[tuple[str, int]]:
+        snapshots = [{"step": i, "seconds": at, "processor_seconds": at} for i, at in enumerate(seconds)]
+        return moments(runs.Run(tmp_path, {"ended": ended, "snapshots": snapshots}))
+
+    assert moments_of("budget", 0, 50, 61, 130, 299) == [("1 min", 1), ("2 min", 2)]
+    assert moments_of("max_steps", 0, 50, 61, 130, 299) == [
+        ("1 min", 1),
+        ("2 min", 2),
+        ("5.0 min, the end", 4),
+    ]
+    assert moments_of("max_steps", 0, 60, 120) == [("1 min", 1), ("2 min", 2)]
+    assert moments_of("budget", 0) == []
 
 
 def test_the_packages_recipes_are_what_they_say(store: Store) -> None:

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 import ttsfast.demo.corpus as demo
-from ttsfast.data.corpus.espeak import available
+from ttsfast.data.corpus.espeak import Spoken, available, speak_words
+from ttsfast.data.corpus.word_times import read_word_times
 from ttsfast.demo.corpus import demo_sentences, write_demo_corpus
 from ttsfast.errors import InputError
 
@@ -78,6 +79,7 @@ def test_corpus_is_complete_and_of_the_promised_form(tmp_path: Path, language: s
 def test_a_second_call_does_nothing_and_a_partial_folder_is_finished(tmp_path: Path) -> None:
     first = write_demo_corpus(tmp_path / "a", utterances=12, held_out=2)
     expected = digests(tmp_path / "a")
+    assert "words.json" in {Path(name).name for name in expected}
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*")}
     again = write_demo_corpus(tmp_path / "a", utterances=12, held_out=2)
     assert (first.written, again.written) == (14, 0)
@@ -86,6 +88,7 @@ def test_a_second_call_does_nothing_and_a_partial_folder_is_finished(tmp_path: P
     # As an interruption would leave it: some recordings, no listing; the rest must not depend on them.
     (tmp_path / "a/metadata.csv").unlink()
     (tmp_path / "a/validation.txt").unlink()
+    (tmp_path / "a/words.json").unlink()
     for name in ("en-0003", "en-0009", "en-0014"):
         (tmp_path / f"a/wavs/{name}.wav").unlink()
     assert write_demo_corpus(tmp_path / "a", utterances=12, held_out=2).written == 3
@@ -93,6 +96,29 @@ def test_a_second_call_does_nothing_and_a_partial_folder_is_finished(tmp_path: P
 
     write_demo_corpus(tmp_path / "b", utterances=12, held_out=2)
     assert digests(tmp_path / "b") == expected
+
+
+@needs_espeak
+def test_words_are_timed_in_the_recording_and_not_in_what_was_cut_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delayed(text: str, language: str, *, rate: int) -> Spoken:
+        spoken = speak_words(text, language, rate=rate)
+        words = tuple((word, seconds + 1.0) for word, seconds in spoken.words)
+        return Spoken(np.concatenate([np.zeros(22050, np.float32), spoken.samples]), words)
+
+    write_demo_corpus(tmp_path / "a", utterances=3, held_out=0)
+    expected = read_word_times(tmp_path / "a")
+    monkeypatch.setattr(demo, "speak_words", delayed)
+    write_demo_corpus(tmp_path / "b", utterances=3, held_out=0)
+    found = read_word_times(tmp_path / "b")
+    assert expected is not None
+    assert found is not None
+    for name, words in expected.items():
+        # The margin before the first sound is there only where silence was.
+        assert np.ptp([seconds - at for (_, seconds), (_, at) in zip(found[name], words, strict=True)]) < 1e-3
+        assert words[0][1] == pytest.approx(0.02, abs=1e-4)
+        assert found[name][0][1] == pytest.approx(0.04, abs=0.006)
 
 
 @needs_espeak

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ttsfast.data.corpus.audio import read_audio, trim_silence, write_wav
-from ttsfast.data.corpus.espeak import SAMPLE_RATE, available, speak
+from ttsfast.data.corpus.audio import read_audio, sounding, write_wav
+from ttsfast.data.corpus.espeak import SAMPLE_RATE, Spoken, available, speak_words
+from ttsfast.data.corpus.word_times import NAME as WORD_TIMES
+from ttsfast.data.corpus.word_times import write_word_times
 from ttsfast.errors import InputError
 from ttsfast.files import atomic_write
 from ttsfast.progress import track
@@ -152,7 +154,8 @@ def write_demo_corpus(
     seed: int = 0,
     engine: str = "espeak",
 ) -> DemoCorpus:
-    """Write ``metadata.csv``, ``validation.txt`` (held-out ids) and ``wavs/`` (22,050 Hz, 16-bit, trimmed).
+    """Write ``metadata.csv``, ``validation.txt`` (held-out ids) and ``wavs/`` (22,050 Hz, 16-bit, trimmed);
+    of espeak-ng's speech also ``words.json``, which says when each word begins.
 
     The same arguments give the same bytes. Each file appears complete or not at all and ``metadata.csv``
     comes last, so a call after an interruption makes what is missing and a call on a complete folder does
@@ -166,10 +169,21 @@ def write_demo_corpus(
     texts = {f"{language}-{number:04d}": text for number, text in enumerate(training + held, start=1)}
     (folder / "wavs").mkdir(exist_ok=True)
     missing = [name for name in texts if not (folder / "wavs" / f"{name}.wav").is_file()]
-    for name in track(missing, f"speaking ({engine})", len(missing)) if missing else ():
+    timed = engine != "espeak" or (folder / WORD_TIMES).is_file()
+    todo = missing if timed else list(texts)
+    starts = {}
+    for name in track(todo, f"speaking ({engine})", len(todo)) if todo else ():
+        spoken = synthesise(texts[name])
+        part = sounding(spoken.samples, SAMPLE_RATE)
         # An engine may start and end in mid-sound; a short silence gives the stop token something to see.
-        wave = np.pad(trim_silence(synthesise(texts[name]), SAMPLE_RATE), SAMPLE_RATE // 50)
-        write_wav(folder / "wavs" / f"{name}.wav", wave, SAMPLE_RATE)
+        silence = SAMPLE_RATE // 50
+        if name in missing:
+            wave = np.pad(spoken.samples[part], silence)
+            write_wav(folder / "wavs" / f"{name}.wav", wave, SAMPLE_RATE)
+        shift = (silence - part.start) / SAMPLE_RATE
+        starts[name] = [(word, max(0.0, seconds + shift)) for word, seconds in spoken.words]
+    if not timed:
+        write_word_times(folder, starts)
     _write_once(folder / "validation.txt", "".join(f"{name}\n" for name in list(texts)[len(training) :]))
     _write_once(folder / "metadata.csv", "".join(f"{name}|{text}|{text}\n" for name, text in texts.items()))
     return DemoCorpus(folder, len(training), len(held), _seconds(folder, texts), len(missing))
@@ -222,12 +236,12 @@ def _seconds(folder: Path, texts: dict[str, str]) -> float:
     return sum(soundfile.info(folder / "wavs" / f"{name}.wav").frames for name in texts) / SAMPLE_RATE
 
 
-def _engine(engine: str, language: str) -> Callable[[str], np.ndarray]:
-    """The function that turns a text into samples at 22,050 Hz."""
+def _engine(engine: str, language: str) -> Callable[[str], Spoken]:
+    """The function that speaks a text."""
     if engine == "espeak":
         if not available():
             raise InputError("the demo corpus needs espeak-ng; run: pip install -e '.[demo]'")
-        return lambda text: speak(text, language, rate=_WORDS_PER_MINUTE)
+        return lambda text: speak_words(text, language, rate=_WORDS_PER_MINUTE)
     if engine == "flite":
         if language != "en":
             raise InputError(f"flite speaks English only, not {language!r}; use the espeak engine")
@@ -236,7 +250,7 @@ def _engine(engine: str, language: str) -> Callable[[str], np.ndarray]:
             raise InputError(
                 "flite is not installed (Debian: apt install flite); use the espeak engine instead"
             )
-        return lambda text: _flite(binary, text)
+        return lambda text: Spoken(_flite(binary, text), ())
     raise InputError(f"unknown speech engine {engine!r}; use one of {', '.join(ENGINES)}")
 
 

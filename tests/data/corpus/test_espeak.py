@@ -7,7 +7,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from ttsfast.data.corpus.espeak import SAMPLE_RATE, available, phonemize, speak
+from ttsfast.data.corpus.espeak import SAMPLE_RATE, available, phonemize, speak, speak_words
 from ttsfast.errors import InputError
 
 needs_espeak = pytest.mark.skipif(not available(), reason="espeakng-loader is not installed (extra 'demo')")
@@ -149,3 +149,22 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     for call in (lambda: speak("one"), lambda: phonemize(["one"])):
         with pytest.raises(InputError, match=r"pip install 'ttsfast\[phonemes\]'"):
             call()
+
+
+@needs_espeak
+def test_it_says_when_each_word_begins() -> None:
+    # After a pause an onset is plain to see: silence, then sound within a hundredth of a second of the mark.
+    spoken = speak_words("apple, apple, apple.")
+    assert [word for word, _ in spoken.words] == [0, 1, 2]
+    assert spoken.words[0][1] == 0.0
+    for _, seconds in spoken.words[1:]:
+        first = round(seconds * SAMPLE_RATE)
+        before, after = (spoken.samples[first + a : first + b] for a, b in ((-400, -100), (0, 400)))
+        assert np.abs(before).max() < 0.01 < 0.05 < np.abs(after).max()
+
+
+@needs_espeak
+def test_words_are_counted_as_spaces_part_them() -> None:
+    # What is run together with the word before has no mark, nor has a part of a word behind a joiner.
+    assert [word for word, _ in speak_words("is  it in the\u00a0house").words] == [0, 1, 2, 4]
+    assert [word for word, _ in speak_words("سه\u200cشنبه می\u200cرود", "fa").words] == [0, 1]

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from ttsfast.benchmarks.convergence.bench import times_of
-from ttsfast.benchmarks.convergence.comparison import Middle
+from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
 from ttsfast.config import SECTIONS
 from ttsfast.data.store.store import Store

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ttsfast.benchmarks import machine
-from ttsfast.benchmarks.convergence.comparison import Time, compare
+from ttsfast.benchmarks.convergence.comparison import comparisons
 from ttsfast.benchmarks.convergence.figures import HeldOut, measure_run
 from ttsfast.benchmarks.convergence.headlines import (
     ALIGNED,
-    ALIGNMENT,
-    AXES,
     HELD,
     MARGIN,
     headlines,
@@ -25,6 +22,7 @@ from ttsfast.benchmarks.convergence.headlines import (
 )
 from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
 from ttsfast.benchmarks.convergence.runs import Run, train
+from ttsfast.benchmarks.convergence.samples import write_samples
 from ttsfast.config import Config
 from ttsfast.data.store.store import Store
 from ttsfast.devices import this_machine, torch_threads
@@ -129,7 +127,13 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
         rows = measure_run(run, config, held_out, tuple(goals), say)
         done.append(_of_run(run, rows, copies))
         _write(plan.folder, _record(plan, held_out, copies, runs, done))
-    return _record(plan, held_out, copies, runs, done)
+    record = _record(plan, held_out, copies, runs, done)
+    if not train_only and not any(PLUS in recipe.name for recipe in plan.recipes):
+        progress("one sentence on the way: spoken")
+        first = [(run, config) for _, config, run in runs[: len(plan.recipes)]]
+        record["samples"] = write_samples(plan.folder, first, held_out)
+        _write(plan.folder, record)
+    return record
 
 
 def _of_run(run: Run, rows: dict[int, dict[str, float]], copies: float | None) -> dict[str, Any]:
@@ -176,29 +180,6 @@ def _record(
         "runs": done,
         "comparisons": comparisons(done),
     }
-
-
-def comparisons(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Every two recipes, by goal and axis, where both have runs that were measured for it; single changes to
-    one are not among them, and alignment is not compared between different models."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    names = list(dict.fromkeys(run["recipe"] for run in runs if PLUS not in run["recipe"]))
-    models = {run["recipe"]: run["model"] for run in runs}
-    for goal in dict.fromkeys(goal for run in runs for goal in run["times"]):
-        for axis in AXES:
-            sides = {name: times_of(runs, name, goal, axis) for name in names}
-            found.setdefault(goal, {})[axis] = [
-                compare(one, sides[one], other, sides[other]).to_dict()
-                for one, other in combinations(names, 2)
-                if sides[one] and sides[other] and (goal != ALIGNMENT or models[one] == models[other])
-            ]
-    return found
-
-
-def times_of(runs: Sequence[Mapping[str, Any]], recipe: str, goal: str, axis: str) -> list[Time]:
-    """Of a recipe's measured runs."""
-    times = [run["times"][goal] for run in runs if run["recipe"] == recipe and goal in run["times"]]
-    return [Time(max(time["at"][axis], 1e-9), time["cut_off"]) for time in times]
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import median
 from typing import Any
+
+from ttsfast.benchmarks.convergence.headlines import ALIGNMENT, AXES
+from ttsfast.benchmarks.convergence.recipes import PLUS
 
 LEVEL = 0.05
 """Of the test, below which a claim is made."""
@@ -91,3 +94,26 @@ def permutation_p(ours: Sequence[float], theirs: Sequence[float]) -> float:
     observed = difference(range(count)) * (1 - 1e-9) - 1e-12
     found = [difference(chosen) >= observed for chosen in combinations(range(len(values)), count)]
     return sum(found) / len(found)
+
+
+def comparisons(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Every two recipes, by goal and axis, where both have runs that were measured for it; single changes to
+    one are not among them, and alignment is not compared between different models."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    names = list(dict.fromkeys(run["recipe"] for run in runs if PLUS not in run["recipe"]))
+    models = {run["recipe"]: run["model"] for run in runs}
+    for goal in dict.fromkeys(goal for run in runs for goal in run["times"]):
+        for axis in AXES:
+            sides = {name: times_of(runs, name, goal, axis) for name in names}
+            found.setdefault(goal, {})[axis] = [
+                compare(one, sides[one], other, sides[other]).to_dict()
+                for one, other in combinations(names, 2)
+                if sides[one] and sides[other] and (goal != ALIGNMENT or models[one] == models[other])
+            ]
+    return found
+
+
+def times_of(runs: Sequence[Mapping[str, Any]], recipe: str, goal: str, axis: str) -> list[Time]:
+    """Of a recipe's measured runs."""
+    times = [run["times"][goal] for run in runs if run["recipe"] == recipe and goal in run["times"]]
+    return [Time(max(time["at"][axis], 1e-9), time["cut_off"]) for time in times]

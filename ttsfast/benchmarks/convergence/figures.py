@@ -6,7 +6,7 @@ Words are heard of some of them only: a recogniser takes ten times as long as al
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ttsfast.benchmarks.convergence.boundaries import FIGURE, BoundaryErrors, Starts, true_starts
 from ttsfast.benchmarks.convergence.headlines import first_understood, understood
 from ttsfast.benchmarks.convergence.runs import Run
 from ttsfast.config import Config
@@ -61,6 +62,8 @@ class HeldOut:
     recogniser: Recogniser | None
     references: dict[str, str]
     """By utterance, what is to be heard, normalised; empty without a recogniser."""
+    starts: Mapping[str, Starts]
+    """By utterance, when its words begin; empty where the corpus does not say."""
 
     @classmethod
     def of(
@@ -85,7 +88,8 @@ class HeldOut:
             references = {name: text for name, text in references.items() if text}
             if not references:
                 raise InputError(f"{store.path}: no utterance has a word to be heard; measure without --asr")
-        return cls(store, VoiceInfo.of_store(store), split, indices, recogniser, references)
+        starts = true_starts(store, indices)
+        return cls(store, VoiceInfo.of_store(store), split, indices, recogniser, references, starts)
 
     def describe(self) -> dict[str, Any]:
         """What figures are of; those of something else are measured again."""
@@ -93,6 +97,7 @@ class HeldOut:
             "split": self.split,
             "utterances": [self.store.entries[i].id for i in self.indices],
             "asr": None if self.recogniser is None else self.recogniser.name,
+            "word_starts": sum(len(starts.seconds) for starts in self.starts.values()),
         }
 
     def batches(self) -> Iterator[Batch]:
@@ -184,16 +189,17 @@ def measure_run(
 @torch.no_grad()
 def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool) -> dict[str, float]:
     """Of one set of weights, those figures of :data:`TEACHER_FORCED` and :data:`FREE_RUNNING` that the model
-    can give, and ``word_error`` where it is to be ``heard``.
+    can give, ``boundary_error`` where words' beginnings are known, and ``word_error`` where it is to be
+    ``heard``.
 
-    The stop threshold is calibrated on the validation split, as in training.
+    The stop threshold is that of :func:`stop_threshold`.
     """
-    store, voice = held_out.store, held_out.voice
-    threshold = voice.stop_threshold
-    if config.training.stop_loss_weight > 0:
-        known = [int(i) for i in store.indices(VALIDATION)]
-        threshold = calibrate_stop(model, _batches(store, known), "cpu")
-    forced = teacher_forced(model, held_out.batches(), "cpu", stop_threshold=threshold)
+    voice = held_out.voice
+    threshold = stop_threshold(model, config, held_out)
+    boundaries = BoundaryErrors(held_out.starts, voice.contract.hop_length / voice.contract.sample_rate)
+    forced = teacher_forced(
+        model, held_out.batches(), "cpu", stop_threshold=threshold, on_sample=boundaries.add
+    )
     spoken: list[ValidationSample] = []
     free: Figures = free_running(
         model,
@@ -206,9 +212,20 @@ def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool)
         on_sample=spoken.append,
     )
     figures = dict(forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING)))
+    if (error := boundaries.mean()) is not None:
+        figures[FIGURE] = error
     if heard:
         figures["word_error"] = held_out.word_error((s.id, held_out.wave(s.predicted)) for s in spoken)
     return figures
+
+
+def stop_threshold(model: nn.Module, config: Config, held_out: HeldOut) -> float:
+    """Calibrated on the validation split, as in training; the usual one for a model that learns no stop."""
+    if config.training.stop_loss_weight == 0:
+        return held_out.voice.stop_threshold
+    store = held_out.store
+    known = [int(i) for i in store.indices(VALIDATION)]
+    return calibrate_stop(model, _batches(store, known), "cpu")
 
 
 def _batches(store: Store, indices: Sequence[int]) -> Iterator[Batch]:

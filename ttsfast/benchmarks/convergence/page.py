@@ -1,4 +1,4 @@
-"""A record as a page: times, curves, and for an ablation what each change does."""
+"""A record as a page: times, curves, one sentence on the way, and for an ablation what each change does."""
 
 from __future__ import annotations
 
@@ -9,24 +9,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence import boundaries
 from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
 from ttsfast.benchmarks.convergence.pictures import chart, curve
 from ttsfast.benchmarks.convergence.tables import both, cell, ratio
+from ttsfast.evaluation.report_page import Sound, player
 from ttsfast.evaluation.targets import DEFINITIONS, label
 from ttsfast.files import atomic_write
-from ttsfast.pages.document import Picture, document, picture, section, wide
+from ttsfast.pages.document import Picture, document, picture, section, sentence, wide
 from ttsfast.pages.plots import size, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "convergence.html"
-CURVES = ("diagonal_mass", "coverage", "mel_l1", "mcd_dtw_sl", "duration_error", "stop_rate", "word_error")
+CURVES = (
+    "diagonal_mass",
+    "coverage",
+    boundaries.FIGURE,
+    "mel_l1",
+    "mcd_dtw_sl",
+    "duration_error",
+    "stop_rate",
+    "word_error",
+)
+DEFINED = DEFINITIONS | {boundaries.FIGURE: boundaries.DEFINITION}
 CHARTED = ("mcd_dtw_sl", "mel_l1")
 
 
 def write_page(folder: Path, record: Mapping[str, Any]) -> Path:
-    """``convergence.html`` in ``folder``; everything is inside it. Returns its path."""
+    """``convergence.html`` in ``folder``; all but its sounds and strips is inside it. Returns its path."""
     with atomic_write(folder / NAME) as handle:
         handle.write(_page(record).encode())
     return folder / NAME
@@ -42,6 +54,8 @@ def _page(record: Mapping[str, Any]) -> str:
     ]
     if not found:
         parts.append(section("curves", "On the way", _curves(runs)))
+    if spoken := record.get("samples"):
+        parts.append(section("samples", "One sentence on the way", _samples(spoken)))
     held_out = record["held_out"]
     return document(
         title=f"Convergence on {corpus['name']}",
@@ -78,7 +92,36 @@ def _times(record: Mapping[str, Any]) -> str:
 
 def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
     shown = [name for name in CURVES if any(name in row for run in runs for row in run["rows"])]
-    return "".join(_shown(curve(runs, name), label(name), DEFINITIONS[name]) for name in shown)
+    figures = "".join(_shown(curve(runs, name), label(name), DEFINED[name]) for name in shown)
+    return f'<div class="pictures">{figures}</div>'
+
+
+def _samples(spoken: Mapping[str, Any]) -> str:
+    """The sentence, and a card for each recipe."""
+    cards = "".join(_sample(name, of, spoken["text"]) for name, of in spoken["recipes"].items())
+    return f"""{sentence(spoken["text"], spoken["language"])}
+<p class="soft"><bdi>{escape(spoken["id"])}</bdi>, held out; the first seed of each recipe, free-running,
+through Griffin-Lim, with the weights of the last snapshot before each moment.</p>
+{cards}"""
+
+
+def _sample(recipe: str, of: Mapping[str, Any], text: str) -> str:
+    players = "".join(
+        player(Sound(moment["sound"], f"{moment['name']} (step {moment['step']:,})"), f"{recipe}: {text}")
+        for moment in of["moments"]
+    )
+    pictures = ""
+    if "strip" in of:
+        alt = f"Alignment of {recipe} on the way"
+        file, width, height = of["strip"]
+        pictures = picture(
+            Picture(file, width, height, alt, "Alignment, teacher-forced, at the same moments")
+        )
+    return f"""<article class="card sample">
+<h3>{escape(recipe)}</h3>
+<div class="players">{players}</div>
+{pictures}</article>
+"""
 
 
 def _changes(base: str, found: Sequence[Effect]) -> str:

@@ -1,9 +1,12 @@
-"""Figures over training time, a line for each run; and what each change of an ablation does, as bars."""
+"""Figures over training time, a line for each run; an alignment as it came about; and what each change of an
+ablation does, as bars."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ttsfast.benchmarks.convergence.ablation import Effect
 from ttsfast.evaluation.targets import label
@@ -32,6 +35,27 @@ def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
         handles = {line.get_label(): line for line in axes.get_lines()}
         shown = [name for name in names if name in handles]
         figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=2)
+    return figure
+
+
+def strip(attentions: Mapping[str, np.ndarray]) -> Figure:
+    """Attention weights (S, N) of one utterance by moment: time along x, the text along y."""
+    with style():
+        figure = blank(max(2.6, 1.25 * len(attentions)), 1.6)
+        panels = figure.subplots(1, len(attentions), squeeze=False)[0]
+        for panel, (name, attention) in zip(panels, attentions.items(), strict=True):
+            panel.imshow(
+                attention.T,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                cmap="viridis",
+                vmin=0.0,
+                vmax=max(0.5, float(attention.max())),
+            )
+            panel.set(title=name, xticks=(), yticks=())
+        panels[0].set_ylabel("text")
+        figure.supxlabel("time", fontsize=8.5)
     return figure
 
 

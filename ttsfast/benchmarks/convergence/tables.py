@@ -7,8 +7,7 @@ from typing import Any
 
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
-from ttsfast.benchmarks.convergence.bench import times_of
-from ttsfast.benchmarks.convergence.comparison import Middle
+from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.evaluation.targets import number
 
 WIDTH = 26

@@ -198,10 +198,17 @@ def resample_audio(wave: np.ndarray, source_rate: int, target_rate: int) -> np.n
 def trim_silence(
     wave: np.ndarray, sample_rate: int, threshold_db: float = 40.0, margin_seconds: float = 0.02
 ) -> np.ndarray:
-    """Cut what lies before the first and after the last sound.
+    """The part of ``wave`` that :func:`sounding` finds."""
+    return wave[sounding(wave, sample_rate, threshold_db, margin_seconds)]
+
+
+def sounding(
+    wave: np.ndarray, sample_rate: int, threshold_db: float = 40.0, margin_seconds: float = 0.02
+) -> slice:
+    """Which samples are left when what lies before the first and after the last sound is cut.
 
     A 5 ms block is sound when its RMS is within ``threshold_db`` of the loudest block's. ``margin_seconds``
-    are kept on both sides, so that a soft first consonant survives. Digital silence throughout gives (0,).
+    are kept on both sides, so that a soft first consonant survives. Of digital silence nothing is left.
     """
     block = max(1, sample_rate // 200)
     blocks = -(-len(wave) // block)
@@ -210,10 +217,10 @@ def trim_silence(
     level = np.sqrt(np.mean(padded.reshape(blocks, block) ** 2, axis=1))
     loudest = level.max(initial=0.0)
     if loudest == 0.0:
-        return wave[:0]
+        return slice(0, 0)
     sound = np.flatnonzero(level >= loudest * 10 ** (-threshold_db / 20))
     margin = round(margin_seconds * sample_rate)
-    return wave[max(0, sound[0] * block - margin) : (sound[-1] + 1) * block + margin]
+    return slice(max(0, int(sound[0]) * block - margin), (int(sound[-1]) + 1) * block + margin)
 
 
 def normalise_loudness(wave: np.ndarray, sample_rate: int, loudness: float) -> np.ndarray:

@@ -17,6 +17,7 @@ import threading
 from _ctypes import dlclose
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -42,7 +43,27 @@ _LONGEST_DATA_PATH = 150
 # Texts that take about a second.
 _WORTH_A_BAR = 2000
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+_LAST_EVENT, _WORD_EVENT = 0, 1
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 _lock = threading.Lock()
 
 # A comma or a point between digits belongs to the number.
@@ -63,8 +84,24 @@ def available() -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Spoken:
+    """A text as espeak-ng speaks it."""
+
+    samples: np.ndarray
+    """(samples,) float32 in [-1, 1] at 22,050 Hz"""
+    words: tuple[tuple[int, float], ...]
+    """Which word of the text, counted from 0 as spaces part them, begins after how many seconds; of words
+    that are run together, such as "in the", only the first is there."""
+
+
 def speak(text: str, language: str = "en", *, rate: int = 175) -> np.ndarray:
-    """Speak ``text``; return float32 samples in [-1, 1] at 22,050 Hz, the same ones every time.
+    """The samples of :func:`speak_words`."""
+    return speak_words(text, language, rate=rate).samples
+
+
+def speak_words(text: str, language: str = "en", *, rate: int = 175) -> Spoken:
+    """Speak ``text``, the same way every time, and say when each word begins.
 
     ``rate`` is in words per minute (espeak-ng takes 80 to 450). Raises InputError when espeak-ng is not
     installed, when it has no such voice, or when the text gives no sound.
@@ -72,10 +109,17 @@ def speak(text: str, language: str = "en", *, rate: int = 175) -> np.ndarray:
     if not text.strip():
         raise InputError("there is no text to speak; give at least one word")
     chunks: list[np.ndarray] = []
+    marks: list[tuple[int, float]] = []
 
-    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
+    def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
         if samples and count > 0:
             chunks.append(np.ctypeslib.as_array(samples, shape=(count,)).copy())
+        number = 0
+        while events and events[number].type != _LAST_EVENT:
+            if (event := events[number]).type == _WORD_EVENT:
+                # It counts characters from 1, and gives the audio's position in whole milliseconds, too.
+                marks.append((event.text_position - 1, event.sample / SAMPLE_RATE))
+            number += 1
         return 0
 
     callback = _Callback(collect)
@@ -88,7 +132,9 @@ def speak(text: str, language: str = "en", *, rate: int = 175) -> np.ndarray:
         )
     if status != 0 or not chunks:
         raise InputError(f"espeak-ng gave no sound for {text!r} in language {language!r}; check the text")
-    return np.concatenate(chunks).astype(np.float32) / 32768.0
+    firsts = [match.start() for match in re.finditer(r"\S+", text)]
+    words = tuple((firsts.index(place), seconds) for place, seconds in marks if place in firsts)
+    return Spoken(np.concatenate(chunks).astype(np.float32) / 32768.0, words)
 
 
 def phonemize(texts: Sequence[str], language: str = "en") -> list[str]:

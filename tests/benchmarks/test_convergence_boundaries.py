@@ -1,0 +1,90 @@
+"""Boundary error: of alignments whose words begin where they are known to."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ttsfast.benchmarks.convergence.boundaries import BoundaryErrors, Starts, true_starts
+from ttsfast.benchmarks.convergence.headlines import BOUNDARIES, headlines
+from ttsfast.benchmarks.data_corpus import write_corpus
+from ttsfast.data.corpus.word_times import write_word_times
+from ttsfast.data.prepare.prepare import PrepareOptions, prepare
+from ttsfast.data.store.store import Store
+from ttsfast.evaluation.samples import ValidationSample
+
+FRAME = 0.01
+STARTS = Starts(symbols=[0, 2, 5], seconds={1: 0.20, 2: 0.50})
+"""Of "ab cd ef": a word and the space before the next one."""
+
+
+def sample(attention: np.ndarray, frames: int, name: str = "u") -> ValidationSample:
+    mel = np.zeros((frames, 2), dtype=np.float32)
+    text = np.arange(attention.shape[1])
+    return ValidationSample(name, text, mel, mel, attention.astype(np.float32), truncated=False)
+
+
+def attention_of(*durations: int) -> np.ndarray:
+    """(S, N), one at the symbol of each step."""
+    return np.repeat(np.eye(len(durations)), durations, axis=0)
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_words_that_begin_where_they_do_have_no_error(ratio: int) -> None:
+    errors = BoundaryErrors({"u": STARTS}, FRAME)
+    errors.add(sample(attention_of(*(d // ratio for d in (10, 10, 2, 20, 8, 4, 6, 0))), 60))
+    assert errors.mean() == pytest.approx(0.0, abs=1e-3)
+
+
+def test_errors_are_the_mean_over_words_in_ms() -> None:
+    errors = BoundaryErrors({"u": STARTS}, FRAME)
+    assert errors.mean() is None
+    # The second word 50 ms late, the third 100 ms early.
+    errors.add(sample(attention_of(10, 15, 2, 3, 10, 10, 5, 5), 60))
+    assert errors.mean() == pytest.approx(75.0, abs=1e-3)
+    errors.add(sample(attention_of(10, 10, 2, 20, 8, 4, 6, 0), 60))
+    assert errors.mean() == pytest.approx(37.5, abs=1e-3)
+    errors.add(sample(attention_of(60, 0, 0), 60, name="unknown"))
+    errors.add(dataclasses.replace(sample(attention_of(60, 0, 0), 60), attention=None))
+    assert errors.mean() == pytest.approx(37.5, abs=1e-3)
+
+
+def test_fewer_steps_than_symbols_are_enough() -> None:
+    errors = BoundaryErrors({"u": Starts([0, 6], {1: 0.06})}, FRAME)
+    attention = np.zeros((3, 12))
+    attention[0, 3], attention[1, 7], attention[2, 11] = 1, 1, 1
+    errors.add(sample(attention, 12))
+    assert errors.mean() == pytest.approx(20.0, abs=1e-3)
+
+
+def test_starts_are_of_the_words_of_the_store(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "c", np.linspace(0.3, 0.6, 6))
+    options = PrepareOptions(jobs=1)
+    prepare(tmp_path / "c", tmp_path / "s", options)
+    store = Store.open(tmp_path / "s")
+    everything = range(len(store))
+    assert true_starts(store, everything) == {}
+    name, text = store.entries[0].id, store.entries[0].text
+    words = text.split(" ")
+    assert len(words) > 2
+    write_word_times(tmp_path / "c", {name: [(0, 0.0), (1, 0.1), (len(words) - 1, 0.2), (99, 3.0)], "x": []})
+    (found,) = true_starts(store, everything).items()
+    assert found[0] == name
+    # Each with the space before it.
+    assert found[1].symbols[:2] == [0, len(words[0])]
+    assert len(found[1].symbols) == len(words)
+    assert found[1].seconds == {1: 0.1, len(words) - 1: 0.2}
+    prepare(tmp_path / "c", tmp_path / "t", dataclasses.replace(options, trim=True))
+    assert true_starts(Store.open(tmp_path / "t"), everything) == {}, "a cut recording has other times"
+
+
+def test_a_goal_of_its_own_that_must_be_held() -> None:
+    rows = [
+        {"step": 10 * i, "seconds": 10.0 * i, "processor_seconds": 10.0 * i, "boundary_error": error}
+        for i, error in enumerate((300, 49, 51, 50, 40, 30))
+    ]
+    assert headlines(rows)[BOUNDARIES].at["step"] == 30
+    assert headlines(rows[:-1])[BOUNDARIES].cut_off

@@ -1,0 +1,91 @@
+"""How far from the truth the words begin where a model's alignment has them: what no model can be born with.
+
+The truth is the corpus's own ``words.json``, which synthetic speech has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ttsfast.data.corpus.word_times import read_word_times
+from ttsfast.data.store.store import Store
+from ttsfast.data.store.texts import reference_texts
+from ttsfast.evaluation.samples import ValidationSample
+from ttsfast.functional import monotonic_alignment
+
+FIGURE = "boundary_error"
+DEFINITION = (
+    "teacher-forced: how far, in ms, the beginnings of words lie from the synthesiser's own, along the best "
+    "monotonic path through attention, summed over each word's symbols; mean over all words but the first "
+    "of an utterance"
+)
+_LEAST = 1e-8
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Of the words of an utterance."""
+
+    symbols: Sequence[int]
+    """The first one of each word: the space before it, which has no sound of its own and else would take the
+    first of the word's."""
+    seconds: Mapping[int, float]
+    """By a word's number; of the first, and of those that the corpus says nothing of, there is none."""
+
+
+def true_starts(store: Store, indices: Sequence[int]) -> dict[str, Starts]:
+    """Of these utterances, as far as the corpus says it; empty where it does not.
+
+    Of a store whose recordings were trimmed nothing is known. Words are counted, so an utterance is passed
+    over whose symbols fall into other words than its text, as phonemes may.
+
+    Raises:
+        InputError: ``words.json`` holds something else, or :func:`reference_texts` finds no texts.
+    """
+    corpus = Path(store.manifest.corpus)
+    times = None if store.manifest.options.get("trim") else read_word_times(corpus)
+    if times is None:
+        return {}
+    texts = reference_texts(store, indices, corpus)
+    found = {}
+    for index in indices:
+        utterance = store[index]
+        symbols = store.symbols.decode(utterance.text)
+        firsts = [match.start() for match in re.finditer("[^ ]+", symbols)]
+        words = len(texts[utterance.id].split())
+        seconds = {word: at for word, at in times.get(utterance.id, ()) if 0 < word < words}
+        if seconds and len(firsts) == words:
+            found[utterance.id] = Starts([max(0, symbol - 1) for symbol in firsts], seconds)
+    return found
+
+
+class BoundaryErrors:
+    """Of teacher-forced utterances, one after the other."""
+
+    def __init__(self, starts: Mapping[str, Starts], frame_seconds: float) -> None:
+        """Of :func:`true_starts`, and from one mel frame to the next."""
+        self._starts, self._frame = starts, frame_seconds
+        self._errors: list[float] = []
+
+    def add(self, sample: ValidationSample) -> None:
+        """Nothing where the model has no attention, or where the utterance's words are not known."""
+        starts = self._starts.get(sample.id)
+        if starts is None or sample.attention is None:
+            return
+        steps, words = len(sample.attention), len(starts.symbols)
+        # What stands before the first word belongs to it.
+        of_words = np.add.reduceat(sample.attention, [0, *starts.symbols[1:]], axis=1)
+        scores = torch.from_numpy(np.log(of_words + _LEAST))[None]
+        durations = monotonic_alignment(scores, torch.tensor([words]), torch.tensor([steps]))[0].numpy()
+        begins = (np.cumsum(durations) - durations) * len(sample.target) / steps * self._frame
+        self._errors += [abs(float(begins[word]) - at) for word, at in starts.seconds.items()]
+
+    def mean(self) -> float | None:
+        """In ms; None of nothing."""
+        return 1000 * sum(self._errors) / len(self._errors) if self._errors else None
