@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -282,6 +283,23 @@ def test_an_ablation_changes_one_thing_at_a_time(
     voice = VoiceInfo.of_store(store)
     for config in configs:
         build_model(config.model, voice)
+
+
+def test_a_prior_may_be_taken_away(store: Store) -> None:
+    config = read_recipe("ttsfast").config(store, MACHINE, {"data": {"store": str(store.path)}}).model
+    voice = VoiceInfo.of_store(store)
+    with_it, without = (
+        build_model(dataclasses.replace(config, architecture=name), voice)
+        for name in ("paralleltts", "ttsfast.benchmarks.convergence.flat_prior:model")
+    )
+    without.load_state_dict(with_it.state_dict())
+    text, mel = torch.randint(1, 5, (2, 6)), torch.randn(2, 60, store.contract.n_mels)
+    given = (text, torch.tensor([6, 4]), mel, torch.tensor([60, 40]))
+    ours, flat = with_it.eval()(*given), without.eval()(*given)
+    assert torch.equal(ours.alignment_log_probs, flat.alignment_log_probs)
+    assert ours.alignment_prior.shape == flat.alignment_prior.shape
+    assert flat.alignment_prior.abs().max() == 0 < ours.alignment_prior.abs().max()
+    assert not torch.equal(ours.alignment_path, flat.alignment_path)
 
 
 def test_words_are_heard_of_few_snapshots(

@@ -108,6 +108,8 @@ class ParallelTTS(nn.Module):
         self.text_layers = GatedStack(width, config.text_dilations, causal=False, dropout=config.dropout)
         self.text_norm = nn.LayerNorm(width)
         self.aligner = Aligner(width, r * n_mels, config.aligner_channels)
+        self.prior = beta_binomial_prior
+        """of the alignment, before anything is heard"""
         self.durations = SymbolPredictor(width, config.predictor_dilations, config.dropout)
         self.place = nn.Linear(2, width)
         dilations = config.decoder_dilations
@@ -175,7 +177,7 @@ class ParallelTTS(nn.Module):
         heard = torch.cat([heard, self.silence.to(mel.dtype).expand(batch, steps * r - frames, -1)], dim=1)
         grouped = heard.reshape(batch, steps, r * self.n_mels)
         log_probs = self.aligner(symbols, text_lengths, grouped, step_lengths)
-        prior = beta_binomial_prior(text_lengths, step_lengths, frames=steps, symbols=text.shape[1])
+        prior = self.prior(text_lengths, step_lengths, frames=steps, symbols=text.shape[1])
         durations, alignable = found_durations(log_probs.detach() + prior, text_lengths, step_lengths)
 
         known = valid & alignable[:, None]
