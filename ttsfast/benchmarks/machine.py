@@ -31,6 +31,8 @@ def describe(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        # What torch's own kernels use; ATEN_CPU_CAPABILITY sets less.
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "triton": _version("triton"),
         "ttsfast": _version("ttsfast"),
         "commit": _commit(),

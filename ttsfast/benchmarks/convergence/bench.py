@@ -32,6 +32,8 @@ from ttsfast.options import Values, overlaid
 from ttsfast.training.auto import Speech
 
 RECORD = "record.json"
+TRAINED_ON = ("date", "processor", "threads", "instructions", "load", "commit")
+"""Of a run's machine, which need not be the one that it was measured on, nor with the same to do."""
 OWN_KEYS = ("training.run_folder", "training.seed")
 """That each run has of its own."""
 
@@ -143,6 +145,7 @@ def _of_run(run: Run, rows: dict[int, dict[str, float]], copies: float | None) -
         "recipe": run.body["recipe"],
         "model": run.body["config"]["model"],
         "seed": run.body["seed"],
+        "trained_on": {key: run.body["machine"][key] for key in TRAINED_ON if key in run.body["machine"]},
         "ended": run.body["ended"],
         **({"reason": run.body["reason"]} if "reason" in run.body else {}),
         "rows": table,

@@ -15,6 +15,9 @@ from ttsfast.pages.plots import INK, PALETTE, blank, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Minutes of training."""
+
 
 def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
     """One figure over minutes of training, in a logarithmic scale: a colour for each recipe, a line for each
@@ -32,6 +35,10 @@ def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
             axes.plot(minutes, values, color=colour, linewidth=1.1, label=run["recipe"])
             if run["ended"] == "diverged" and rows:
                 axes.plot(minutes[-1:], values[-1:], "x", color=colour, label="_")
+        first, last = axes.get_xlim()
+        ticks = [minutes for minutes in TICKS if first <= minutes <= last]
+        axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+        axes.minorticks_off()
         handles = {line.get_label(): line for line in axes.get_lines()}
         shown = [name for name in names if name in handles]
         figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=2)
