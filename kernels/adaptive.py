@@ -23,7 +23,7 @@ _SLOW_DECAY = tl.constexpr(constants.SLOW_DECAY)
 _LOG_SLOW_DECAY = tl.constexpr(math.log(constants.SLOW_DECAY))
 _COLDNESS = tl.constexpr(1 / constants.DWA_TEMPERATURE)
 _LOWEST, _HIGHEST = (tl.constexpr(bound) for bound in constants.FACTOR_BOUNDS)
-_LOG_LOWEST, _LOG_HIGHEST = (tl.constexpr(math.log(bound)) for bound in constants.FACTOR_BOUNDS)
+_MOST = tl.constexpr(constants.LOG_VARIANCE_BOUND)
 _RATE = tl.constexpr(constants.UNCERTAINTY_RATE)
 
 
@@ -83,21 +83,26 @@ def observe(values, floors, active, state, there, METHOD: tl.constexpr):
     tl.store(slow_at + i, slow, mask=there)
 
     if METHOD == "dwa":
-        ratio = tl.where(active, _ratio(fast, slow), float("-inf"))
-        # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
-        raised = tl.where(active, exp((ratio - tl.max(ratio)) * _COLDNESS), 0.0)
-        count = tl.sum(tl.where(active, 1.0, 0.0))
-        factors = raised * tl.div_rn(count, tl.sum(raised))
-        factors = tl.minimum(tl.maximum(factors, _LOWEST), _HIGHEST)
+        factors = _shared_out(_ratio(fast, slow), _COLDNESS, active)
     elif METHOD == "uncertainty":
         variances = tl.load(variances_at + i, mask=there)
         slope = 0.5 * (1.0 - exp(-variances) * seen)
         moved = variances - _RATE * slope
-        moved = tl.minimum(tl.maximum(moved, -_LOG_HIGHEST), -_LOG_LOWEST)
+        moved = tl.minimum(tl.maximum(moved, -_MOST), _MOST)
         variances = tl.where(changed, moved, variances)
         tl.store(variances_at + i, variances, mask=there)
-        factors = tl.minimum(tl.maximum(exp(-variances), _LOWEST), _HIGHEST)
+        factors = _shared_out(-variances, 1.0, active)
     tl.store(factors_at + i, tl.where(changed, factors, tl.load(factors_at + i, mask=there)), mask=there)
+
+
+@triton.jit
+def _shared_out(exponents, COLDNESS: tl.constexpr, active):
+    """``exp(exponents * COLDNESS)`` over its mean over the active terms, within the bounds."""
+    exponents = tl.where(active, exponents, float("-inf"))
+    # Measured from the largest, so that equal ones give exp(0) = 1 and exactly 1 after division.
+    raised = tl.where(active, exp((exponents - tl.max(exponents)) * COLDNESS), 0.0)
+    count = tl.sum(tl.where(active, 1.0, 0.0))
+    return tl.minimum(tl.maximum(raised * tl.div_rn(count, tl.sum(raised)), _LOWEST), _HIGHEST)
 
 
 @triton.jit

@@ -100,7 +100,7 @@ class TrainingConfig:
     use_adaptive_loss_weights: bool = option(True, "let adaptive_weighting move the weights; false: fixed")
     adaptive_weighting: str = option(
         "dwa",
-        "dynamic weight averaging; learned uncertainty, which soon doubles all weights",
+        "dynamic weight averaging; learned uncertainty, which favours the terms that have fallen furthest",
         choices=("dwa", "uncertainty"),
     )
     loss_smoothing_factor: float = option(

@@ -17,19 +17,17 @@ void average(float* averages, const bool* active, const float* seen, int terms, 
     if (active[i]) averages[i] += share * (seen[i] - averages[i]);
 }
 
-void dwa(const AdaptiveState& state, const AdaptiveConstants& constants, const bool* active, int terms) {
-  const auto temperature = static_cast<float>(constants.temperature);
+// exp(exponents / temperature) over its mean over the active terms, within the bounds.
+void share_out(const AdaptiveState& state, const AdaptiveConstants& constants, const bool* active,
+               const float* exponents, float temperature, int terms) {
   const auto low = static_cast<float>(constants.low), high = static_cast<float>(constants.high);
-  float ratios[kAllTerms], largest = -INFINITY, raised[kAllTerms], sum = 0, count = 0;
+  float largest = -INFINITY, raised[kAllTerms], sum = 0, count = 0;
+  for (int i = 0; i < terms; ++i)
+    if (active[i]) largest = std::max(largest, exponents[i]);
+  // Measured from the largest, so that equal ones give exp(0) = 1 and exactly 1 after division.
   for (int i = 0; i < terms; ++i) {
     if (!active[i]) continue;
-    ratios[i] = state.slow[i] > 0 ? state.fast[i] / state.slow[i] : 1.0f;
-    largest = std::max(largest, ratios[i]);
-  }
-  // Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
-  for (int i = 0; i < terms; ++i) {
-    if (!active[i]) continue;
-    raised[i] = std::exp((ratios[i] - largest) / temperature);
+    raised[i] = std::exp((exponents[i] - largest) / temperature);
     sum += raised[i];
     count += 1;
   }
@@ -37,17 +35,25 @@ void dwa(const AdaptiveState& state, const AdaptiveConstants& constants, const b
     if (active[i]) state.factors[i] = std::clamp(raised[i] * (count / sum), low, high);
 }
 
+void dwa(const AdaptiveState& state, const AdaptiveConstants& constants, const bool* active, int terms) {
+  float ratios[kAllTerms] = {};
+  for (int i = 0; i < terms; ++i)
+    if (active[i]) ratios[i] = state.slow[i] > 0 ? state.fast[i] / state.slow[i] : 1.0f;
+  share_out(state, constants, active, ratios, static_cast<float>(constants.temperature), terms);
+}
+
 void uncertainty(const AdaptiveState& state, const AdaptiveConstants& constants, const bool* active,
                  const float* excess, int terms) {
-  const auto least = static_cast<float>(-std::log(constants.high)), most = static_cast<float>(-std::log(constants.low));
-  const auto low = static_cast<float>(constants.low), high = static_cast<float>(constants.high);
+  const auto bound = static_cast<float>(constants.log_variance_bound);
+  float precisions[kAllTerms] = {};
   for (int i = 0; i < terms; ++i) {
     if (!active[i]) continue;
     float& s = state.log_variances[i];
     const float slope = 0.5f * (1 - std::exp(-s) * excess[i]);
-    s = std::clamp(s - static_cast<float>(constants.rate) * slope, least, most);
-    state.factors[i] = std::clamp(std::exp(-s), low, high);
+    s = std::clamp(s - static_cast<float>(constants.rate) * slope, -bound, bound);
+    precisions[i] = -s;
   }
+  share_out(state, constants, active, precisions, 1.0f, terms);
 }
 
 }  // namespace

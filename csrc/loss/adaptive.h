@@ -10,8 +10,9 @@ enum class Weighting : int { fixed, dwa, uncertainty };
 // Of the methods; the reference's own, which it hands over with the options of the loss.
 struct AdaptiveConstants {
   double fast_decay = 0, slow_decay = 0, temperature = 0;
-  double low = 0, high = 0;  // bounds of a factor
-  double rate = 0;           // of the log-variances' descent
+  double low = 0, high = 0;       // bounds of a factor
+  double rate = 0;                // of the log-variances' descent
+  double log_variance_bound = 0;  // on both sides
 };
 
 // Of the fused sweep, by term: mel, kl, stop, attention; then the terms of an alignment, computed beside it.

@@ -50,7 +50,7 @@ def test_a_hundred_updates_are_the_references(method: str, active: tuple[bool, .
         assert_alike(ours, truth)
     assert int(ours.observations) == 100
     moved = (ours.factors[: len(active)][list(active)] != 1).any()
-    assert moved == (method == "uncertainty" or sum(active) > 1)
+    assert moved == (sum(active) > 1), "one term alone has nothing to be weighed against"
 
 
 @pytest.mark.parametrize("method", ["dwa", "uncertainty"])

@@ -107,12 +107,24 @@ def test_dwa_favours_the_term_that_falls_least() -> None:
 
 def test_uncertainty_descends_its_objective() -> None:
     weights = AdaptiveWeights("uncertainty")
-    excess = torch.tensor([1.25, 0.8, 100.0, 1e-6])
-    for _ in range(3000):
+    # As the terms of speech are: each far below one half.
+    excess = torch.tensor([0.05, 0.04, 0.0625, 0.1])
+    for _ in range(4000):
         update(weights, weights.method, ALL, excess + 0.1, torch.full((4,), 0.1))
+    precisions = 1 / excess
+    assert_close(torch.exp(-weights.log_variances[:4]), precisions, rtol=1e-3)
+    assert_close(weights.factors[:4], precisions / precisions.mean(), rtol=1e-3)
+
+
+def test_uncertainty_weighs_terms_against_each_other_only() -> None:
+    weights = AdaptiveWeights("uncertainty")
+    for n in range(500):
+        update(weights, weights.method, ALL, *vectors([0.99**n] * 4, [0.0] * 4))
+        assert (weights.factors == 1).all(), "what all share is the learning rate's"
+    for _ in range(5000):
+        update(weights, weights.method, ALL, *vectors([1.0, 1e-9, 1e9, 1.0], [0.0] * 4))
     low, high = FACTOR_BOUNDS
-    expected = torch.tensor([1 / 1.25, 1 / 0.8, low, high])
-    assert_close(weights.factors[:4], expected, rtol=1e-3)
+    assert_close(weights.factors[:4], torch.tensor([low, high, low, low]))
 
 
 @settings(max_examples=60, deadline=None)

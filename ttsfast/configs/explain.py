@@ -47,7 +47,7 @@ WHEN = {
     "training.loss_normalization": "utterance when short utterances should count as much as long ones",
     "training.loss_backend": "to compare backends, or where one of them fails",
     "training.use_adaptive_loss_weights": "false when the weights in the log wander to their bounds",
-    "training.adaptive_weighting": "to compare: uncertainty soon doubles every weight, and stays there",
+    "training.adaptive_weighting": "to compare: uncertainty favours terms that have fallen",
     "training.loss_smoothing_factor": "lower when smoothed_loss is too restless to read",
     "training.max_loss_spike_threshold": "higher when the log counts spikes all the time",
     "training.optimizer": "to compare; the rates of the presets are for adamw",

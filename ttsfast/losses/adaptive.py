@@ -18,6 +18,7 @@ from ttsfast.terms.state import (
     DWA_TEMPERATURE,
     FACTOR_BOUNDS,
     FAST_DECAY,
+    LOG_VARIANCE_BOUND,
     SLOW_DECAY,
     UNCERTAINTY_RATE,
     StepState,
@@ -60,11 +61,11 @@ class AdaptiveWeights(nn.Module):
       the excess and not of the loss, since a floor never falls. The paper has no base weights that the
       factors multiply, and no bounds, which its temperature of 2 all but gives.
     - ``"uncertainty"``: log-variances s (Kendall et al., 2018, "Multi-task learning using uncertainty
-      to weigh losses"), ``f = exp(-s)``, descending ``(exp(-s) * excess + s) / 2`` by themselves, all terms
-      as regressions; in the paper they are learned by the model's optimiser, from the losses. At rest
-      ``f = 1 / excess`` within the bounds: once each excess is below one half, as those of speech soon are,
-      every factor is 2, which is ``"fixed"`` at twice the weights. So it is of no use for these terms, and
-      kept for who has others.
+      to weigh losses"), descending ``(exp(-s) * excess + s) / 2`` by themselves, all terms as regressions;
+      in the paper they are learned by the model's optimiser, from the losses. At rest ``exp(-s)`` is
+      ``1 / excess``, which for the terms of speech is far above 1 and grows as they fall; so that the factors
+      weigh the terms against each other and not the loss against the learning rate,
+      ``f = exp(-s) / mean(exp(-s))`` over the active terms. Equal excesses give exactly 1.
     """
 
     factors: Tensor
@@ -127,7 +128,7 @@ def update(
     if method == "dwa":
         following = _dwa(state.fast[:n], state.slow[:n], active)
     else:
-        following = _uncertainty(state.log_variances[:n], excess, changed)
+        following = _uncertainty(state.log_variances[:n], excess, active, changed)
     factors.copy_(torch.where(changed, following, factors))
 
 
@@ -147,15 +148,19 @@ def _average(average: Tensor, observations: Tensor, seen: Tensor, decay: float, 
 def _dwa(fast: Tensor, slow: Tensor, active: Tensor) -> Tensor:
     known = slow > 0
     ratio = torch.where(known, fast / torch.where(known, slow, 1.0), 1.0)
-    ratio = torch.where(active, ratio, -torch.inf)
-    # Measured from the largest, so that equal ratios give exp(0) = 1 and exactly 1 after division.
-    raised = torch.where(active, torch.exp((ratio - ratio.max()) / DWA_TEMPERATURE), 0.0)
-    return (raised * (active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)
+    return _shared_out(ratio, DWA_TEMPERATURE, active)
 
 
-def _uncertainty(log_variances: Tensor, excess: Tensor, changed: Tensor) -> Tensor:
-    low, high = FACTOR_BOUNDS
+def _uncertainty(log_variances: Tensor, excess: Tensor, active: Tensor, changed: Tensor) -> Tensor:
     slope = 0.5 * (1 - torch.exp(-log_variances) * excess)
-    moved = (log_variances - UNCERTAINTY_RATE * slope).clamp(-math.log(high), -math.log(low))
+    moved = (log_variances - UNCERTAINTY_RATE * slope).clamp(-LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
     log_variances.copy_(torch.where(changed, moved, log_variances))
-    return torch.exp(-log_variances).clamp(low, high)
+    return _shared_out(-log_variances, 1.0, active)
+
+
+def _shared_out(exponents: Tensor, temperature: float, active: Tensor) -> Tensor:
+    """``exp(exponents / temperature)`` over its mean over the active terms, within the bounds."""
+    exponents = torch.where(active, exponents, -torch.inf)
+    # Measured from the largest, so that equal ones give exp(0) = 1 and exactly 1 after division.
+    raised = torch.where(active, torch.exp((exponents - exponents.max()) / temperature), 0.0)
+    return (raised * (active.sum() / raised.sum())).clamp(*FACTOR_BOUNDS)

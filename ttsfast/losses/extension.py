@@ -29,7 +29,14 @@ from torch import Tensor
 
 from ttsfast import native
 from ttsfast.terms.spec import LossInputs, LossSpec
-from ttsfast.terms.state import DWA_TEMPERATURE, FACTOR_BOUNDS, FAST_DECAY, SLOW_DECAY, UNCERTAINTY_RATE
+from ttsfast.terms.state import (
+    DWA_TEMPERATURE,
+    FACTOR_BOUNDS,
+    FAST_DECAY,
+    LOG_VARIANCE_BOUND,
+    SLOW_DECAY,
+    UNCERTAINTY_RATE,
+)
 
 BEST_ISA = 0
 """Let the extension pick its instruction set."""
@@ -87,5 +94,6 @@ def plan_of(spec: LossSpec) -> Any:
             "temperature": DWA_TEMPERATURE,
             "factor_bounds": FACTOR_BOUNDS,
             "rate": UNCERTAINTY_RATE,
+            "log_variance_bound": LOG_VARIANCE_BOUND,
         }
     )

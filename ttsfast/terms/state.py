@@ -19,6 +19,8 @@ FACTOR_BOUNDS = (0.5, 2.0)
 """Bounds of a factor under ``"dwa"`` and ``"uncertainty"``."""
 UNCERTAINTY_RATE = 0.01
 """Step size of the log-variances' own gradient descent."""
+LOG_VARIANCE_BOUND = 10.0
+"""They keep within it on both sides: an excess between 1/22,000 and 22,000 is followed."""
 
 
 class StepState(NamedTuple):
