@@ -58,12 +58,10 @@ class Attention(RunCheck):
             yield self.finding(
                 ERROR,
                 f"attention was lost after step {mass.steps[best]:,}: {mass.values[best]:.2f} of it lay on "
-                "the "
-                f"diagonal, now {last:.2f}",
+                f"the diagonal, now {last:.2f}",
                 evidence[best:][::-1],
                 remedy="go back to the checkpoint of that step, and lower the rate; guided attention that "
-                "faded "
-                "(training.attention_fade_steps) may be wanted longer",
+                "faded (training.attention_fade_steps) may be wanted longer",
                 diagonal_mass=last,
                 best=mass.values[best],
             )
@@ -84,7 +82,7 @@ class Attention(RunCheck):
         first, last, best = loss.at_start(), float(levels[-1]), int(np.argmin(levels))
         due = self.due if run.config is not None else self.due_without
         if best < len(levels) - 2 and last > 2 * levels[best] and last > self.fallen * first > levels[best]:
-            step = int(loss.steps[min(len(loss) - 1, (best + 1) * len(loss) // len(levels))])
+            step = loss.after(best)
             yield self.finding(
                 ERROR,
                 f"attention was lost after step {step:,}: its loss rose from {levels[best]:.3g} to "
@@ -115,8 +113,7 @@ class Latent(RunCheck):
     effect = "the latent carries nothing, so that every sentence gets the average way of saying it"
     remedy = (
         "set training.kl_free_bits above 0 (1 to 4 nats), lower training.kl_loss_weight, or leave the "
-        "posterior "
-        "out (model.posterior=false)"
+        "posterior out (model.posterior=false)"
     )
     least = 0.1
     """Nats of a latent. A collapsed one had 0.04, one that worked 38; the least of clean runs is 2."""

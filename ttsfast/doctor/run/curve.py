@@ -42,6 +42,12 @@ class Curve:
         values = self.finite.values
         return np.array([np.median(part) for part in np.array_split(values, min(parts, len(values)))])
 
+    def after(self, level: int) -> int:
+        """The step at which that one of :meth:`levels` is over."""
+        finite = self.finite
+        place = (level + 1) * len(finite) // len(self.levels())
+        return int(finite.steps[min(len(finite) - 1, place)])
+
     def at_start(self, share: float = 1 / PARTS) -> float:
         """The median of the first points, three at least."""
         values = self.finite.values

@@ -46,7 +46,7 @@ class Aligner(RunCheck):
         levels, last = curve.levels(), curve.at_end()
         best = int(np.argmin(levels))
         if best < len(levels) - 2 and last > self.doubtful and last > self.lost * levels[best]:
-            step = int(curve.steps[min(len(curve) - 1, (best + 1) * len(curve) // len(levels))])
+            step = curve.after(best)
             yield self.finding(
                 ERROR,
                 f"the aligner came apart after step {step:,}: its path had {np.exp(-levels[best]):.0%} of "

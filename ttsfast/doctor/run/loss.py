@@ -136,7 +136,7 @@ class Diverged(RunCheck):
         best = int(np.argmin(levels))
         last = min(levels[-1], levels[-2]) if len(levels) > 4 else levels[-1]
         if best < len(levels) - 2 and levels[best] > 0 and last > self.least * levels[best]:
-            step = int(curve.steps[min(len(curve) - 1, (best + 1) * len(curve) // len(levels))])
+            step = curve.after(best)
             yield self.finding(
                 ERROR,
                 f"the {name} loss rose from {levels[best]:.3g} to {last:.3g} and stayed there, since step "
