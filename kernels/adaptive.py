@@ -24,6 +24,7 @@ _LOG_SLOW_DECAY = tl.constexpr(math.log(constants.SLOW_DECAY))
 _COLDNESS = tl.constexpr(1 / constants.DWA_TEMPERATURE)
 _LOWEST, _HIGHEST = (tl.constexpr(bound) for bound in constants.FACTOR_BOUNDS)
 _MOST = tl.constexpr(constants.LOG_VARIANCE_BOUND)
+_STEEPEST = tl.constexpr(constants.STEEPEST)
 _RATE = tl.constexpr(constants.UNCERTAINTY_RATE)
 
 
@@ -86,7 +87,7 @@ def observe(values, floors, active, state, there, METHOD: tl.constexpr):
         factors = _shared_out(_ratio(fast, slow), _COLDNESS, active)
     elif METHOD == "uncertainty":
         variances = tl.load(variances_at + i, mask=there)
-        slope = 0.5 * (1.0 - exp(-variances) * seen)
+        slope = tl.maximum(0.5 * (1.0 - exp(-variances) * seen), -_STEEPEST)
         moved = variances - _RATE * slope
         moved = tl.minimum(tl.maximum(moved, -_MOST), _MOST)
         variances = tl.where(changed, moved, variances)

@@ -49,7 +49,7 @@ void uncertainty(const AdaptiveState& state, const AdaptiveConstants& constants,
   for (int i = 0; i < terms; ++i) {
     if (!active[i]) continue;
     float& s = state.log_variances[i];
-    const float slope = 0.5f * (1 - std::exp(-s) * excess[i]);
+    const float slope = std::max(0.5f * (1 - std::exp(-s) * excess[i]), -static_cast<float>(constants.steepest));
     s = std::clamp(s - static_cast<float>(constants.rate) * slope, -bound, bound);
     precisions[i] = -s;
   }

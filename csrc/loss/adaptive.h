@@ -11,7 +11,7 @@ enum class Weighting : int { fixed, dwa, uncertainty };
 struct AdaptiveConstants {
   double fast_decay = 0, slow_decay = 0, temperature = 0;
   double low = 0, high = 0;       // bounds of a factor
-  double rate = 0;                // of the log-variances' descent
+  double rate = 0, steepest = 0;  // of the log-variances' descent
   double log_variance_bound = 0;  // on both sides
 };
 

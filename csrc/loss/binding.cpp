@@ -59,6 +59,7 @@ LossPlan plan_of(const py::dict& given) {
   adaptive.temperature = read("temperature").cast<double>();
   std::tie(adaptive.low, adaptive.high) = read("factor_bounds").cast<std::pair<double, double>>();
   adaptive.rate = read("rate").cast<double>();
+  adaptive.steepest = read("steepest").cast<double>();
   adaptive.log_variance_bound = read("log_variance_bound").cast<double>();
   const int distance = static_cast<int>(options.distance), smoothing = static_cast<int>(options.smoothing);
   if (distance < 0 || distance > 2 || smoothing < 0 || smoothing > 2 || options.stop_tail < 0)

@@ -188,18 +188,15 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(
 
 
 def test_a_run_is_heard_at_the_moments_that_it_came_to(tmp_path: Path) -> None:
-    def moments_of(ended: str, *seconds: float) -> list[tuple[str, int]]:
+    def moments_of(*seconds: float) -> list[tuple[str, int]]:
         snapshots = [{"step": i, "seconds": at, "processor_seconds": at} for i, at in enumerate(seconds)]
-        return moments(runs.Run(tmp_path, {"ended": ended, "snapshots": snapshots}))
+        return moments(runs.Run(tmp_path, {"snapshots": snapshots}))
 
-    assert moments_of("budget", 0, 50, 61, 130, 299) == [("1 min", 1), ("2 min", 2)]
-    assert moments_of("max_steps", 0, 50, 61, 130, 299) == [
-        ("1 min", 1),
-        ("2 min", 2),
-        ("5.0 min, the end", 4),
-    ]
-    assert moments_of("max_steps", 0, 60, 120) == [("1 min", 1), ("2 min", 2)]
-    assert moments_of("budget", 0) == []
+    assert moments_of(0, 50, 61, 130, 299) == [("1.0 min", 2), ("2.2 min", 3), ("5.0 min, the end", 4)]
+    # A run that its budget ended went on a little longer; one snapshot is not heard twice.
+    assert moments_of(0, 100, 300.1) == [("1.7 min", 1), ("5.0 min, the end", 2)]
+    assert moments_of(0, 2400.5) == [("40.0 min, the end", 1)]
+    assert moments_of(0) == [("0.0 min, the end", 0)]
 
 
 def test_the_packages_recipes_are_what_they_say(store: Store) -> None:

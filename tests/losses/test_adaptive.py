@@ -125,6 +125,9 @@ def test_uncertainty_weighs_terms_against_each_other_only() -> None:
         update(weights, weights.method, ALL, *vectors([1.0, 1e-9, 1e9, 1.0], [0.0] * 4))
     low, high = FACTOR_BOUNDS
     assert_close(weights.factors[:4], torch.tensor([low, high, low, low]))
+    before = weights.log_variances.clone()
+    update(weights, weights.method, ALL, *vectors([1.0, 1e9, 1e9, 1.0], [0.0] * 4))
+    assert (weights.log_variances - before).abs().max() < 0.01, "one bad step must not undo thousands"
 
 
 @settings(max_examples=60, deadline=None)

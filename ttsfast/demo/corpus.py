@@ -177,9 +177,11 @@ def write_demo_corpus(
         part = sounding(spoken.samples, SAMPLE_RATE)
         # An engine may start and end in mid-sound; a short silence gives the stop token something to see.
         silence = SAMPLE_RATE // 50
+        wave, path = np.pad(spoken.samples[part], silence), folder / "wavs" / f"{name}.wav"
         if name in missing:
-            wave = np.pad(spoken.samples[part], silence)
-            write_wav(folder / "wavs" / f"{name}.wav", wave, SAMPLE_RATE)
+            write_wav(path, wave, SAMPLE_RATE)
+        elif _samples_in(path) != len(wave):
+            continue  # Another version of the engine spoke it.
         shift = (silence - part.start) / SAMPLE_RATE
         starts[name] = [(word, max(0.0, seconds + shift)) for word, seconds in spoken.words]
     if not timed:
@@ -231,9 +233,13 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def _seconds(folder: Path, texts: dict[str, str]) -> float:
+    return sum(_samples_in(folder / "wavs" / f"{name}.wav") for name in texts) / SAMPLE_RATE
+
+
+def _samples_in(path: Path) -> int:
     import soundfile
 
-    return sum(soundfile.info(folder / "wavs" / f"{name}.wav").frames for name in texts) / SAMPLE_RATE
+    return int(soundfile.info(path).frames)
 
 
 def _engine(engine: str, language: str) -> Callable[[str], Spoken]:

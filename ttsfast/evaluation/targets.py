@@ -83,6 +83,7 @@ LABELS = {
     "mcd_dtw": "cepstral distortion, dB",
     "mcd_dtw_sl": "distortion by length, dB",
     "f0_rmse": "pitch error, cents",
+    "boundary_error": "boundary error, ms",
 }
 """Names for people, where taking the underscores out is not enough."""
 

@@ -20,6 +20,7 @@ from ttsfast.terms.state import (
     FAST_DECAY,
     LOG_VARIANCE_BOUND,
     SLOW_DECAY,
+    STEEPEST,
     UNCERTAINTY_RATE,
     StepState,
 )
@@ -65,7 +66,7 @@ class AdaptiveWeights(nn.Module):
       in the paper they are learned by the model's optimiser, from the losses. At rest ``exp(-s)`` is
       ``1 / excess``, which for the terms of speech is far above 1 and grows as they fall; so that the factors
       weigh the terms against each other and not the loss against the learning rate,
-      ``f = exp(-s) / mean(exp(-s))`` over the active terms. Equal excesses give exactly 1.
+      ``f = exp(-s) / mean(exp(-s))`` over the active terms, within the bounds. Equal excesses give exactly 1.
     """
 
     factors: Tensor
@@ -152,7 +153,7 @@ def _dwa(fast: Tensor, slow: Tensor, active: Tensor) -> Tensor:
 
 
 def _uncertainty(log_variances: Tensor, excess: Tensor, active: Tensor, changed: Tensor) -> Tensor:
-    slope = 0.5 * (1 - torch.exp(-log_variances) * excess)
+    slope = (0.5 * (1 - torch.exp(-log_variances) * excess)).clamp(min=-STEEPEST)
     moved = (log_variances - UNCERTAINTY_RATE * slope).clamp(-LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
     log_variances.copy_(torch.where(changed, moved, log_variances))
     return _shared_out(-log_variances, 1.0, active)

@@ -35,6 +35,7 @@ from ttsfast.terms.state import (
     FAST_DECAY,
     LOG_VARIANCE_BOUND,
     SLOW_DECAY,
+    STEEPEST,
     UNCERTAINTY_RATE,
 )
 
@@ -94,6 +95,7 @@ def plan_of(spec: LossSpec) -> Any:
             "temperature": DWA_TEMPERATURE,
             "factor_bounds": FACTOR_BOUNDS,
             "rate": UNCERTAINTY_RATE,
+            "steepest": STEEPEST,
             "log_variance_bound": LOG_VARIANCE_BOUND,
         }
     )

@@ -19,8 +19,9 @@ FACTOR_BOUNDS = (0.5, 2.0)
 """Bounds of a factor under ``"dwa"`` and ``"uncertainty"``."""
 UNCERTAINTY_RATE = 0.01
 """Step size of the log-variances' own gradient descent."""
+STEEPEST = 0.5
+"""Bound of that descent's slope on both sides: one step of a high excess must not undo thousands."""
 LOG_VARIANCE_BOUND = 10.0
-"""They keep within it on both sides: an excess between 1/22,000 and 22,000 is followed."""
 
 
 class StepState(NamedTuple):

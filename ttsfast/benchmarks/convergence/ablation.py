@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from ttsfast.benchmarks.convergence import boundaries
 from ttsfast.benchmarks.convergence.comparison import Middle, times_of
+from ttsfast.benchmarks.convergence.headlines import ALIGNMENT, BOUNDARIES
 from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
 from ttsfast.config import SECTIONS
 from ttsfast.data.store.store import Store
@@ -19,7 +21,7 @@ from ttsfast.errors import InputError
 from ttsfast.options import Values, checked_values, overlaid, parse, shown_value
 
 WHERE = "ablation.yaml"
-FIGURES = ("mel_l1", "mcd_dtw_sl", "duration_error", "word_error")
+FIGURES = ("mel_l1", "mcd_dtw_sl", "duration_error", boundaries.FIGURE, "word_error")
 """Of the last evaluation; the lower the better."""
 
 
@@ -78,7 +80,8 @@ class Effect:
     base: str
     change: str
     alignment: float | None
-    """Seconds to alignment over the recipe's own; None where the recipe was cut off before it."""
+    """Seconds to alignment, or to boundaries where the model has no alignment to come to, over the recipe's
+    own; None where the recipe was cut off before it."""
     at_least: bool
     """The change was cut off before it."""
     figures: Mapping[str, tuple[float, float]]
@@ -111,7 +114,8 @@ def effects(runs: Sequence[Mapping[str, Any]]) -> list[Effect]:
 
 
 def _middle(runs: Sequence[Mapping[str, Any]], recipe: str) -> Middle | None:
-    times = times_of(runs, recipe, "alignment", "seconds")
+    goal = ALIGNMENT if any(ALIGNMENT in run["times"] for run in runs) else BOUNDARIES
+    times = times_of(runs, recipe, goal, "seconds")
     return Middle.of(times) if times else None
 
 

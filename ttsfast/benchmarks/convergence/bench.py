@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence.boundaries import of_a_diagonal
 from ttsfast.benchmarks.convergence.comparison import comparisons
 from ttsfast.benchmarks.convergence.figures import HeldOut, measure_run
 from ttsfast.benchmarks.convergence.headlines import (
@@ -176,6 +177,7 @@ def _record(
         "held_out": held_out.describe(),
         "copies_word_error": copies,
         "alignment": {**ALIGNED, "held": HELD, "margin": MARGIN},
+        "boundary_error_of_a_diagonal": of_a_diagonal(store, held_out.indices, held_out.starts),
         "recipes": {
             name: {"loop": recipe.loop, "preset": recipe.preset, "settings": config}
             for name, (recipe, config) in settings.items()

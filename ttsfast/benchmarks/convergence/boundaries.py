@@ -1,4 +1,4 @@
-"""How far from the truth the words begin where a model's alignment has them: what no model can be born with.
+"""How far from the truth the words begin where a model's alignment has them.
 
 The truth is the corpus's own ``words.json``, which synthetic speech has.
 """
@@ -15,15 +15,14 @@ import torch
 
 from ttsfast.data.corpus.word_times import read_word_times
 from ttsfast.data.store.store import Store
-from ttsfast.data.store.texts import reference_texts
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.functional import monotonic_alignment
 
 FIGURE = "boundary_error"
 DEFINITION = (
-    "teacher-forced: how far, in ms, the beginnings of words lie from the synthesiser's own, along the best "
-    "monotonic path through attention, summed over each word's symbols; mean over all words but the first "
-    "of an utterance"
+    "teacher-forced: how far, in ms, the beginnings of words lie from those that the corpus knows, along the "
+    "best monotonic path through attention, summed over each word's symbols; mean over words, without the "
+    "first of an utterance"
 )
 _LEAST = 1e-8
 
@@ -42,27 +41,37 @@ class Starts:
 def true_starts(store: Store, indices: Sequence[int]) -> dict[str, Starts]:
     """Of these utterances, as far as the corpus says it; empty where it does not.
 
-    Of a store whose recordings were trimmed nothing is known. Words are counted, so an utterance is passed
-    over whose symbols fall into other words than its text, as phonemes may.
+    Of a store whose recordings were trimmed nothing is known, nor of one of phonemes, which fall into other
+    words than the text: "in the" is one of them, a number is several.
 
     Raises:
-        InputError: ``words.json`` holds something else, or :func:`reference_texts` finds no texts.
+        InputError: ``words.json`` holds something else.
     """
-    corpus = Path(store.manifest.corpus)
-    times = None if store.manifest.options.get("trim") else read_word_times(corpus)
-    if times is None:
+    if store.manifest.options.get("trim") or store.frontend.phonemes:
         return {}
-    texts = reference_texts(store, indices, corpus)
+    times = read_word_times(Path(store.manifest.corpus)) or {}
     found = {}
     for index in indices:
         utterance = store[index]
         symbols = store.symbols.decode(utterance.text)
         firsts = [match.start() for match in re.finditer("[^ ]+", symbols)]
-        words = len(texts[utterance.id].split())
-        seconds = {word: at for word, at in times.get(utterance.id, ()) if 0 < word < words}
-        if seconds and len(firsts) == words:
+        seconds = {word: at for word, at in times.get(utterance.id, ()) if 0 < word < len(firsts)}
+        # A word too many is of another text.
+        if seconds and len(seconds) == sum(word > 0 for word, _ in times[utterance.id]):
             found[utterance.id] = Starts([max(0, symbol - 1) for symbol in firsts], seconds)
     return found
+
+
+def of_a_diagonal(store: Store, indices: Sequence[int], starts: Mapping[str, Starts]) -> float | None:
+    """The error, in ms, of reading every utterance at an even pace: what has learnt nothing may have."""
+    errors = BoundaryErrors(starts, store.contract.hop_length / store.contract.sample_rate)
+    for index in indices:
+        utterance = store[index]
+        frames, symbols = len(utterance.mel), len(utterance.text)
+        even = np.eye(symbols, dtype=np.float32)[np.arange(frames) * symbols // frames]
+        mel = utterance.mel.astype(np.float32)
+        errors.add(ValidationSample(utterance.id, utterance.text, mel, mel, even, utterance.truncated))
+    return errors.mean()
 
 
 class BoundaryErrors:
@@ -83,7 +92,9 @@ class BoundaryErrors:
         of_words = np.add.reduceat(sample.attention, [0, *starts.symbols[1:]], axis=1)
         scores = torch.from_numpy(np.log(of_words + _LEAST))[None]
         durations = monotonic_alignment(scores, torch.tensor([words]), torch.tensor([steps]))[0].numpy()
-        begins = (np.cumsum(durations) - durations) * len(sample.target) / steps * self._frame
+        # Steps are ceil(frames / r), so this is r where there are at least r of them.
+        frames_per_step = -(-len(sample.target) // steps)
+        begins = (np.cumsum(durations) - durations) * frames_per_step * self._frame
         self._errors += [abs(float(begins[word]) - at) for word, at in starts.seconds.items()]
 
     def mean(self) -> float | None:

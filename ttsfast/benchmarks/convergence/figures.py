@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ FREE_RUNNING = (
     "mcd_dtw_sl",
 )
 BATCH = 16
+LOUDEST = 10.0
+"""Standard deviations from the mean that are made sound of."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,15 @@ class HeldOut:
 
     def describe(self) -> dict[str, Any]:
         """What figures are of; those of something else are measured again."""
-        return {
+        found = {
             "split": self.split,
             "utterances": [self.store.entries[i].id for i in self.indices],
             "asr": None if self.recogniser is None else self.recogniser.name,
-            "word_starts": sum(len(starts.seconds) for starts in self.starts.values()),
         }
+        if self.starts:
+            known = {name: sorted(starts.seconds.items()) for name, starts in self.starts.items()}
+            found["words_begin"] = sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+        return found
 
     def batches(self) -> Iterator[Batch]:
         """Of these utterances, the short ones first."""
@@ -116,6 +122,8 @@ class HeldOut:
 
     def wave(self, mel: np.ndarray) -> np.ndarray:
         """(samples,) of a normalised mel (T, C), by Griffin-Lim."""
+        # What a run says before it diverges may be finite and beyond any sound.
+        mel = mel.clip(-LOUDEST, LOUDEST)
         return griffin_lim(mel * self.voice.mel_std + self.voice.mel_mean, self.voice.contract)
 
     def copies(self) -> float | None:

@@ -101,7 +101,7 @@ def _samples(spoken: Mapping[str, Any]) -> str:
     cards = "".join(_sample(name, of, spoken["text"]) for name, of in spoken["recipes"].items())
     return f"""{sentence(spoken["text"], spoken["language"])}
 <p class="soft"><bdi>{escape(spoken["id"])}</bdi>, held out; the first seed of each recipe, free-running,
-through Griffin-Lim, with the weights of the last snapshot before each moment.</p>
+through Griffin-Lim.</p>
 {cards}"""
 
 

@@ -36,9 +36,9 @@ def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
             if run["ended"] == "diverged" and rows:
                 axes.plot(minutes[-1:], values[-1:], "x", color=colour, label="_")
         first, last = axes.get_xlim()
-        ticks = [minutes for minutes in TICKS if first <= minutes <= last]
-        axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
-        axes.minorticks_off()
+        if ticks := [minutes for minutes in TICKS if first <= minutes <= last]:
+            axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+            axes.minorticks_off()
         handles = {line.get_label(): line for line in axes.get_lines()}
         shown = [name for name in names if name in handles]
         figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=2)

@@ -147,6 +147,8 @@ def read_recipes(places: Sequence[str]) -> list[Recipe]:
 
 def _recipe(name: str, text: str, where: str) -> Recipe:
     content = parse(text, where)
+    if PLUS in name:
+        raise InputError(f"{where}: {PLUS!r} parts a recipe from a change to it; name the file otherwise")
     if not isinstance(content, dict):
         raise InputError(f"{where}: expected loop, preset and the sections of a configuration")
     values = {key: value for key, value in content.items() if key in SECTIONS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from ttsfast.benchmarks.convergence.figures import HeldOut, stop_threshold
 from ttsfast.benchmarks.convergence.pictures import strip
-from ttsfast.benchmarks.convergence.runs import STEPS, Run
+from ttsfast.benchmarks.convergence.runs import Run
 from ttsfast.config import Config
 from ttsfast.data.corpus.audio import write_wav
 from ttsfast.data.loading.batch import collate
@@ -26,7 +27,7 @@ from ttsfast.pages.plots import save_svg
 FOLDER = "convergence_files"
 """Beside the page."""
 MINUTES = (1, 2, 5, 10, 20, 40)
-"""Of training, after which it is heard and seen, and what the run had come to when it ended."""
+"""Of training, near which it is heard and seen; and once more when the run has ended."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class Moment:
 
 
 def moments(run: Run) -> list[tuple[str, int]]:
-    """Name and step: the last snapshot before each of :data:`MINUTES`, and the end of a run that is over."""
-    seconds, found = run.seconds, []
+    """Name and step: the snapshots nearest to :data:`MINUTES`, as far as was trained, and the last one."""
+    *before, last = run.snapshots
+    trained = [row for row in before if row["seconds"] > 0]
+    nearest = {}
     for minutes in MINUTES:
-        if seconds >= 60 * minutes:
-            step = max(row["step"] for row in run.snapshots if row["seconds"] <= 60 * minutes)
-            found.append((f"{minutes} min", int(step)))
-    last = int(run.snapshots[-1]["step"])
-    if run.body["ended"] == STEPS and last not in {step for _, step in found}:
-        found.append((f"{seconds / 60:.1f} min, the end", last))
-    return found
+        if trained and 60 * minutes < last["seconds"]:
+            row = min(trained, key=lambda row: abs(math.log(row["seconds"] / (60 * minutes))))
+            nearest[int(row["step"])] = f"{row['seconds'] / 60:.1f} min"
+    return [(name, step) for step, name in nearest.items()] + [
+        (f"{last['seconds'] / 60:.1f} min, the end", int(last["step"]))
+    ]
 
 
 def write_samples(folder: Path, runs: Sequence[tuple[Run, Config]], held_out: HeldOut) -> dict[str, Any]:
@@ -70,7 +72,8 @@ def write_samples(folder: Path, runs: Sequence[tuple[Run, Config]], held_out: He
     made: dict[str, Any] = {}
     for run, config in runs:
         recipe = run.body["recipe"]
-        output_folder(folder / FOLDER / recipe)
+        for old in output_folder(folder / FOLDER / recipe).glob("step-*.wav"):
+            old.unlink()
         heard, seen = [], {}
         for moment, (wave, attention) in _spoken(run, config, held_out, index):
             sound = f"{FOLDER}/{recipe}/step-{moment[1]:06d}.wav"

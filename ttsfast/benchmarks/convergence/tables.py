@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence import boundaries
 from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
 from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.evaluation.targets import number
 
 WIDTH = 26
-LAST = ("mel_l1", "mcd_dtw", "duration_error", "coverage", "stop_rate", "word_error")
+LAST = ("mel_l1", "mcd_dtw", "duration_error", "coverage", "stop_rate", boundaries.FIGURE, "word_error")
 """Figures of the last evaluation."""
 
 

@@ -45,8 +45,8 @@ class Curve:
     def after(self, level: int) -> int:
         """The step at which that one of :meth:`levels` is over."""
         finite = self.finite
-        place = (level + 1) * len(finite) // len(self.levels())
-        return int(finite.steps[min(len(finite) - 1, place)])
+        parts = np.array_split(finite.steps, min(PARTS, len(finite)))
+        return int(parts[min(level + 1, len(parts) - 1)][0])
 
     def at_start(self, share: float = 1 / PARTS) -> float:
         """The median of the first points, three at least."""
