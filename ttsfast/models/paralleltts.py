@@ -18,7 +18,7 @@ padding or its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,7 +108,7 @@ class ParallelTTS(nn.Module):
         self.text_layers = GatedStack(width, config.text_dilations, causal=False, dropout=config.dropout)
         self.text_norm = nn.LayerNorm(width)
         self.aligner = Aligner(width, r * n_mels, config.aligner_channels)
-        self.prior = beta_binomial_prior
+        self.prior: Callable[..., Tensor] = beta_binomial_prior
         """of the alignment, before anything is heard"""
         self.durations = SymbolPredictor(width, config.predictor_dilations, config.dropout)
         self.place = nn.Linear(2, width)
