@@ -25,6 +25,7 @@ from ttsfast.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#57606a")
@@ -83,21 +84,12 @@ def alignment_figure(
         seconds: what the S steps last; steps are counted where None.
         title: above the picture.
     """
-    steps, count = attention.shape
+    steps = len(attention)
     labels = None if symbols is None else _labels(symbols)
     with style():
         figure = blank(3.9, min(5.0, max(2.9, 0.8 + 0.14 * len(labels or ()))))
         axes = figure.add_subplot()
-        image = axes.imshow(
-            attention.T,
-            origin="lower",
-            aspect="auto",
-            interpolation="nearest",
-            cmap="viridis",
-            vmin=0.0,
-            vmax=max(0.5, float(attention.max())),
-            extent=(0.0, steps if seconds is None else seconds, -0.5, count - 0.5),
-        )
+        image = draw_attention(axes, attention, steps if seconds is None else seconds)
         if labels is None:
             axes.set_ylabel("symbol")
         else:
@@ -106,6 +98,20 @@ def alignment_figure(
         axes.set(xlabel="decoder step" if seconds is None else "time (s)", title=title)
         _colour_bar(figure, image, axes, "attention")
     return figure
+
+
+def draw_attention(axes: Axes, attention: np.ndarray, end: float) -> AxesImage:
+    """Weights (S, N) into ``axes``: time along x, from 0 to ``end``, the text along y."""
+    return axes.imshow(
+        attention.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis",
+        vmin=0.0,
+        vmax=max(0.5, float(attention.max())),
+        extent=(0.0, end, -0.5, attention.shape[1] - 0.5),
+    )
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _sample(recipe: str, of: Mapping[str, Any], text: str) -> str:
 def _changes(base: str, found: Sequence[Effect]) -> str:
     own = [effect for effect in found if effect.base == base]
     names = [name for name in FIGURES if name in own[0].figures]
-    heads = ["change", "time to alignment, of the recipe's own", *map(label, names)]
+    heads = ["change", "time to alignment (or boundaries), of the recipe's own", *map(label, names)]
     rows = [(effect.change, [ratio(effect), *(both(effect, name) for name in names)]) for effect in own]
     charts = "".join(
         _shown(chart(own, name), label(name), f"At the end of the runs. {DEFINITIONS[name]}")

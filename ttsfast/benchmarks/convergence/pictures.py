@@ -10,7 +10,7 @@ import numpy as np
 
 from ttsfast.benchmarks.convergence.ablation import Effect
 from ttsfast.evaluation.targets import label
-from ttsfast.pages.plots import INK, PALETTE, blank, style
+from ttsfast.pages.plots import INK, PALETTE, blank, draw_attention, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,15 +51,7 @@ def strip(attentions: Mapping[str, np.ndarray]) -> Figure:
         figure = blank(max(2.6, 1.25 * len(attentions)), 1.6)
         panels = figure.subplots(1, len(attentions), squeeze=False)[0]
         for panel, (name, attention) in zip(panels, attentions.items(), strict=True):
-            panel.imshow(
-                attention.T,
-                origin="lower",
-                aspect="auto",
-                interpolation="nearest",
-                cmap="viridis",
-                vmin=0.0,
-                vmax=max(0.5, float(attention.max())),
-            )
+            draw_attention(panel, attention, len(attention))
             panel.set(title=name, xticks=(), yticks=())
         panels[0].set_ylabel("text")
         figure.supxlabel("time", fontsize=8.5)

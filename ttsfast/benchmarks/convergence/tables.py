@@ -69,7 +69,10 @@ def _changes(found: Sequence[Effect]) -> Iterator[str]:
     for base in dict.fromkeys(effect.base for effect in found):
         own = [effect for effect in found if effect.base == base]
         figures = [name for name in FIGURES if name in own[0].figures]
-        yield f"single changes to {base}: time to alignment over its own; figures at the end, before → after"
+        yield (
+            f"single changes to {base}: time to alignment (or boundaries) over its own; figures at the end, "
+            "before → after"
+        )
         yield f"  {'':<{first}}{'alignment':>12}" + "".join(f"{name:>20}" for name in figures)
         for effect in own:
             cells = [both(effect, name) for name in figures]
