@@ -27,6 +27,7 @@ from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
 from ttsfast.errors import InputError, TrainingError
+from ttsfast.evaluation.speech_recognition import Heard
 from ttsfast.models.build import build_model
 from ttsfast.models.voice_info import VoiceInfo
 from ttsfast.options import Values
@@ -346,3 +347,20 @@ def test_effects_are_over_the_recipes_own() -> None:
     assert "x=1        0.50       0.400 → 0.500" in table(record)
     (lost,) = effects([run("a", 10, 0.4, cut=True), run("a + x=1", 5, 0.5)])
     assert lost.alignment is None
+
+
+def test_a_recogniser_that_is_caught_in_a_loop_does_not_decide_over_all_utterances(store: Store) -> None:
+    class Caught:
+        def compare(self, wave: np.ndarray, sample_rate: int, reference: str) -> Heard:
+            # Once a hundred words where there are four, once one wrong of four.
+            return Heard("", word_errors=96 if wave[0] else 1, words=4, character_errors=0, characters=7)
+
+    held_out = figures.HeldOut.of(store, 2)
+    names = [store.entries[i].id for i in held_out.indices]
+    held_out = dataclasses.replace(
+        held_out,
+        recogniser=Caught(),  # type: ignore[arg-type]
+        references=dict.fromkeys(names, "a b c d"),
+    )
+    waves = zip([*names, "wordless"], [np.ones(1), np.zeros(1), np.ones(1)], strict=True)
+    assert held_out.word_error(iter(waves)) == (4 + 1) / 8

@@ -48,6 +48,9 @@ FREE_RUNNING = (
     "mcd_dtw",
     "mcd_dtw_sl",
 )
+WORD_ERRORS = "of an utterance, its own words at most"
+"""How they are counted: a recogniser caught in a loop hears one word a hundred times, and one sentence would
+decide over the figure of all."""
 BATCH = 16
 LOUDEST = 10.0
 """Standard deviations from the mean that are made sound of."""
@@ -100,6 +103,7 @@ class HeldOut:
             "split": self.split,
             "utterances": [self.store.entries[i].id for i in self.indices],
             "asr": None if self.recogniser is None else self.recogniser.name,
+            "word_errors": WORD_ERRORS,
         }
         if self.starts:
             known = {name: sorted(starts.seconds.items()) for name, starts in self.starts.items()}
@@ -111,13 +115,13 @@ class HeldOut:
         return _batches(self.store, self.indices)
 
     def word_error(self, waves: Iterator[tuple[str, np.ndarray]]) -> float:
-        """Over the words of all utterances (id, samples) that have any."""
+        """Over the words of all utterances (id, samples) that have any; see :data:`WORD_ERRORS`."""
         assert self.recogniser is not None
         rate, wrong, words = self.voice.contract.sample_rate, 0, 0
         for name, wave in waves:
             if name in self.references:
                 heard = self.recogniser.compare(wave, rate, self.references[name])
-                wrong, words = wrong + heard.word_errors, words + heard.words
+                wrong, words = wrong + min(heard.word_errors, heard.words), words + heard.words
         return wrong / words
 
     def wave(self, mel: np.ndarray) -> np.ndarray:
