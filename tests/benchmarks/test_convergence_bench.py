@@ -14,7 +14,14 @@ import soundfile
 import torch
 
 from ttsfast.benchmarks.convergence import bench, figures, page, runs
-from ttsfast.benchmarks.convergence.ablation import effects, variants
+from ttsfast.benchmarks.convergence.ablation import (
+    ANY,
+    Effect,
+    check_optimizers,
+    effects,
+    read_changes,
+    variants,
+)
 from ttsfast.benchmarks.convergence.bench import Plan, measure
 from ttsfast.benchmarks.convergence.comparison import comparisons
 from ttsfast.benchmarks.convergence.loops import Loop
@@ -261,7 +268,7 @@ def test_an_ablation_changes_one_thing_at_a_time(
 ) -> None:
     settings: Values = {"data": {"store": str(store.path)}}
     base = read_recipe(name)
-    made = variants(base, store, MACHINE, settings)
+    made = variants(base, read_changes(), store, MACHINE, settings)
     configs = [recipe.config(store, MACHINE, settings) for recipe in made]
     assert configs[0] == base.config(store, MACHINE, settings)
     assert all(config != configs[0] for config in configs[1:])
@@ -329,24 +336,82 @@ def test_words_are_heard_of_few_snapshots(
     assert len(asked) == 4, "the other figures are of every snapshot"
 
 
-def test_effects_are_over_the_recipes_own() -> None:
+def test_own_changes_and_those_that_are_none(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text(
+        "any: [{training.warmup_steps: 7, training.beta2: 0.9}]\nconvtts: [{training.optimizer: muon}]\n"
+    )
+    own = read_changes(path)
+    assert own == {
+        ANY: {"warmup_steps=7, beta2=0.9": {"training": {"warmup_steps": 7, "beta2": 0.9}}},
+        "convtts": {"optimizer=muon": {"training": {"optimizer": "muon"}}},
+    }
+    settings: Values = {"data": {"store": str(store.path)}}
+    made = variants(read_recipe("ttsfast"), own, store, MACHINE, settings)
+    assert [recipe.name for recipe in made] == ["ttsfast", "ttsfast + warmup_steps=7, beta2=0.9"]
+    for text, said in (
+        ("any: {training.beta2: 0.9}", "changes are lists under `any`"),
+        ("- training.beta2: 0.9", "changes are lists under `any`"),
+        ("any: [training.beta2]", r"any: 'training.beta2' is no change; write \{training"),
+        ("any: [{training.beta3: 0.9}]", "did you mean beta"),
+        ("any: [{beta2: 0.9}]", "beta2"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"changes.yaml.*{said}"):
+            read_changes(path)
+    with pytest.raises(InputError, match=r"none\.yaml: not readable"):
+        read_changes(tmp_path / "none.yaml")
+
+
+def test_an_optimizer_that_is_not_there_is_missed_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    with pytest.raises(InputError, match="--ablation tries Muon"):
+        check_optimizers({"any": {"optimizer=muon": {"training": {"optimizer": "muon"}}}})
+    check_optimizers({"any": {"beta2=0.9": {"training": {"beta2": 0.9}}}})
+
+
+def test_effects_are_beside_the_recipes_own(tmp_path: Path) -> None:
     def run(recipe: str, seconds: float, mel: float, cut: bool = False) -> dict[str, Any]:
         at = {"seconds": seconds, "processor_seconds": seconds, "step": seconds}
+        time = {"at": at, "cut_off": cut}
         return {
             "recipe": recipe,
             "seed": 0,
             "rows": [{"mel_l1": mel}],
-            "times": {"alignment": {"at": at, "cut_off": cut}},
+            # One that is not shown.
+            "times": {"alignment": time, "words 40%": time},
         }
 
-    found = effects([run("a", 10, 0.4), run("a + x=1", 5, 0.5), run("a + x=2", 60, 0.2, cut=True)])
-    assert [(e.base, e.change, e.at_least) for e in found] == [("a", "x=1", False), ("a", "x=2", True)]
-    assert [e.alignment for e in found] == pytest.approx([0.5, 6.0])
+    def pairs(*of: Effect) -> list[tuple[float, ...]]:
+        return [
+            tuple(-m.value if m.lower_bound else m.value for m in effect.times["alignment"]) for effect in of
+        ]
+
+    runs = [run("a", 10, 0.4), run("a + x=1", 5, 0.5), run("a + x=2", 60, 0.2, cut=True)]
+    found = effects(runs)
+    assert [(effect.base, effect.change, set(effect.times)) for effect in found] == [
+        ("a", "x=1", {"alignment"}),
+        ("a", "x=2", {"alignment"}),
+    ]
+    assert pairs(*found) == [pytest.approx((10, 5)), pytest.approx((10, -60))]
     assert found[0].figures == {"mel_l1": (0.4, 0.5)}
-    record = {"runs": [run("a", 10, 0.4), run("a + x=1", 5, 0.5)], "machine": describe(torch.device("cpu"))}
-    assert "x=1        0.50       0.400 → 0.500" in table(record)
+    record = {
+        "runs": runs,
+        "machine": describe(torch.device("cpu")),
+        "corpus": {"name": "a corpus", "minutes": 1.0},
+        "minutes": 1,
+        "seeds": 1,
+        "held_out": {"utterances": ["one"], "split": "validation"},
+    }
+    assert "x=1              10 → 5       0.400 → 0.500" in table(record)
+    assert "x=2            10 → >60       0.400 → 0.200" in table(record)
+    html = page.write_page(tmp_path, record).read_text()
+    assert "<td>10 → &gt;60</td>" in html
+    assert html.count("data:image/svg+xml") == 2, "a chart of times, and one of mel_l1"
     (lost,) = effects([run("a", 10, 0.4, cut=True), run("a + x=1", 5, 0.5)])
-    assert lost.alignment is None
+    assert pairs(lost) == [pytest.approx((-10, 5))]
 
 
 def test_a_recogniser_that_is_caught_in_a_loop_does_not_decide_over_all_utterances(store: Store) -> None:

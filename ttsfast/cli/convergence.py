@@ -37,6 +37,10 @@ def convergence(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Instead, single changes to each recipe, one run each.")
     ] = False,
+    changes: Annotated[
+        Path | None,
+        typer.Option(help="The changes of this YAML file, in place of the package's.", show_default=False),
+    ] = None,
     train_only: Annotated[
         bool, typer.Option("--train-only", help="Measure nothing now; the same command does it later.")
     ] = False,
@@ -52,7 +56,7 @@ def convergence(
     Single changes: ttsfast bench convergence data/store --ablation --recipes ttsfast --seeds 1 --minutes 2
     """
     refuse_several("bench convergence")
-    from ttsfast.benchmarks.convergence.ablation import check_optimizers, variants
+    from ttsfast.benchmarks.convergence.ablation import check_optimizers, read_changes, variants
     from ttsfast.benchmarks.convergence.bench import OWN_KEYS, Plan, measure
     from ttsfast.benchmarks.convergence.page import write_page
     from ttsfast.benchmarks.convergence.recipes import read_recipes
@@ -67,11 +71,14 @@ def convergence(
     if ablation:
         if any(recipe.loop != "trainer" for recipe in chosen):
             raise InputError("--ablation changes recipes of the trainer: name such with --recipes ttsfast")
-        check_optimizers()
+        tried = read_changes(changes)
+        check_optimizers(tried)
         # What chooses among changes must not be what the chosen one is judged by.
         split = split or VALIDATION
         device = this_machine(given.get("training", {}).get("device", "auto"))
-        chosen = [variant for recipe in chosen for variant in variants(recipe, store, device, given)]
+        chosen = [variant for recipe in chosen for variant in variants(recipe, tried, store, device, given)]
+    elif changes is not None:
+        raise InputError("--changes is of --ablation: give both")
     plan = Plan(store, folder, chosen, seeds, minutes, given, utterances, split, asr)
     record = measure(
         plan,

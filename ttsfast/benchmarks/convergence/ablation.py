@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,34 +22,61 @@ from ttsfast.errors import InputError
 from ttsfast.options import Values, checked_values, overlaid, parse, shown_value
 
 WHERE = "ablation.yaml"
+GOALS = (ALIGNMENT, BOUNDARIES, "words 20%", "copies + 15")
+"""Whose times are shown, of those that a run has."""
 FIGURES = ("mel_l1", "mcd_dtw_sl", "duration_error", boundaries.FIGURE, "word_error")
 """Of the last evaluation; the lower the better."""
-
-
 ANY = "any"
 """Of :data:`WHERE`: the changes that every model knows; the others are by ``model.architecture``."""
 
 
-def changes(architecture: str) -> dict[str, Values]:
-    """The package's for a model, by their names."""
-    text = (resources.files("ttsfast.benchmarks.convergence") / WHERE).read_text(encoding="utf-8")
-    of_models = parse(text, WHERE)
-    found: dict[str, Values] = {}
-    for line in (*of_models[ANY], *of_models.get(architecture, ())):
-        sections: dict[str, dict[str, Any]] = {}
-        for name, value in line.items():
-            section, _, key = name.partition(".")
-            sections.setdefault(section, {})[key] = value
-        name = ", ".join(f"{key.partition('.')[2]}={shown_value(value)}" for key, value in line.items())
-        found[name] = checked_values(sections, SECTIONS, WHERE)
-    return found
+def read_changes(path: Path | None = None) -> dict[str, dict[str, Values]]:
+    """By architecture or :data:`ANY`, the changes and their names: the package's, or those of a file.
+
+    Raises:
+        InputError: the file is none of lists of ``section.key: value``, or names an unknown key.
+    """
+    where = WHERE if path is None else str(path)
+    if path is None:
+        text = (resources.files("ttsfast.benchmarks.convergence") / WHERE).read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: not readable ({error})") from error
+    of_models = parse(text, where)
+    if not isinstance(of_models, dict) or not all(isinstance(lines, list) for lines in of_models.values()):
+        raise InputError(f"{where}: changes are lists under `{ANY}` or the name of an architecture")
+    return {
+        str(model): dict(_change(line, f"{where}: {model}") for line in lines)
+        for model, lines in of_models.items()
+    }
 
 
-def variants(base: Recipe, store: Store, machine: Machine, settings: Values) -> list[Recipe]:
+def _change(line: Any, where: str) -> tuple[str, Values]:
+    """Name and values of one."""
+    if not isinstance(line, dict) or not line:
+        raise InputError(f"{where}: {line!r} is no change; write {{training.learning_rate: 1.0e-3}}")
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in line.items():
+        section, _, key = str(name).partition(".")
+        sections.setdefault(section, {})[key] = value
+    shown = (f"{str(key).partition('.')[2]}={shown_value(value)}" for key, value in line.items())
+    return ", ".join(shown), checked_values(sections, SECTIONS, where)
+
+
+def variants(
+    base: Recipe,
+    changes: Mapping[str, Mapping[str, Values]],
+    store: Store,
+    machine: Machine,
+    settings: Values,
+) -> list[Recipe]:
     """``base`` and its changes, but for those that it has already.
 
     Args:
         base: a recipe of the trainer.
+        changes: of :func:`read_changes`.
         store, machine, settings: by which its configuration is made, as :meth:`Recipe.config` takes them.
 
     Raises:
@@ -58,18 +86,24 @@ def variants(base: Recipe, store: Store, machine: Machine, settings: Values) -> 
     # What was chosen is written down: a change of a key must not have others chosen anew.
     fixed = base.changed(base.name, as_it_is.to_dict())
     made = [fixed]
-    for name, values in changes(as_it_is.model.architecture).items():
+    own = {**changes.get(ANY, {}), **changes.get(as_it_is.model.architecture, {})}
+    for name, values in own.items():
         variant = fixed.changed(f"{base.name}{PLUS}{name}", overlaid(values))
         if variant.config(store, machine, settings) != as_it_is:
             made.append(variant)
     return made
 
 
-def check_optimizers() -> None:
+def check_optimizers(changes: Mapping[str, Mapping[str, Values]]) -> None:
     """Raise InputError where one that is tried is not installed: before hours of runs, not in their midst."""
-    if not hasattr(torch.optim, "Muon"):
+    tried = {
+        values.get("training", {}).get("optimizer")
+        for of_model in changes.values()
+        for values in of_model.values()
+    }
+    if "muon" in tried and not hasattr(torch.optim, "Muon"):
         raise InputError(f"--ablation tries Muon, which torch {torch.__version__} lacks: upgrade it to 2.9")
-    if find_spec("schedulefree") is None:
+    if "schedule_free" in tried and find_spec("schedulefree") is None:
         raise InputError("--ablation tries schedule_free: pip install 'ttsfast[schedulefree]'")
 
 
@@ -79,11 +113,8 @@ class Effect:
 
     base: str
     change: str
-    alignment: float | None
-    """Seconds to alignment, or to boundaries where the model has no alignment to come to, over the recipe's
-    own; None where the recipe was cut off before it."""
-    at_least: bool
-    """The change was cut off before it."""
+    times: Mapping[str, tuple[Middle, Middle]]
+    """Seconds to those of :data:`GOALS` that its model has: the recipe's own, and with the change."""
     figures: Mapping[str, tuple[float, float]]
     """Of the last evaluation, by name: the recipe's own, and with the change; means over seeds."""
 
@@ -96,29 +127,28 @@ def effects(runs: Sequence[Mapping[str, Any]]) -> list[Effect]:
         base, plus, change = name.partition(PLUS)
         if not plus or base not in names:
             continue
-        seeds = {r["seed"] for r in runs if r["recipe"] == name} & {
-            r["seed"] for r in runs if r["recipe"] == base
-        }
-        both = [run for run in runs if run["recipe"] in (name, base) and run["seed"] in seeds]
-        if not both:
+        own, changed = ([run for run in runs if run["recipe"] == recipe] for recipe in (base, name))
+        seeds = {run["seed"] for run in own} & {run["seed"] for run in changed}
+        if not seeds:
             continue
-        own, changed = (_middle(both, recipe) for recipe in (base, name))
-        ratio = None
-        if own is not None and changed is not None and not own.lower_bound:
-            ratio = changed.value / own.value
-        last = {recipe: _last(both, recipe) for recipe in (base, name)}
-        figures = {f: (last[base][f], last[name][f]) for f in last[base].keys() & last[name].keys()}
-        at_least = ratio is not None and changed is not None and changed.lower_bound
-        found.append(Effect(base, change, ratio, at_least, {f: figures[f] for f in FIGURES if f in figures}))
+        sides = [[run for run in side if run["seed"] in seeds] for side in (own, changed)]
+        found.append(Effect(base, change, _times(*sides), _last(*sides)))
     return found
 
 
-def _middle(runs: Sequence[Mapping[str, Any]], recipe: str) -> Middle | None:
-    goal = ALIGNMENT if any(ALIGNMENT in run["times"] for run in runs) else BOUNDARIES
-    times = times_of(runs, recipe, goal, "seconds")
-    return Middle.of(times) if times else None
+def _times(own: Sequence[Any], changed: Sequence[Any]) -> dict[str, tuple[Middle, Middle]]:
+    goals = [goal for goal in GOALS if all(goal in run["times"] for run in (*own, *changed))]
+    return {goal: (_middle(own, goal), _middle(changed, goal)) for goal in goals}
 
 
-def _last(runs: Sequence[Mapping[str, Any]], recipe: str) -> dict[str, float]:
-    rows = [run["rows"][-1] for run in runs if run["recipe"] == recipe]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in FIGURES if name in rows[0]}
+def _middle(runs: Sequence[Any], goal: str) -> Middle:
+    return Middle.of(times_of(runs, runs[0]["recipe"], goal, "seconds"))
+
+
+def _last(own: Sequence[Any], changed: Sequence[Any]) -> dict[str, tuple[float, float]]:
+    names = [name for name in FIGURES if all(name in run["rows"][-1] for run in (*own, *changed))]
+    return {name: (_mean(own, name), _mean(changed, name)) for name in names}
+
+
+def _mean(runs: Sequence[Any], name: str) -> float:
+    return sum(run["rows"][-1][name] for run in runs) / len(runs)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.convergence import boundaries
-from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
+from ttsfast.benchmarks.convergence.ablation import GOALS, Effect, effects
 from ttsfast.benchmarks.convergence.pictures import chart, curve
-from ttsfast.benchmarks.convergence.tables import both, cell, ratio
+from ttsfast.benchmarks.convergence.tables import both, cell, columns_of
 from ttsfast.evaluation.report_page import Sound, player
 from ttsfast.evaluation.targets import DEFINITIONS, label
 from ttsfast.files import atomic_write
@@ -126,15 +126,22 @@ def _sample(recipe: str, of: Mapping[str, Any], text: str) -> str:
 
 def _changes(base: str, found: Sequence[Effect]) -> str:
     own = [effect for effect in found if effect.base == base]
-    names = [name for name in FIGURES if name in own[0].figures]
-    heads = ["change", "time to alignment (or boundaries), of the recipe's own", *map(label, names)]
-    rows = [(effect.change, [ratio(effect), *(both(effect, name) for name in names)]) for effect in own]
+    columns = columns_of(own)
+    heads = [f"seconds to {name}" if name in GOALS else label(name) for name in columns]
+    rows = [(effect.change, [both(effect, name) for name in columns]) for effect in own]
     charts = "".join(
-        _shown(chart(own, name), label(name), f"At the end of the runs. {DEFINITIONS[name]}")
-        for name in CHARTED
-        if name in own[0].figures
+        _shown(chart(own, name), name, f"How long until the goal: {name}. An arrow: cut off before it.")
+        for name in columns
+        if name in GOALS and not own[0].times[name][0].lower_bound
     )
-    return charts + _table(heads, rows, f"single changes to {base}")
+    charts += "".join(
+        _shown(chart(own, name), label(name), f"At the end of the runs. {DEFINED[name]}")
+        for name in CHARTED
+        if name in columns
+    )
+    return f'<div class="pictures">{charts}</div>' + _table(
+        ["change", *heads], rows, f"single changes to {base}"
+    )
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttsfast.benchmarks.convergence.ablation import Effect
+from ttsfast.benchmarks.convergence.ablation import GOALS, Effect
 from ttsfast.evaluation.targets import label
 from ttsfast.pages.plots import INK, PALETTE, blank, draw_attention, style
 
@@ -58,25 +58,32 @@ def strip(attentions: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def chart(effects: Sequence[Effect], figure_name: str) -> Figure:
-    """What each change does to a figure, in percent of the recipe's own, the best first; better is left."""
-    known = [effect for effect in effects if figure_name in effect.figures]
-    percent = {
-        effect.change: 100 * (changed / own - 1) if own else 0.0
-        for effect in known
-        for own, changed in [effect.figures[figure_name]]
-    }
-    names = sorted(percent, key=lambda change: percent[change], reverse=True)
+def chart(effects: Sequence[Effect], name: str) -> Figure:
+    """What each change does to the time to a goal or to a figure, in percent of the recipe's own, the best
+    first; better is left. An arrow stands where a run was cut off: its time is longer than that."""
+    change: dict[str, float] = {}
+    beyond: set[str] = set()
+    for effect in effects:
+        if name in effect.times:
+            own, changed = effect.times[name]
+            change[effect.change] = 100 * (changed.value / own.value - 1)
+            if changed.lower_bound:
+                beyond.add(effect.change)
+        else:
+            before, after = effect.figures[name]
+            change[effect.change] = 100 * (after / before - 1) if before else 0.0
+    names = sorted(change, key=lambda key: change[key], reverse=True)
     with style():
         figure = blank(5.2, 0.7 + 0.17 * len(names))
         axes = figure.add_subplot()
-        values = [percent[name] for name in names]
+        values = [change[key] for key in names]
         colours = [PALETTE[2] if value < 0 else PALETTE[1] for value in values]
         axes.barh(range(len(names)), values, color=colours)
+        places = [place for place, key in enumerate(names) if key in beyond]
+        axes.plot([values[place] for place in places], places, ">", color=PALETTE[1], clip_on=False)
         axes.axvline(0.0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", labelsize=7, length=0)
-        axes.set(
-            xlabel=f"{label(figure_name)} at the end, % of the recipe's own", ylim=(-0.6, len(names) - 0.4)
-        )
+        shown = f"time to {name}" if name in GOALS else f"{label(name)} at the end"
+        axes.set(xlabel=f"{shown}, % of the recipe's own", ylim=(-0.6, len(names) - 0.4))
     return figure

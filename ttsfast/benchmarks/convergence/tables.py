@@ -7,7 +7,7 @@ from typing import Any
 
 from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.convergence import boundaries
-from ttsfast.benchmarks.convergence.ablation import FIGURES, Effect, effects
+from ttsfast.benchmarks.convergence.ablation import FIGURES, GOALS, Effect, effects
 from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.evaluation.targets import number
 
@@ -68,28 +68,30 @@ def _changes(found: Sequence[Effect]) -> Iterator[str]:
     first = max(len(effect.change) for effect in found)
     for base in dict.fromkeys(effect.base for effect in found):
         own = [effect for effect in found if effect.base == base]
-        figures = [name for name in FIGURES if name in own[0].figures]
+        columns = columns_of(own)
         yield (
-            f"single changes to {base}: time to alignment (or boundaries) over its own; figures at the end, "
+            f"single changes to {base}: seconds to a goal (> where a run was cut off), figures at the end; "
             "before → after"
         )
-        yield f"  {'':<{first}}{'alignment':>12}" + "".join(f"{name:>20}" for name in figures)
+        yield f"  {'':<{first}}" + "".join(f"{name:>20}" for name in columns)
         for effect in own:
-            cells = [both(effect, name) for name in figures]
-            yield f"  {effect.change:<{first}}{ratio(effect):>12}" + "".join(f"{text:>20}" for text in cells)
+            cells = [both(effect, name) for name in columns]
+            yield f"  {effect.change:<{first}}" + "".join(f"{text:>20}" for text in cells)
 
 
-def ratio(effect: Effect) -> str:
-    """Of times to alignment, in words."""
-    if effect.alignment is None:
-        return "–"
-    return f"{'>' if effect.at_least else ''}{effect.alignment:.2f}"
+def columns_of(found: Sequence[Effect]) -> list[str]:
+    """The goals, and the figures, that all of them have."""
+    return [
+        *(goal for goal in GOALS if all(goal in effect.times for effect in found)),
+        *(name for name in FIGURES if all(name in effect.figures for effect in found)),
+    ]
 
 
-def both(effect: Effect, figure: str) -> str:
-    """A figure before the change and after it."""
-    own, changed = effect.figures.get(figure, (None, None))
-    return f"{number(own)} → {number(changed)}"
+def both(effect: Effect, column: str) -> str:
+    """Time to a goal, or figure, before the change and after it."""
+    if column in effect.times:
+        return " → ".join(f"{'>' if m.lower_bound else ''}{m.value:.0f}" for m in effect.times[column])
+    return " → ".join(number(value) for value in effect.figures[column])
 
 
 def _sooner(record: Mapping[str, Any]) -> Iterator[str]:
