@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from ttsfast.benchmarks.convergence.comparison import Comparison, Middle, Time, compare, permutation_p
-from ttsfast.benchmarks.convergence.headlines import MARGIN, first_understood, headlines, time_to
+from ttsfast.benchmarks.convergence.headlines import MARGIN, first_understood, headlines, time_to, word_goals
 
 Rows = list[dict[str, float]]
 
@@ -54,7 +54,7 @@ def test_alignment_needs_mass_coverage_and_a_margin_over_the_untrained_model() -
 
 def test_words_are_goals_by_themselves_and_above_the_copies() -> None:
     rows = rows_of("word_error", 1.0, 0.6, 0.30, 0.25, 0.2)
-    times = headlines(rows, copies=0.05)
+    times = headlines(rows, word_goals(0.05))
     assert [time.at["step"] for name, time in times.items() if name.startswith("words")] == [20, 20, 40, 40]
     assert [time.cut_off for name, time in times.items() if name.startswith("words")] == [False] * 3 + [True]
     assert times["copies + 25"].at["step"] == 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.convergence.ablation import GOALS
 from ttsfast.benchmarks.convergence.boundaries import of_a_diagonal
 from ttsfast.benchmarks.convergence.comparison import comparisons
 from ttsfast.benchmarks.convergence.figures import HeldOut, measure_run
@@ -76,6 +77,20 @@ class Plan:
                 found.append((recipe, config, run))
         return found
 
+    @property
+    def of_changes(self) -> bool:
+        """It is of single changes to recipes."""
+        return any(PLUS in recipe.name for recipe in self.recipes)
+
+    def word_goals(self, copies: float) -> dict[str, float]:
+        """That are listened for; of single changes, which are many, those alone that are shown.
+
+        Args:
+            copies: word error of copy synthesis.
+        """
+        goals = word_goals(copies)
+        return {name: most for name, most in goals.items() if name in GOALS} if self.of_changes else goals
+
     def _run_folder(self, recipe: Recipe, seed: int) -> Path:
         return self.folder / recipe.name / f"seed-{seed}"
 
@@ -126,12 +141,12 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
         if recogniser is not None and copies is None:
             progress("copies: heard")
             copies = held_out.copies()
-        goals = () if copies is None else word_goals(copies).values()
-        rows = measure_run(run, config, held_out, tuple(goals), say)
-        done.append(_of_run(run, rows, copies))
+        goals = {} if copies is None else plan.word_goals(copies)
+        rows = measure_run(run, config, held_out, tuple(goals.values()), say)
+        done.append(_of_run(run, rows, goals))
         _write(plan.folder, _record(plan, held_out, copies, runs, done))
     record = _record(plan, held_out, copies, runs, done)
-    if not train_only and not any(PLUS in recipe.name for recipe in plan.recipes):
+    if not train_only and not plan.of_changes:
         progress("one sentence on the way: spoken")
         first = [(run, config) for _, config, run in runs[: len(plan.recipes)]]
         record["samples"] = write_samples(plan.folder, first, held_out)
@@ -139,9 +154,9 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
     return record
 
 
-def _of_run(run: Run, rows: dict[int, dict[str, float]], copies: float | None) -> dict[str, Any]:
+def _of_run(run: Run, rows: dict[int, dict[str, float]], words: Mapping[str, float]) -> dict[str, Any]:
     table = [{**snapshot, **rows[int(snapshot["step"])]} for snapshot in run.snapshots]
-    times = headlines(table, copies)
+    times = headlines(table, words)
     return {
         "recipe": run.body["recipe"],
         "model": run.body["config"]["model"],

@@ -55,12 +55,12 @@ def time_to(rows: Sequence[Row], goal: Callable[[Row], bool], held: int = 1) -> 
     return Reached({axis: rows[-1][axis] for axis in AXES}, cut_off=True)
 
 
-def headlines(rows: Sequence[Row], copies: float | None = None) -> dict[str, Reached]:
+def headlines(rows: Sequence[Row], words: Mapping[str, float] | None = None) -> dict[str, Reached]:
     """The times of one run, by the names of their goals.
 
     Args:
         rows: by rising step, the first of the untrained model (step 0).
-        copies: word error of copy synthesis on the same utterances; None where no words are heard.
+        words: of :func:`word_goals`, those that words were heard for.
 
     Raises:
         ValueError: the untrained model was not measured.
@@ -82,9 +82,8 @@ def headlines(rows: Sequence[Row], copies: float | None = None) -> dict[str, Rea
         times[ALIGNMENT] = time_to(rows, aligned, HELD)
     if any(BOUNDARY_FIGURE in row for row in rows):
         times[BOUNDARIES] = time_to(rows, lambda row: row.get(BOUNDARY_FIGURE, inf) <= BOUNDARY_ERROR, HELD)
-    if copies is not None:
-        for name, most in word_goals(copies).items():
-            times[name] = time_to(rows, lambda row, most=most: understood(row, most))  # type: ignore[misc]
+    for name, most in (words or {}).items():
+        times[name] = time_to(rows, lambda row, most=most: understood(row, most))  # type: ignore[misc]
     return times
 
 

@@ -73,21 +73,37 @@ def _times(record: Mapping[str, Any]) -> str:
     runs, goals = record["runs"], list(record["comparisons"])
     names = list(dict.fromkeys(run["recipe"] for run in runs))
     rows = [(name, [cell(runs, name, goal, "seconds") for goal in goals]) for name in names]
-    claims = [
-        f"{goal}: {found['sooner']} {'at least ' if found['at_least'] else ''}{found['ratio']:.2f} times "
-        f"sooner than {found['later']} (p = {found['p']:.3f})"
-        for goal, axes in record["comparisons"].items()
-        for found in axes["seconds"]
-        if found["claim"]
-    ]
-    compared = any(found for axes in record["comparisons"].values() for found in axes["seconds"])
-    said = "".join(f"<li>{escape(claim)}</li>" for claim in claims)
-    if said:
-        said = f"<ul>{said}</ul>"
-    elif compared:
-        said = "<p>No difference that chance would not make in 1 of 20 tries.</p>"
     note = "<p>Seconds of training: median (least to most); &gt; where a run was cut off before it.</p>"
-    return note + _table(["recipe", *goals], rows, "times to each goal") + said
+    return note + _table(["recipe", *goals], rows, "times to each goal") + _claims(record["comparisons"])
+
+
+def _claims(comparisons: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+    """How many times sooner, for every two recipes of which one is so by more than chance."""
+    found = {goal: axes["seconds"] for goal, axes in comparisons.items()}
+    claimed = {
+        (goal, one["sooner"], one["later"]): one
+        for goal, pairs in found.items()
+        for one in pairs
+        if one["claim"]
+    }
+    if not claimed:
+        compared = any(found.values())
+        return "<p>No difference that chance would not make in 1 of 20 tries.</p>" if compared else ""
+
+    def shown(goal: str, sooner: str, later: str) -> str:
+        one = claimed.get((goal, sooner, later))
+        return "" if one is None else f"{'≥ ' if one['at_least'] else ''}{one['ratio']:.2f}"
+
+    pairs = list(dict.fromkeys(key[1:] for key in claimed))
+    rows = [
+        (f"{sooner} than {later}", [shown(goal, sooner, later) for goal in found]) for sooner, later in pairs
+    ]
+    most = max(one["p"] for one in claimed.values())
+    note = (
+        "<p>So many times sooner, where chance would hardly do it (exact permutation test of the logarithms, "
+        f"p at most {most:.3f}); &ge; where the later one was cut off.</p>"
+    )
+    return note + _table(["sooner", *found], rows, "how many times sooner")
 
 
 def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -147,7 +163,7 @@ def _changes(base: str, found: Sequence[Effect]) -> str:
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], name: str) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
+        f'<tr><th scope="row">{escape(first).replace("_", "_<wbr>")}</th>'
         + "".join(f"<td>{escape(text)}</td>" for text in cells)
         + "</tr>\n"
         for first, cells in rows

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ttsfast.benchmarks.convergence import boundaries
 from ttsfast.benchmarks.convergence.ablation import GOALS, Effect
 from ttsfast.evaluation.targets import label
 from ttsfast.pages.plots import INK, PALETTE, blank, draw_attention, style
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
+STEEP = ("mcd_dtw_sl", boundaries.FIGURE)
+"""Figures that differ by factors: the distortion of speech that does not end, and of speech."""
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-"""Minutes of training."""
+"""Of a logarithmic scale."""
 
 
 def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
@@ -35,14 +39,22 @@ def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
             axes.plot(minutes, values, color=colour, linewidth=1.1, label=run["recipe"])
             if run["ended"] == "diverged" and rows:
                 axes.plot(minutes[-1:], values[-1:], "x", color=colour, label="_")
-        first, last = axes.get_xlim()
-        if ticks := [minutes for minutes in TICKS if first <= minutes <= last]:
-            axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
-            axes.minorticks_off()
+        if figure_name in STEEP:
+            axes.set_yscale("log")
+            _plain_ticks(axes.yaxis)
+        _plain_ticks(axes.xaxis)
         handles = {line.get_label(): line for line in axes.get_lines()}
         shown = [name for name in names if name in handles]
         figure.legend([handles[name] for name in shown], shown, loc="outside lower left", ncols=2)
     return figure
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Numbers as people write them, on a logarithmic axis."""
+    first, last = axis.get_view_interval()
+    if ticks := [value for value in TICKS if first <= value <= last]:
+        axis.set_ticks(ticks, [f"{value:g}" for value in ticks])
+        axis.minorticks_off()
 
 
 def strip(attentions: Mapping[str, np.ndarray]) -> Figure:

@@ -50,16 +50,18 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def cell(runs: list[dict[str, Any]], recipe: str, goal: str, axis: str) -> str:
-    """The times of one recipe to one goal, in words."""
+    """The times of one recipe to one goal, in words; where all runs were cut off, the soonest cut-off."""
     times = times_of(runs, recipe, goal, axis)
     if not times:
         return "–"
     middle, values = Middle.of(times), sorted(time.value for time in times)
+    cut = sum(time.cut_off for time in times)
+    if cut == len(times):
+        return f">{values[0]:.0f}"
     shown = f"{'>' if middle.lower_bound else ''}{middle.value:.0f}"
     if len(times) > 1:
         last = max(times, key=lambda time: time.value)
         shown += f" ({values[0]:.0f} to {'>' if last.cut_off else ''}{values[-1]:.0f})"
-    cut = sum(time.cut_off for time in times)
     return shown if not cut else f"{shown} {cut}/{len(times)} cut"
 
 
