@@ -4,6 +4,7 @@ worker without work while it runs. ``make test`` keeps pytest-xdist from putting
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a shell's background; the children of tests inherit it, and would not be ended by Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# `auto` trains in bf16 where a CPU has tiles for it: the suite shall be the same on every machine.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 HERE = Path(__file__).parent
 LONGEST = (

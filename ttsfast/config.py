@@ -137,7 +137,8 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(2, "micro-batches per optimiser step", low=1, high=10_000)
     amp_dtype: str = option(
         "auto",
-        "precision under data.mixed_precision; auto: bf16 where the GPU has it, else fp16; fp32 on a CPU",
+        "precision under data.mixed_precision; auto: bf16 where the GPU, or a CPU with AMX, has it, else "
+        "fp16 on a GPU, fp32 on a CPU",
         choices=("auto", "bf16", "fp16"),
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ttsfast import native
-from ttsfast.devices import available_cores
+from ttsfast.devices import available_cores, multiplies_in_bf16
 
 COPY_BYTES = 256 << 20
 """Read and written by one copy; many times what caches hold."""
@@ -33,6 +33,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         # What torch's own kernels use; ATEN_CPU_CAPABILITY sets less.
         "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bf16_tiles": multiplies_in_bf16(),
         "triton": _version("triton"),
         "ttsfast": _version("ttsfast"),
         "commit": _commit(),

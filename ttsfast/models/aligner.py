@@ -44,9 +44,9 @@ class Aligner(nn.Module):
         """
         read = valid_mask(text_lengths, symbols.shape[1])
         spoken = valid_mask(step_lengths, mel.shape[1])
-        k = self.keys(F.relu(self.symbols(torch.where(read[..., None], symbols, 0.0))).mT)
+        k = self.keys(F.relu(self.symbols(torch.where(read[..., None], symbols, 0.0))))
         h = torch.where(spoken[..., None], F.relu(self.frames(torch.where(spoken[..., None], mel, 0.0))), 0.0)
-        q = self.queries(F.relu(self.steps(h)).mT)
+        q = self.queries(F.relu(self.steps(h)))
         wide = torch.promote_types(k.dtype, torch.float32)
         with torch.autocast(mel.device.type, enabled=False):
             q, k = q.to(wide), k.to(wide)

@@ -39,21 +39,30 @@ class SequenceConv(nn.Module):
         self.kernel_size = kernel_size
         self.dilation = dilation
         reach = (kernel_size - 1) * dilation
-        self.padding = (reach, 0) if causal else (reach // 2, reach // 2)
+        self.past = reach if causal else 0
+        """zeros before the first step"""
+        self.padding = 0 if causal else reach // 2
+        """zeros on both sides"""
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel_size))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.normal_(self.weight, std=(inputs * kernel_size) ** -0.5)
 
     def forward(self, x: Tensor, cache: ConvCache | None = None) -> Tensor:
-        """(B, T, D) -> (B, D_out, T), channels first, as the convolution leaves it.
+        """(B, T, D) -> (B, T, D_out)
 
         With a ``cache`` the convolution is causal, x is the one next step (B, 1, D), and the result equals
         that step of the whole sequence; the cache moves on.
         """
         if cache is not None:
-            return F.linear(cache.taps(x, self), cache.weight, self.bias).transpose(1, 2)
-        padded = F.pad(x, (0, 0, *self.padding))
-        return F.conv1d(padded.transpose(1, 2), self.weight, self.bias, dilation=self.dilation)
+            return F.linear(cache.taps(x, self), cache.weight, self.bias)
+        if self.past:
+            x = F.pad(x, (0, 0, self.past, 0))
+        # An image of one row in the layout "channels last", which is x as it lies in memory: nothing is
+        # transposed on the way in or out, which took two fifths of a layer's time in bf16 on a CPU.
+        row = x.transpose(1, 2)[:, :, None]
+        padding, dilation = (0, self.padding), (1, self.dilation)
+        row = F.conv2d(row, self.weight[:, :, None], self.bias, padding=padding, dilation=dilation)
+        return row[:, :, 0].transpose(1, 2)
 
 
 class GatedConv(nn.Module):
@@ -82,9 +91,8 @@ class GatedConv(nn.Module):
         h = self.norm(x)
         if valid is not None:
             h = h * valid
-        # Gated while channels are first: both halves are contiguous, without which the backward is slow.
-        y = F.glu(self.conv(h, cache), dim=1)
-        return x + self.dropout(y).transpose(1, 2)
+        y = F.glu(self.conv(h, cache), dim=-1)
+        return x + self.dropout(y.transpose(1, 2)).transpose(1, 2)
 
 
 class GatedStack(nn.ModuleList):

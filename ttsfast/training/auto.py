@@ -241,7 +241,10 @@ def _arithmetic(machine: Machine, chosen: Choices) -> None:
         chosen.make(why, data__mixed_precision=True, training__amp_dtype=machine.half)
         chosen.make("threads that make batches", data__num_workers=min(machine.cores, 8))
         return
-    chosen.make("float32, the sure choice on a CPU", data__mixed_precision=False)
+    if machine.half:
+        chosen.make("bf16, for which the CPU has tiles, AMX", data__mixed_precision=True)
+    else:
+        chosen.make("float32, as the CPU has no tiles for bf16, AMX", data__mixed_precision=False)
     computing = f"{machine.threads} thread{'s' if machine.threads > 1 else ''} of torch"
     chosen.make(
         f"threads that make batches, beside {computing} (OMP_NUM_THREADS)",
