@@ -13,6 +13,7 @@ from ttsfast.options import Values, overlaid
 from ttsfast.training.auto import Speech, choose, chosen_keys
 
 TWO_CORES = Machine(cores=2, threads=2)
+TILES = Machine(cores=2, threads=2, half="bf16")
 SERVER = Machine(cores=64, threads=32)
 GPU = Machine(cores=16, threads=16, gpu="H200", half="bf16")
 OLD_GPU = Machine(cores=4, threads=4, gpu="T4", half="fp16")
@@ -30,6 +31,7 @@ NANO = {
 ON_A_CPU = {"data.mixed_precision": False, "data.num_workers": 2, "training.log_step": 10}
 TABLE: list[tuple[Machine, float, dict[str, Any]]] = [
     (TWO_CORES, KATHLEEN, {**NANO, **ON_A_CPU, "training.max_steps": 1300, "training.val_step": 65}),
+    (TILES, KATHLEEN, {**NANO, **ON_A_CPU, "data.mixed_precision": True}),
     (TWO_CORES, LJ_SPEECH, {**NANO, **ON_A_CPU, "training.max_steps": 5700}),
     (TWO_CORES, 0.01, {**NANO, **ON_A_CPU, "training.max_steps": 1000, "training.restart_period": 900}),
     (SERVER, LJ_SPEECH, {**NANO, **ON_A_CPU}),

@@ -23,7 +23,7 @@ from ttsfast.benchmarks import machine
 from ttsfast.benchmarks.data_corpus import about_the_middle, make_store
 from ttsfast.config import TrainingConfig, load_config
 from ttsfast.data.loading.loader import MelLoader
-from ttsfast.devices import torch_threads
+from ttsfast.devices import multiplies_in_bf16, torch_threads
 from ttsfast.errors import InputError
 from ttsfast.training import trainer as trainers
 from ttsfast.training.optimizers import Optimizers
@@ -62,6 +62,7 @@ class Looped(Optimizers):
                 optimizer.step()
 
 
+GPU, TILES = "a GPU", "a GPU, or a CPU with AMX"
 OFF_DEVICE = {"data.corpus_on_device": "never"}
 
 
@@ -74,29 +75,33 @@ class Feature:
     """What stands in its place."""
     on_keys: dict[str, Any] = field(default_factory=dict)
     off_keys: dict[str, Any] = field(default_factory=dict)
-    gpu: bool = False
-    """Whether there is nothing to compare without one."""
+    needs: str = ""
+    """Without which there is nothing to compare."""
     off_optimizers: type[Optimizers] = Optimizers
     off_loader: str = "auto"
 
 
 # What says most comes first, what takes longest to set up last.
 FEATURES = (
-    Feature("cuda_graphs", "kernel by kernel", {"training.cuda_graphs": True}, gpu=True),
+    Feature("cuda_graphs", "kernel by kernel", {"training.cuda_graphs": True}, needs=GPU),
     Feature("loss", "plain torch", {}, {"training.loss_backend": "torch"}),
     Feature(
         "bf16",
-        "fp32 in TF32",
+        "fp32, on a GPU in TF32",
         {"data.mixed_precision": True, "training.amp_dtype": "bf16"},
         {"data.mixed_precision": False},
-        gpu=True,
+        needs=TILES,
     ),
     Feature("fused", "an optimiser's loop over tensors", off_optimizers=Looped),
     Feature(
-        "corpus_on_device", "copied batch by batch", {"data.corpus_on_device": "always"}, OFF_DEVICE, gpu=True
+        "corpus_on_device",
+        "copied batch by batch",
+        {"data.corpus_on_device": "always"},
+        OFF_DEVICE,
+        needs=GPU,
     ),
     Feature(
-        "prefetch", "copied when needed", OFF_DEVICE, {**OFF_DEVICE, "data.prefetch_to_gpu": False}, gpu=True
+        "prefetch", "copied when needed", OFF_DEVICE, {**OFF_DEVICE, "data.prefetch_to_gpu": False}, needs=GPU
     ),
     Feature("loader", "in Python", OFF_DEVICE, OFF_DEVICE, off_loader="python"),
     Feature(
@@ -104,14 +109,14 @@ FEATURES = (
         "fp32",
         {"data.mixed_precision": False},
         {"data.mixed_precision": False, "training.tf32": False},
-        gpu=True,
+        needs=GPU,
     ),
     Feature("compile", "as it is", {"training.compile": True}),
     Feature(
         "compile+cuda_graphs",
         "neither",
         {"training.compile": True, "training.cuda_graphs": True},
-        gpu=True,
+        needs=GPU,
     ),
 )
 NAMES = tuple(feature.name for feature in FEATURES)
@@ -162,8 +167,8 @@ def run(
         for feature in FEATURES:
             if feature.name not in names:
                 continue
-            if feature.gpu and device.type != "cuda":
-                rows[feature.name] = {"off_means": feature.off, "not_measured": "needs a GPU"}
+            if not _is_there(feature.needs, device):
+                rows[feature.name] = {"off_means": feature.off, "not_measured": f"needs {feature.needs}"}
             elif time.perf_counter() - began > seconds:
                 rows[feature.name] = {"off_means": feature.off, "not_measured": "no time left"}
             else:
@@ -186,6 +191,10 @@ def run(
         "rounds": rounds,
         "features": rows,
     }
+
+
+def _is_there(needed: str, device: torch.device) -> bool:
+    return not needed or device.type == "cuda" or (needed == TILES and multiplies_in_bf16())
 
 
 def _pair(feature: Feature, base: dict[str, Any], folder: Path, steps: int, rounds: int) -> dict[str, Any]:
