@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.features.inversion import griffin_lim
 from ttsfast.data.loading.batch import Batch, collate
 from ttsfast.data.store.store import Store
@@ -174,7 +175,7 @@ def main() -> None:
     }
     for run in options.runs:
         result["runs"][run.name] = examine(run, store, recogniser, options.hear)
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_record(options.output, result)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.demo.corpus import write_demo_corpus
 from ttsfast.doctor.dataset import DatasetOptions, examine_dataset
-from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 MOST_WARNINGS = 2
@@ -72,8 +72,7 @@ def main() -> None:
             record["corpora"][name] = looked_at(corpus, language)
             print(name, record["corpora"][name]["verdict"], file=sys.stderr)
     print(json.dumps(record, indent=1, ensure_ascii=False))
-    with atomic_write(arguments.output) as handle:
-        handle.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_record(arguments.output, record)
     counts = [one["counts"] for one in record["corpora"].values()]
     sys.exit(any(one["error"] or one["warning"] > MOST_WARNINGS for one in counts))
 

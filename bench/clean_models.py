@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import preset_values
 from ttsfast.doctor.model import ModelOptions, model_trial
 from ttsfast.doctor.model_checks import SLOW
-from ttsfast.files import atomic_write
 from ttsfast.models.checks.check import ModelCheck
 from ttsfast.models.checks.run import BEFORE_TRAINING, FAST, run_model_checks
 from ttsfast.models.checks.trial import Trial
@@ -118,11 +118,8 @@ def main() -> None:
         "clean": models,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    if arguments.output is not None:
-        with atomic_write(arguments.output) as handle:
-            handle.write(text.encode() + b"\n")
-    print(text)
+    write_record(arguments.output, record)
+    print(json.dumps(record, indent=1, ensure_ascii=False))
     sys.exit(bool(errors or warnings > WARNINGS or unfinished))
 
 

@@ -33,11 +33,11 @@ import soxr
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.checks.run import run_checks
 from ttsfast.data.corpus.audio import read_samples, trim_silence
 from ttsfast.data.corpus.espeak import SAMPLE_RATE, speak
 from ttsfast.demo.corpus import demo_sentences
-from ttsfast.files import atomic_write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults"))
 import audio_faults
@@ -258,8 +258,7 @@ def planted(corpus: Corpus, faults: Sequence[Fault]) -> dict[str, Any]:
 
 def _write(record: dict[str, Any], output: Path) -> None:
     print(json.dumps({name: part for name, part in record.items() if name != "smallest"}, indent=1))
-    with atomic_write(output) as handle:
-        handle.write(json.dumps(record, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_record(output, record)
 
 
 def main() -> None:

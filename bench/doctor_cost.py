@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.demo.corpus import demo_sentences
 from ttsfast.doctor.dataset import DatasetOptions, examine_dataset
-from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 SIZES = (1000, 5000, 20_000)
@@ -94,11 +94,8 @@ def main() -> None:
         for size in SIZES:
             linked = of_links(source, Path(name) / str(size), size)
             record[f"{size} recordings"] = apart(linked, arguments.jobs)
-    text = json.dumps(record, indent=1)
-    print(text)
-    if arguments.output is not None:
-        with atomic_write(arguments.output) as handle:
-            handle.write(text.encode() + b"\n")
+    print(json.dumps(record, indent=1))
+    write_record(arguments.output, record)
 
 
 if __name__ == "__main__":

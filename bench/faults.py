@@ -35,6 +35,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.prepare import extraction, writer
 from ttsfast.data.prepare.append import append
 from ttsfast.data.prepare.partitions import Partition
@@ -43,7 +44,6 @@ from ttsfast.data.store.manifest import NAME
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
@@ -298,11 +298,8 @@ def main() -> None:
             result[part] = run()
             print(f"{part}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
     result["seconds"] = round(time.perf_counter() - began, 1)
-    text = json.dumps(result, indent=1)
-    if arguments.output is not None:
-        with atomic_write(arguments.output) as handle:
-            handle.write(text.encode() + b"\n")
-    print(text)
+    write_record(arguments.output, result)
+    print(json.dumps(result, indent=1))
     sys.exit(any(part.get("wrong") for part in result.values() if isinstance(part, dict)))
 
 

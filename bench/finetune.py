@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.corpus.split import text_key
 from ttsfast.data.corpus.text import TextFrontend
 from ttsfast.data.prepare.like import Like
@@ -116,8 +117,7 @@ def main() -> None:
             },
             "by_seed": found,
         }
-        with atomic_write(given.output) as handle:
-            handle.write((json.dumps(record, indent=1) + "\n").encode())
+        write_record(given.output, record)
 
 
 def make_stores(corpus: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.records import write_record
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "bench" / "results" / "fuzz-alignment.json"
@@ -49,7 +50,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - began, 1),
         "findings": found,
     }
-    chosen.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(chosen.output, record)
     print(f"{chosen.batches} batches, {len(found)} findings, written to {chosen.output}")
     sys.exit(1 if found else 0)
 

@@ -26,11 +26,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.corpus.listings import read_corpus
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.verify import verify
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
@@ -108,9 +108,7 @@ def record_cases(run: Callable[[int], Counter[str]], description: str) -> int:
         "outcomes": dict(outcomes.most_common()),
         "seconds": round(time.time() - start),
     }
-    if arguments.output:
-        with atomic_write(arguments.output) as handle:
-            handle.write(json.dumps(record, indent=1).encode() + b"\n")
+    write_record(arguments.output, record)
     print(json.dumps(record["outcomes"]))
     return 0
 

@@ -9,7 +9,6 @@ on the CPU, with small shapes, and measures nothing worth keeping.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from functools import partial
@@ -33,6 +32,7 @@ from ttsfast.benchmarks.gpu import (
     no_synchronisation,
     replay_us,
 )
+from ttsfast.benchmarks.records import write_record
 from ttsfast.losses import backend as backends
 
 CASES = (
@@ -252,7 +252,7 @@ def main() -> None:
 
 def write(folder: Path, result: dict[str, Any]) -> None:
     """The record and its table."""
-    (folder / "gpu-loss.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_record(folder / "gpu-loss.json", result)
     (folder / "gpu-loss.txt").write_text(table(result) + "\n")
 
 

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 
 from ttsfast.benchmarks import training_features as features
+from ttsfast.benchmarks.records import write_record
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
             progress=print,
         )
     table = features.table(result)
-    (options.folder / "train-features.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_record(options.folder / "train-features.json", result)
     (options.folder / "train-features.txt").write_text(table + "\n", encoding="utf-8")
     print(table)
 

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import Config, config_from_dict
 from ttsfast.data.corpus.audio import write_wav
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
@@ -269,8 +270,7 @@ def main() -> None:
         record = exercise(options.kills, options.seed, Path(folder))
     record["machine"] = describe(torch.device("cpu"))
     print(json.dumps(record, indent=1))
-    if options.output is not None:
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(options.output, record)
     if record["exact_resumes"] != options.kills:
         sys.exit(1)
 

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.texts import reference_texts
 from ttsfast.evaluation import bootstrap
 from ttsfast.evaluation.speech_recognition import Heard, Recogniser
-from ttsfast.files import atomic_write
 from ttsfast.models.voice import Voice
 from ttsfast.synthesis.lines import given_lines
 from ttsfast.synthesis.reader import Reader
@@ -101,8 +101,7 @@ def main() -> None:
         "not_read_whole": faults,
         **{name: compare(*heard) for name, heard in found.items()},
     }
-    with atomic_write(given.output) as handle:
-        handle.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(given.output, record)
 
 
 if __name__ == "__main__":

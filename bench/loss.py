@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from ttsfast.benchmarks import loss
 from ttsfast.benchmarks import loss_cases as cases
+from ttsfast.benchmarks.records import write_record
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +34,7 @@ def main() -> None:
     )
     output = chosen.output or RESULTS / f"loss-{chosen.device.replace(':', '')}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_record(output, result)
     print(loss.table(result))
     print(f"written to {output}")
 

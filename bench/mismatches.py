@@ -30,11 +30,11 @@ import soundfile
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.checks.check import Row, Subject
 from ttsfast.data.corpus.audio import read_samples
 from ttsfast.data.corpus.text import TextFrontend
 from ttsfast.doctor.listening import Heard, listen
-from ttsfast.files import atomic_write
 from ttsfast.progress import console
 
 KINDS = ("swapped", "shifted", "cut")
@@ -188,8 +188,7 @@ def main() -> None:
         for part in SHARES:
             if draws := [one for key, one in record["draws"].items() if key.startswith(f"{part:g}/")]:
                 record[f"share {part:g}"] = summary(draws)
-        with atomic_write(arguments.output) as handle:
-            handle.write(json.dumps(record, indent=1).encode() + b"\n")
+        write_record(arguments.output, record)
     print(json.dumps({key: value for key, value in record.items() if key != "draws"}, indent=1))
 
 

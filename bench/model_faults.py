@@ -24,9 +24,9 @@ import pytest
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.doctor.model_checks import SLOW
 from ttsfast.errors import InputError
-from ttsfast.files import atomic_write
 from ttsfast.models.checks.check import ModelCheck
 from ttsfast.models.checks.contract import check_model
 from ttsfast.models.checks.run import FAST, run_model_checks
@@ -91,11 +91,8 @@ def main() -> None:
         "faults": faults,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    if arguments.output is not None:
-        with atomic_write(arguments.output) as handle:
-            handle.write(text.encode() + b"\n")
-    print(text)
+    write_record(arguments.output, record)
+    print(json.dumps(record, indent=1, ensure_ascii=False))
     sys.exit(found < len(faults))
 
 

@@ -9,7 +9,6 @@ up.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from statistics import median
 import torch
 
 from ttsfast.benchmarks import alignment_step, machine
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.features.contract import PRESETS
 from ttsfast.devices import torch_threads
 from ttsfast.models.paralleltts import ParallelTTS
@@ -36,7 +36,7 @@ def main() -> None:
     with torch_threads(1):
         found = {size: measure(size, chosen.rounds) for size in sizes}
         record = {"machine": machine.describe(torch.device("cpu")), "rounds": chosen.rounds, "sizes": found}
-    chosen.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(chosen.output, record)
     for size, models in found.items():
         for name, row in models.items():
             print(

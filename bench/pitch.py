@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks import machine
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.features.tracks import pitch
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.texts import reference_texts
@@ -51,7 +52,7 @@ def main() -> None:
                 for asked in chosen.semitones
             },
         }
-    chosen.output.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(chosen.output, record)
     print(json.dumps({k: v for k, v in record.items() if k != "machine"}, indent=1))
 
 

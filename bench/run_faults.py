@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.doctor.run.examine import run_checks
-from ttsfast.files import atomic_write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "faults"))
 import duration_faults
@@ -227,8 +227,7 @@ def main() -> None:
         },
     }
     print(json.dumps(record, indent=1))
-    with atomic_write(arguments.output) as handle:
-        handle.write(json.dumps(record, indent=1).encode() + b"\n")
+    write_record(arguments.output, record)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 
 PATH = "/v1/audio/speech"
 HEADER = 44
@@ -244,10 +245,8 @@ def main() -> None:
     options, more = parser.parse_known_args()
     texts = options.texts.read_text(encoding="utf-8").splitlines() if options.texts else ["Hello there."]
     found = run(options.voice, texts, options.requests, options.clients, options.slow, more)
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    write_record(options.output, found)
+    print(json.dumps(found, indent=1, ensure_ascii=False))
     sys.exit(1 if found["faults"] or found["exit_code"] or found["connections_held_at_the_end"] else 0)
 
 

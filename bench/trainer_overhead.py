@@ -21,6 +21,7 @@ import torch
 
 from ttsfast.benchmarks.data_corpus import like_speech, write_corpus
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import load_config
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.evaluation.log import read_log
@@ -98,8 +99,7 @@ def main() -> None:
         )
     record["machine"] = describe(torch.device("cpu"))
     print(json.dumps(record, indent=1))
-    if options.output is not None:
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(options.output, record)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ statistics: the mean of a window's newer half over that of its older half, and i
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.loading.plan import BatchPlan
 from ttsfast.training.convergence import Convergence
 
@@ -137,8 +137,7 @@ def main() -> None:
         "window": WINDOW,
         "machine": describe(torch.device("cpu")),
     }
-    if options.output is not None:
-        options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(options.output, record)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "triton", "numpy", "scipy", "librosa", "safetensors", "ray", "pytest", "hypothesis")
@@ -156,7 +157,7 @@ def main() -> int:
         )
         if arguments.output is not None:
             record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-            arguments.output.write_text(json.dumps(record | {name: entry}, indent=1) + "\n")
+            write_record(arguments.output, record | {name: entry})
     return worst
 
 

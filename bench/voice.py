@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.evaluation.log import read_log
 
 LEFT_OUT = {"by_utterance", "utterance_figures", "samples"}
@@ -68,7 +69,7 @@ def main() -> None:
     result["settings"] = yaml.safe_load((run / "config.yaml").read_text())
     result["validations"] = [row for row in read_log(run) if row["kind"] == "validation"]
     result["metrics"] = without_utterances(json.loads((run / "metrics.json").read_text()))
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    write_record(options.output, result)
 
 
 if __name__ == "__main__":

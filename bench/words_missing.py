@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.store.store import Store
 from ttsfast.data.store.texts import reference_texts
 from ttsfast.evaluation.speech_recognition import Recogniser
-from ttsfast.files import atomic_write
 from ttsfast.models.voice import Voice
 from ttsfast.synthesis.vocoder import load_vocoder
 
@@ -112,8 +112,7 @@ def main() -> None:
             },
         }
         print(run.name, json.dumps(record[run.name]), flush=True)
-    with atomic_write(given.output) as handle:
-        handle.write((json.dumps(record, indent=1) + "\n").encode())
+    write_record(given.output, record)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ both ق and غ, ' for a glottal stop. Stress, length, glottal stops and doubled 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from ttsfast.benchmarks.records import write_record
 from ttsfast.data.corpus.text import TextFrontend
 
 HERE = Path(__file__).parent
@@ -48,8 +48,7 @@ def main() -> None:
     result = {name: measure(name) for name in ("words", "phrases")}
     for name, found in result.items():
         print(f"{name}: {found['right']} of {found['of']}")
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.output, result)
 
 
 if __name__ == "__main__":

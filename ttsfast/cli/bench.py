@@ -36,13 +36,10 @@ def _counts(text: str) -> list[int]:
 
 
 def _report(result: dict[str, Any], table: str, output: Path | None, as_json: bool) -> None:
-    text = json.dumps(result, indent=1)
-    if output is not None:
-        from ttsfast.files import atomic_write
+    from ttsfast.benchmarks.records import write_record
 
-        with atomic_write(output) as handle:
-            handle.write(text.encode() + b"\n")
-    print(text if as_json else table)
+    write_record(output, result)
+    print(json.dumps(result, indent=1) if as_json else table)
 
 
 bench.command()(convergence)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,12 @@ from ttsfast.benchmarks.convergence.headlines import (
 from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
 from ttsfast.benchmarks.convergence.runs import Run, train
 from ttsfast.benchmarks.convergence.samples import write_samples
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import Config
 from ttsfast.data.store.store import Store
 from ttsfast.devices import this_machine, torch_threads
 from ttsfast.evaluation.speech_recognition import Recogniser
-from ttsfast.files import atomic_write, output_folder
+from ttsfast.files import output_folder
 from ttsfast.options import Values, overlaid
 from ttsfast.training.auto import Speech
 
@@ -144,13 +144,13 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
         goals = {} if copies is None else plan.word_goals(copies)
         rows = measure_run(run, config, held_out, tuple(goals.values()), say)
         done.append(_of_run(run, rows, goals))
-        _write(plan.folder, _record(plan, held_out, copies, runs, done))
+        write_record(plan.folder / RECORD, _record(plan, held_out, copies, runs, done))
     record = _record(plan, held_out, copies, runs, done)
     if not train_only and not plan.of_changes:
         progress("one sentence on the way: spoken")
         first = [(run, config) for _, config, run in runs[: len(plan.recipes)]]
         record["samples"] = write_samples(plan.folder, first, held_out)
-        _write(plan.folder, record)
+        write_record(plan.folder / RECORD, record)
     return record
 
 
@@ -200,11 +200,6 @@ def _record(
         "runs": done,
         "comparisons": comparisons(done),
     }
-
-
-def _write(folder: Path, record: dict[str, Any]) -> None:
-    with atomic_write(folder / RECORD) as handle:
-        handle.write(json.dumps(record, indent=1).encode() + b"\n")
 
 
 def _time(seconds: float) -> str:

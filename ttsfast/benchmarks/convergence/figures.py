@@ -21,6 +21,7 @@ from torch import nn
 from ttsfast.benchmarks.convergence.boundaries import FIGURE, BoundaryErrors, Starts, true_starts
 from ttsfast.benchmarks.convergence.headlines import first_understood, understood
 from ttsfast.benchmarks.convergence.runs import Run
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import Config
 from ttsfast.data.corpus.split import VALIDATION
 from ttsfast.data.features.inversion import griffin_lim
@@ -33,7 +34,6 @@ from ttsfast.evaluation.figures import Figures
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.evaluation.speech_recognition import Recogniser
 from ttsfast.evaluation.validate import calibrate_stop, free_running, teacher_forced
-from ttsfast.files import atomic_write
 from ttsfast.models.build import build_model
 from ttsfast.models.voice_info import VoiceInfo
 
@@ -173,8 +173,7 @@ class Measured:
         self._model.load_state_dict(load_file(self._run.weights_at(step)))
         self._rows[step] = measure(self._model.eval(), self._config, self._held_out, heard=heard)
         content = {"of": self._of, "rows": {str(number): row for number, row in sorted(self._rows.items())}}
-        with atomic_write(self._path) as handle:
-            handle.write(json.dumps(content, indent=1).encode() + b"\n")
+        write_record(self._path, content)
 
 
 def measure_run(

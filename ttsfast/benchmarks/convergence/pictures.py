@@ -97,5 +97,6 @@ def chart(effects: Sequence[Effect], name: str) -> Figure:
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", labelsize=7, length=0)
         shown = f"time to {name}" if name in GOALS else f"{label(name)} at the end"
-        axes.set(xlabel=f"{shown}, % of the recipe's own", ylim=(-0.6, len(names) - 0.4))
+        figure.suptitle(shown, x=0.02, ha="left")
+        axes.set(xlabel="change in %", ylim=(-0.6, len(names) - 0.4))
     return figure

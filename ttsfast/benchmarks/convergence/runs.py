@@ -21,6 +21,7 @@ from ttsfast.benchmarks.convergence.clocks import Clocks
 from ttsfast.benchmarks.convergence.loops import Loop, open_loop
 from ttsfast.benchmarks.convergence.recipes import Recipe
 from ttsfast.benchmarks.machine import describe
+from ttsfast.benchmarks.records import write_record
 from ttsfast.config import Config
 from ttsfast.data.store.store import Store
 from ttsfast.errors import InputError, TrainingError
@@ -99,8 +100,7 @@ class Run:
 
     def write(self) -> None:
         """``run.json``, at once or not at all."""
-        with atomic_write(self.folder / NAME) as handle:
-            handle.write(json.dumps(self.body, indent=1).encode() + b"\n")
+        write_record(self.folder / NAME, self.body)
 
 
 def train(run: Run, recipe: Recipe, config: Config, budget: float, progress: Callable[[float], None]) -> None:
