@@ -61,15 +61,16 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 def multiplies_in_bf16(root: Path = Path("/")) -> bool:
     """Whether the CPU has tiles for products of bf16 (AMX), and oneDNN, with which torch multiplies, may use
-    them. With them a training step took half the time; with AVX512_BF16 alone it took longer than in float32,
-    and with neither many times as long.
+    them. Without them a training step in bf16 took longer than in float32 on the one processor that was
+    measured (an Intel Xeon told not to use them; with AVX512_BF16 or less).
 
     Args:
         root: see :func:`ttsfast.cgroups.processor_quota`.
     """
     import torch
 
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    most = next((os.environ[name] for name in names if os.environ.get(name)), "DEFAULT").upper()
     allowed = torch.backends.mkldnn.is_available() and (most in ("DEFAULT", "ALL") or "AMX" in most)
     try:
         lines = (root / "proc" / "cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
@@ -103,17 +104,22 @@ def this_machine(device: str = "auto") -> Machine:
     import torch
 
     use_gpu = device != "cpu" and torch.cuda.is_available()
-    if use_gpu:
-        half = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    else:
-        half = "bf16" if multiplies_in_bf16() else ""
     return Machine(
         cores=available_cores(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if use_gpu else "",
-        half=half,
+        half=_half(use_gpu),
         ranks=int(os.environ.get("WORLD_SIZE", "1")),
     )
+
+
+def _half(use_gpu: bool) -> str:
+    """As :attr:`Machine.half` has it."""
+    import torch
+
+    if use_gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if multiplies_in_bf16() else ""
 
 
 @dataclass(frozen=True)
@@ -160,18 +166,18 @@ def choose_precision(config: Config, gpu: int | None = None) -> Precision:
     device = torch.device("cpu" if not use_gpu else "cuda" if gpu is None else f"cuda:{gpu}")
     if not config.data.mixed_precision:
         return Precision(device, torch.float32, "data.mixed_precision is false")
-    if amp == "bf16":
-        slow = "" if use_gpu or multiplies_in_bf16() else ", in which this CPU is slower than in float32"
-        return Precision(device, torch.bfloat16, f"training.amp_dtype is bf16{slow}")
-    if amp == "fp16":
-        return Precision(device, torch.float16, "training.amp_dtype is fp16")
-    if not use_gpu and multiplies_in_bf16():
-        return Precision(device, torch.bfloat16, "auto, and the CPU has tiles for it, AMX")
-    if not use_gpu:
-        return Precision(device, torch.float32, "auto, and the CPU has no tiles for bf16, AMX")
-    if torch.cuda.is_bf16_supported(including_emulation=False):
-        return Precision(device, torch.bfloat16, "auto, and the GPU has bf16")
-    return Precision(device, torch.float16, "auto, and the GPU has no bf16")
+    half = _half(use_gpu)
+    if amp == "auto":
+        where = "the GPU" if use_gpu else "the CPU"
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
+        has = {"bf16": f"{where} multiplies in bf16", "fp16": f"{where} has no bf16"}
+        return Precision(device, dtype, f"auto, and {has.get(half, 'the CPU has no tiles for bf16, AMX')}")
+    slow = "" if half else ", which may be slower than float32 on a CPU without AMX"
+    return Precision(
+        device,
+        torch.bfloat16 if amp == "bf16" else torch.float16,
+        f"training.amp_dtype is {amp}{slow}",
+    )
 
 
 def find_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ttsfast import devices
 from ttsfast.benchmarks.convergence import bench, figures, page, runs
 from ttsfast.benchmarks.convergence.bench import Plan, measure
 from ttsfast.benchmarks.convergence.comparison import comparisons
@@ -24,7 +26,7 @@ from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
 from ttsfast.errors import InputError, TrainingError
 from ttsfast.evaluation.speech_recognition import Heard
-from ttsfast.options import Values
+from ttsfast.options import Values, overlaid
 
 MACHINE = Machine(cores=2, threads=2)
 STEPS = 4
@@ -171,6 +173,22 @@ def test_a_budget_ends_a_run_and_a_larger_one_goes_on(
     assert (run["ended"], [row["step"] for row in run["rows"]]) == ("budget", [0, 1])
     (run,) = measure(plan_of(store, tmp_path, "strong"), progress=lambda _: None)["runs"]
     assert (run["ended"], [row["step"] for row in run["rows"]]) == ("max_steps", [0, 1, 2, 3, 4])
+
+
+def test_a_run_that_began_in_another_precision_is_not_gone_on_with(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "measure", lambda *_, **__: {"mel_l1": 1.0})
+    half = {"data": {"mixed_precision": True}}
+    plan = plan_of(store, tmp_path, "ttsfast", minutes=1e-6, settings=overlaid(settings_of(store), half))
+    (run,) = measure(plan, progress=lambda _: None)["runs"]
+    assert run["precision"] == "float32"
+    monkeypatch.setattr(devices, "multiplies_in_bf16", lambda: True)
+    with pytest.raises(InputError, match="it began in float32, and this machine trains it in bfloat16"):
+        measure(dataclasses.replace(plan, minutes=60.0), progress=lambda _: None)
+    shutil.rmtree(tmp_path / "ttsfast")
+    (run,) = measure(plan, progress=lambda _: None)["runs"]
+    assert run["precision"] == "bfloat16", "and it trains so"
 
 
 def test_a_run_is_heard_at_the_moments_that_it_came_to(tmp_path: Path) -> None:

@@ -9,18 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from ttsfast.benchmarks.convergence import page
-from ttsfast.benchmarks.convergence.ablation import (
-    Effect,
-    effects,
-)
-from ttsfast.benchmarks.convergence.comparison import comparisons
+from ttsfast.benchmarks.convergence import page, pictures
+from ttsfast.benchmarks.convergence.ablation import Effect, effects
+from ttsfast.benchmarks.convergence.comparison import Middle, comparisons
 from ttsfast.benchmarks.convergence.tables import table
 from ttsfast.benchmarks.machine import describe
-from ttsfast.devices import Machine
-
-MACHINE = Machine(cores=2, threads=2)
-STEPS = 4
 
 
 def test_effects_are_beside_the_recipes_own(tmp_path: Path) -> None:
@@ -63,6 +56,31 @@ def test_effects_are_beside_the_recipes_own(tmp_path: Path) -> None:
     assert html.count("data:image/svg+xml") == 2, "a chart of times, and one of mel_l1"
     (lost,) = effects([run("a", 10, 0.4, cut=True), run("a + x=1", 5, 0.5)])
     assert pairs(lost) == [pytest.approx((-10, 5))]
+
+
+def test_what_was_cut_off_is_drawn_as_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:
+    def effect(change: str, seconds: float, cut: bool) -> Effect:
+        return Effect("a", change, {"alignment": (Middle(100, False), Middle(seconds, cut))}, {})
+
+    # One that ended sooner than the recipe came there: it is not sooner.
+    found = [effect("x=1", 60, True), effect("x=2", 150, False), effect("x=3", 80, False)]
+    without = Effect("a", "x=4", {}, {"mel_l1": (0.4, 0.5)})
+    (axes,) = pictures.chart([*found, without], "alignment").axes
+    # The last one is at the top.
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["x=1", "x=2", "x=3"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 50, -20])
+    arrows = next(line for line in axes.get_lines() if line.get_marker() == ">")
+    assert arrows.get_xydata().tolist() == [[0, 0]]
+
+
+def test_what_differs_by_factors_is_drawn_on_a_logarithmic_axis() -> None:
+    rows = [{"step": n, "seconds": 60.0 * n, "mcd_dtw_sl": 900 / n, "mel_l1": 1 / n} for n in (1, 30)]
+    runs = [{"recipe": "a", "ended": "budget", "rows": rows}]
+    (steep,), (flat,) = (pictures.curve(runs, name).axes for name in ("mcd_dtw_sl", "mel_l1"))
+    assert (steep.get_yscale(), flat.get_yscale()) == ("log", "linear")
+    shown = [text.get_text() for text in steep.get_yticklabels()]
+    assert shown == ["50", "100", "200", "500", "1000"]
+    assert not steep.get_yticks(minor=True).size
 
 
 def test_claims_stand_in_one_table_and_no_others(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from ttsfast.benchmarks.convergence import bench
 from ttsfast.benchmarks.convergence.ablation import ANY, check_optimizers, read_changes, variants
-from ttsfast.benchmarks.convergence.recipes import names, read_recipe, read_recipes
+from ttsfast.benchmarks.convergence.recipes import OWN_KEYS, names, read_recipe, read_recipes
+from ttsfast.cli import app
 from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
 from ttsfast.errors import InputError
@@ -57,13 +58,13 @@ def test_a_plain_loop_refuses_what_it_cannot_follow(store: Store, tmp_path: Path
 
 
 def test_the_store_is_named_and_what_each_run_has_of_its_own_is_not_set(store: Store) -> None:
-    opened, given = store_and_settings([str(store.path), "training.learning_rate=1e-3"], bench.OWN_KEYS)
+    opened, given = store_and_settings([str(store.path), "training.learning_rate=1e-3"], OWN_KEYS)
     assert opened.fingerprint == store.fingerprint
     assert given == {"data": {"store": str(store.path)}, "training": {"learning_rate": 1e-3}}
     with pytest.raises(InputError, match="name the store"):
-        store_and_settings([], bench.OWN_KEYS)
+        store_and_settings([], OWN_KEYS)
     with pytest.raises(InputError, match=r"training\.seed is set here for each run"):
-        store_and_settings([str(store.path), "training.seed=3"], bench.OWN_KEYS)
+        store_and_settings([str(store.path), "training.seed=3"], OWN_KEYS)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_an_ablation_changes_one_thing_at_a_time(
         build_model(config.model, voice)
 
 
-def test_own_changes_and_those_that_are_none(store: Store, tmp_path: Path) -> None:
+def test_own_changes(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "changes.yaml"
     path.write_text(
         "any: [{training.warmup_steps: 7, training.beta2: 0.9}]\nconvtts: [{training.optimizer: muon}]\n"
@@ -118,16 +119,29 @@ def test_own_changes_and_those_that_are_none(store: Store, tmp_path: Path) -> No
     settings: Values = {"data": {"store": str(store.path)}}
     made = variants(read_recipe("ttsfast"), own, store, MACHINE, settings)
     assert [recipe.name for recipe in made] == ["ttsfast", "ttsfast + warmup_steps=7, beta2=0.9"]
-    for text, said in (
+    with pytest.raises(InputError, match=r"training\.beta2 is set for all runs and is a change, too"):
+        variants(read_recipe("ttsfast"), own, store, MACHINE, {**settings, "training": {"beta2": 0.99}})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("any: {training.beta2: 0.9}", "changes are lists under `any`"),
         ("- training.beta2: 0.9", "changes are lists under `any`"),
-        ("any: [training.beta2]", r"any: 'training.beta2' is no change; write \{training"),
+        ("any: [training.beta2]", r"any: 'training\.beta2' is no change; write \{training"),
         ("any: [{training.beta3: 0.9}]", "did you mean beta"),
         ("any: [{beta2: 0.9}]", "beta2"),
-    ):
-        path.write_text(text)
-        with pytest.raises(InputError, match=f"changes.yaml.*{said}"):
-            read_changes(path)
+        ("paraleltts: [{training.beta2: 0.9}]", "no model 'paraleltts'; did you mean paralleltts"),
+        ("any: [{training.seed: 3}]", "training.seed is set here for each run"),
+        ("any: [{training.early_stopping: true}]", "training.early_stopping is set here for each run"),
+        ("any: [{training.beta2: 0.9}, {training.beta2: 0.90}]", "beta2=0.9 stands twice"),
+    ],
+)
+def test_changes_that_are_none(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"changes.yaml.*{said}"):
+        read_changes(path)
     with pytest.raises(InputError, match=r"none\.yaml: not readable"):
         read_changes(tmp_path / "none.yaml")
 
@@ -136,9 +150,20 @@ def test_an_optimizer_that_is_not_there_is_missed_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    plain = read_recipe("ttsfast")
+    check_optimizers([plain])
     with pytest.raises(InputError, match="--ablation tries Muon"):
-        check_optimizers({"any": {"optimizer=muon": {"training": {"optimizer": "muon"}}}})
-    check_optimizers({"any": {"beta2=0.9": {"training": {"beta2": 0.9}}}})
+        check_optimizers([plain, plain.changed("x", {"training": {"optimizer": "muon"}})])
+
+
+def test_changes_are_of_an_ablation_and_there_must_be_one(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text("convtts: [{training.warmup_steps: 7}]\n")
+    command = ["bench", "convergence", str(store.path), "--recipes", "ttsfast", "--changes", str(path)]
+    for more, said in (([], "--changes is of --ablation"), (["--ablation"], "no change fits ttsfast")):
+        result = CliRunner().invoke(app, [*command, *more])
+        assert isinstance(result.exception, InputError)
+        assert said in str(result.exception)
 
 
 def test_a_prior_may_be_taken_away(store: Store) -> None:

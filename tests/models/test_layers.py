@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,24 @@ def test_a_convolution_is_the_sum_over_its_taps(causal: bool, kernel_size: int, 
             if 0 <= source < 7:
                 expected[:, t] += x[:, source] @ conv.weight[:, :, k].T
     assert_same(conv(x), expected)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_nothing_is_transposed(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the library is given, and what comes back to it, has its channels side by side."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def convolve(row: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+        y = conv2d(row, *arguments, **named)
+        seen["given"], seen["made"] = row, y
+        y.register_hook(lambda gradient: seen.update(gradient=gradient))
+        return y
+
+    conv2d = F.conv2d
+    monkeypatch.setattr(F, "conv2d", convolve)
+    conv = SequenceConv(4, 6, 3, 2, causal=causal)
+    F.glu(conv(torch.randn(3, 7, 4, requires_grad=True)), dim=-1).sum().backward()
+    assert all(tensor.stride(1) == 1 for tensor in seen.values())
 
 
 def test_a_centred_convolution_refuses_an_even_kernel() -> None:

@@ -68,6 +68,13 @@ def chosen(machine: Machine, hours: float, given: Values | None = None) -> dict[
     }
 
 
+def test_a_cpu_with_tiles_trains_in_bf16_what_is_known_to_train_so() -> None:
+    own = {"model": {"architecture": "my_model:make"}}
+    assert not chosen(TILES, KATHLEEN, own)["data.mixed_precision"]
+    assert not chosen(TILES, KATHLEEN, {"training": {"amp_dtype": "fp16"}})["data.mixed_precision"]
+    assert chosen(TILES, KATHLEEN, {"training": {"amp_dtype": "bf16"}})["data.mixed_precision"]
+
+
 def config_with(values: dict[str, Any], given: Values | None = None) -> Config:
     nested: Values = {}
     for name, value in values.items():

@@ -139,7 +139,7 @@ def run(
 
     Args:
         names: of :data:`FEATURES`.
-        device: where; what needs a GPU is listed as not measured elsewhere.
+        device: where; what the device lacks is listed as not measured.
         size: of ConvTTS.
         utterances: of noise of 1 to 8 seconds.
         batch_size: utterances per update.

@@ -57,9 +57,9 @@ def convergence(
     """
     refuse_several("bench convergence")
     from ttsfast.benchmarks.convergence.ablation import check_optimizers, read_changes, variants
-    from ttsfast.benchmarks.convergence.bench import OWN_KEYS, Plan, measure
+    from ttsfast.benchmarks.convergence.bench import Plan, measure
     from ttsfast.benchmarks.convergence.page import write_page
-    from ttsfast.benchmarks.convergence.recipes import read_recipes
+    from ttsfast.benchmarks.convergence.recipes import OWN_KEYS, read_recipes
     from ttsfast.benchmarks.convergence.tables import table
     from ttsfast.data.corpus.split import VALIDATION
     from ttsfast.devices import this_machine
@@ -72,11 +72,14 @@ def convergence(
         if any(recipe.loop != "trainer" for recipe in chosen):
             raise InputError("--ablation changes recipes of the trainer: name such with --recipes ttsfast")
         tried = read_changes(changes)
-        check_optimizers(tried)
         # What chooses among changes must not be what the chosen one is judged by.
         split = split or VALIDATION
         device = this_machine(given.get("training", {}).get("device", "auto"))
+        bases = len(chosen)
         chosen = [variant for recipe in chosen for variant in variants(recipe, tried, store, device, given)]
+        if len(chosen) == bases:
+            raise InputError(f"--ablation: no change fits {recipes}, or it has them all already")
+        check_optimizers(chosen)
     elif changes is not None:
         raise InputError("--changes is of --ablation: give both")
     plan = Plan(store, folder, chosen, seeds, minutes, given, utterances, split, asr)

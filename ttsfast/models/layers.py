@@ -63,10 +63,10 @@ class SequenceConv(nn.Module):
             y = F.conv1d(x, self.weight, self.bias, padding=self.padding, dilation=self.dilation)
             return y.transpose(1, 2)
         # An image of one row in the layout "channels last", which is x as it lies in memory: nothing is
-        # transposed on the way in or out, which took two fifths of a layer's time in bf16 on a CPU.
+        # transposed, forward or backward (bench/layout.py).
         padding, dilation = (0, self.padding), (1, self.dilation)
         y = F.conv2d(x[:, :, None], self.weight[:, :, None], self.bias, padding=padding, dilation=dilation)
-        return y[:, :, 0].transpose(1, 2)
+        return y.squeeze(2).transpose(1, 2)
 
 
 class GatedConv(nn.Module):

@@ -83,7 +83,7 @@ class Choice:
 
 def chosen_keys() -> set[str]:
     """The keys that are chosen, by ``section.key``."""
-    machines = Machine(cores=1, threads=1), Machine(cores=1, threads=1, gpu="any")
+    machines = Machine(cores=1, threads=1), Machine(cores=1, threads=1, gpu="any", half="bf16")
     tracks = ("pitch", "energy")
     speech = Speech(hours=1.0, frames_per_second=86.1, sample_rate=22050, n_mels=80, tracks=tracks)
     models: tuple[Values, ...] = ({}, {"model": {"architecture": CONVTTS}})
@@ -241,10 +241,14 @@ def _arithmetic(machine: Machine, chosen: Choices) -> None:
         chosen.make(why, data__mixed_precision=True, training__amp_dtype=machine.half)
         chosen.make("threads that make batches", data__num_workers=min(machine.cores, 8))
         return
-    if machine.half:
-        chosen.make("bf16, for which the CPU has tiles, AMX", data__mixed_precision=True)
+    asked = chosen.values.get("training.amp_dtype", "auto")
+    wanted = "bf16" if asked == "auto" else asked
+    if chosen.values["model.architecture"] not in BUILT_IN:
+        chosen.make("float32, the sure choice for a model of your own on a CPU", data__mixed_precision=False)
+    elif machine.half == wanted:
+        chosen.make(f"the CPU has tiles for {wanted}, AMX", data__mixed_precision=True)
     else:
-        chosen.make("float32, as the CPU has no tiles for bf16, AMX", data__mixed_precision=False)
+        chosen.make(f"float32, as the CPU has no tiles for {wanted}, AMX", data__mixed_precision=False)
     computing = f"{machine.threads} thread{'s' if machine.threads > 1 else ''} of torch"
     chosen.make(
         f"threads that make batches, beside {computing} (OMP_NUM_THREADS)",

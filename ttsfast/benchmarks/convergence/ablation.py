@@ -14,12 +14,13 @@ import torch
 from ttsfast.benchmarks.convergence import boundaries
 from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.benchmarks.convergence.headlines import ALIGNMENT, BOUNDARIES
-from ttsfast.benchmarks.convergence.recipes import PLUS, Recipe
+from ttsfast.benchmarks.convergence.recipes import OWN, OWN_KEYS, PLUS, Recipe
 from ttsfast.config import SECTIONS
 from ttsfast.data.store.store import Store
 from ttsfast.devices import Machine
 from ttsfast.errors import InputError
-from ttsfast.options import Values, checked_values, overlaid, parse, shown_value
+from ttsfast.models.build import BUILT_IN
+from ttsfast.options import Values, checked_values, nearest, overlaid, parse, shown_value
 
 WHERE = "ablation.yaml"
 GOALS = (ALIGNMENT, BOUNDARIES, "words 20%", "copies + 15")
@@ -34,7 +35,8 @@ def read_changes(path: Path | None = None) -> dict[str, dict[str, Values]]:
     """By architecture or :data:`ANY`, the changes and their names: the package's, or those of a file.
 
     Raises:
-        InputError: the file is none of lists of ``section.key: value``, or names an unknown key.
+        InputError: the file is none of lists of ``section.key: value``; or it names an unknown key or model,
+            a key that each run has of its own, or one change twice.
     """
     where = WHERE if path is None else str(path)
     if path is None:
@@ -47,10 +49,17 @@ def read_changes(path: Path | None = None) -> dict[str, dict[str, Values]]:
     of_models = parse(text, where)
     if not isinstance(of_models, dict) or not all(isinstance(lines, list) for lines in of_models.values()):
         raise InputError(f"{where}: changes are lists under `{ANY}` or the name of an architecture")
-    return {
-        str(model): dict(_change(line, f"{where}: {model}") for line in lines)
-        for model, lines in of_models.items()
-    }
+    found: dict[str, dict[str, Values]] = {}
+    for model, lines in of_models.items():
+        if model not in (ANY, *BUILT_IN) and ":" not in str(model):
+            raise InputError(f"{where}: no model {model!r}{nearest(str(model), (ANY, *BUILT_IN))}")
+        own = found.setdefault(model, {})
+        for line in lines:
+            name, values = _change(line, f"{where}: {model}")
+            if name in own:
+                raise InputError(f"{where}: {model}: {name} stands twice")
+            own[name] = values
+    return found
 
 
 def _change(line: Any, where: str) -> tuple[str, Values]:
@@ -60,6 +69,8 @@ def _change(line: Any, where: str) -> tuple[str, Values]:
     sections: dict[str, dict[str, Any]] = {}
     for name, value in line.items():
         section, _, key = str(name).partition(".")
+        if name in OWN_KEYS or key in OWN.get(section, {}):
+            raise InputError(f"{where}: {name} is set here for each run: it cannot be a change")
         sections.setdefault(section, {})[key] = value
     shown = (f"{str(key).partition('.')[2]}={shown_value(value)}" for key, value in line.items())
     return ", ".join(shown), checked_values(sections, SECTIONS, where)
@@ -80,7 +91,8 @@ def variants(
         store, machine, settings: by which its configuration is made, as :meth:`Recipe.config` takes them.
 
     Raises:
-        InputError: as :meth:`Recipe.config` does.
+        InputError: as :meth:`Recipe.config` does; or ``settings``, which are laid over all of them, name a
+            key that is to change.
     """
     as_it_is = base.config(store, machine, settings)
     # What was chosen is written down: a change of a key must not have others chosen anew.
@@ -88,19 +100,20 @@ def variants(
     made = [fixed]
     own = {**changes.get(ANY, {}), **changes.get(as_it_is.model.architecture, {})}
     for name, values in own.items():
+        for section, keys in values.items():
+            if fixed_key := next((key for key in keys if key in settings.get(section, {})), None):
+                raise InputError(
+                    f"{section}.{fixed_key} is set for all runs and is a change, too ({name}): leave one out"
+                )
         variant = fixed.changed(f"{base.name}{PLUS}{name}", overlaid(values))
         if variant.config(store, machine, settings) != as_it_is:
             made.append(variant)
     return made
 
 
-def check_optimizers(changes: Mapping[str, Mapping[str, Values]]) -> None:
+def check_optimizers(recipes: Sequence[Recipe]) -> None:
     """Raise InputError where one that is tried is not installed: before hours of runs, not in their midst."""
-    tried = {
-        values.get("training", {}).get("optimizer")
-        for of_model in changes.values()
-        for values in of_model.values()
-    }
+    tried = {recipe.values.get("training", {}).get("optimizer") for recipe in recipes}
     if "muon" in tried and not hasattr(torch.optim, "Muon"):
         raise InputError(f"--ablation tries Muon, which torch {torch.__version__} lacks: upgrade it to 2.9")
     if "schedule_free" in tried and find_spec("schedulefree") is None:

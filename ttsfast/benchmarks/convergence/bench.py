@@ -34,10 +34,8 @@ from ttsfast.options import Values, overlaid
 from ttsfast.training.auto import Speech
 
 RECORD = "record.json"
-TRAINED_ON = ("date", "processor", "threads", "instructions", "load", "commit")
+TRAINED_ON = ("date", "processor", "threads", "instructions", "bf16_tiles", "load", "commit")
 """Of a run's machine, which need not be the one that it was measured on, nor with the same to do."""
-OWN_KEYS = ("training.run_folder", "training.seed")
-"""That each run has of its own."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,7 @@ def _of_run(run: Run, rows: dict[int, dict[str, float]], words: Mapping[str, flo
         "model": run.body["config"]["model"],
         "seed": run.body["seed"],
         "trained_on": {key: run.body["machine"][key] for key in TRAINED_ON if key in run.body["machine"]},
+        "precision": run.body.get("precision"),
         "ended": run.body["ended"],
         **({"reason": run.body["reason"]} if "reason" in run.body else {}),
         "rows": table,

@@ -103,8 +103,9 @@ class HeldOut:
             "split": self.split,
             "utterances": [self.store.entries[i].id for i in self.indices],
             "asr": None if self.recogniser is None else self.recogniser.name,
-            "word_errors": WORD_ERRORS,
         }
+        if self.recogniser is not None:
+            found["word_errors"] = WORD_ERRORS
         if self.starts:
             known = {name: sorted(starts.seconds.items()) for name, starts in self.starts.items()}
             found["words_begin"] = sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

@@ -148,7 +148,7 @@ def _changes(base: str, found: Sequence[Effect]) -> str:
     charts = "".join(
         _shown(chart(own, name), name, f"How long until the goal: {name}. An arrow: cut off before it.")
         for name in columns
-        if name in GOALS and not own[0].times[name][0].lower_bound
+        if name in GOALS and not any(e.times[name][0].lower_bound for e in own if name in e.times)
     )
     charts += "".join(
         _shown(chart(own, name), label(name), f"At the end of the runs. {DEFINED[name]}")

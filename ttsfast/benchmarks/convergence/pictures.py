@@ -72,26 +72,27 @@ def strip(attentions: Mapping[str, np.ndarray]) -> Figure:
 
 def chart(effects: Sequence[Effect], name: str) -> Figure:
     """What each change does to the time to a goal or to a figure, in percent of the recipe's own, the best
-    first; better is left. An arrow stands where a run was cut off: its time is longer than that."""
+    first; better is left. What was cut off before the goal comes last, with an arrow: its time is longer."""
     change: dict[str, float] = {}
-    beyond: set[str] = set()
+    cut_off = set()
     for effect in effects:
         if name in effect.times:
             own, changed = effect.times[name]
             change[effect.change] = 100 * (changed.value / own.value - 1)
             if changed.lower_bound:
-                beyond.add(effect.change)
-        else:
+                cut_off.add(effect.change)
+                change[effect.change] = max(0.0, change[effect.change])
+        elif name in effect.figures:
             before, after = effect.figures[name]
             change[effect.change] = 100 * (after / before - 1) if before else 0.0
-    names = sorted(change, key=lambda key: change[key], reverse=True)
+    names = sorted(change, key=lambda key: (key in cut_off, change[key]), reverse=True)
     with style():
         figure = blank(5.2, 0.7 + 0.17 * len(names))
         axes = figure.add_subplot()
         values = [change[key] for key in names]
         colours = [PALETTE[2] if value < 0 else PALETTE[1] for value in values]
         axes.barh(range(len(names)), values, color=colours)
-        places = [place for place, key in enumerate(names) if key in beyond]
+        places = [place for place, key in enumerate(names) if key in cut_off]
         axes.plot([values[place] for place in places], places, ">", color=PALETTE[1], clip_on=False)
         axes.axvline(0.0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(names)), names)

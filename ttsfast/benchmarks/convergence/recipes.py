@@ -30,6 +30,8 @@ OWN: Values = {
 }
 """The first two follow from validations, which are made apart from training here; snapshots are kept beside
 checkpoints; and a preflight belongs to the trainer alone."""
+OWN_KEYS = ("training.run_folder", "training.seed")
+"""That each run has of its own."""
 PLAIN_LACKS = {
     "training.use_adaptive_loss_weights": False,
     "training.attention_fade_steps": 0,

@@ -24,6 +24,7 @@ from ttsfast.benchmarks.machine import describe
 from ttsfast.benchmarks.records import write_record
 from ttsfast.config import Config
 from ttsfast.data.store.store import Store
+from ttsfast.devices import choose_precision
 from ttsfast.errors import InputError, TrainingError
 from ttsfast.files import atomic_write, output_folder
 from ttsfast.options import shown_value
@@ -114,7 +115,17 @@ def train(run: Run, recipe: Recipe, config: Config, budget: float, progress: Cal
         recipe, config: as it was opened with.
         budget: seconds of training.
         progress: told the seconds trained, now and then.
+
+    Raises:
+        InputError: it began in another precision, on a machine that multiplies otherwise.
     """
+    precision = str(choose_precision(config).dtype).removeprefix("torch.")
+    if run.snapshots and (began := run.body.get("precision", precision)) != precision:
+        raise InputError(
+            f"{run.folder}: it began in {began}, and this machine trains it in {precision}; go on where it "
+            "began, or delete that folder"
+        )
+    run.body["precision"] = precision
     output_folder(run.folder / "snapshots")
     loop = open_loop(recipe, config)
     try:

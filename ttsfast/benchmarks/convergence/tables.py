@@ -82,10 +82,10 @@ def _changes(found: Sequence[Effect]) -> Iterator[str]:
 
 
 def columns_of(found: Sequence[Effect]) -> list[str]:
-    """The goals, and the figures, that all of them have."""
+    """The goals, and the figures, that any of them has."""
     return [
-        *(goal for goal in GOALS if all(goal in effect.times for effect in found)),
-        *(name for name in FIGURES if all(name in effect.figures for effect in found)),
+        *(goal for goal in GOALS if any(goal in effect.times for effect in found)),
+        *(name for name in FIGURES if any(name in effect.figures for effect in found)),
     ]
 
 
@@ -93,7 +93,9 @@ def both(effect: Effect, column: str) -> str:
     """Time to a goal, or figure, before the change and after it."""
     if column in effect.times:
         return " → ".join(f"{'>' if m.lower_bound else ''}{m.value:.0f}" for m in effect.times[column])
-    return " → ".join(number(value) for value in effect.figures[column])
+    if column in effect.figures:
+        return " → ".join(number(value) for value in effect.figures[column])
+    return "–"
 
 
 def _sooner(record: Mapping[str, Any]) -> Iterator[str]:
