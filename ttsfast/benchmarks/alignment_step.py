@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -32,9 +33,12 @@ _TABLE, _BINS = 100, 80
 
 
 class Step:
-    """A training step of a built-in model that is not trained yet, on one batch again and again."""
+    """A training step of a built-in model that is not trained yet, on one batch again and again; its forward
+    pass in bf16 where ``half`` says so."""
 
-    def __init__(self, architecture: str, device: torch.device, size: str = SIZE) -> None:
+    def __init__(
+        self, architecture: str, device: torch.device, size: str = SIZE, *, half: bool = False
+    ) -> None:
         torch.manual_seed(0)
         self.model = ARCHITECTURES[architecture].from_size(size, _TABLE, _BINS).to(device)
         loss = TTSLoss()
@@ -43,10 +47,12 @@ class Step:
         self._loss = loss.to(device)
         self._optimizer = torch.optim.AdamW(self.model.parameters())
         self.batch = _batch(device)
+        self._precision = partial(torch.autocast, device.type, torch.bfloat16, enabled=half)
 
     def __call__(self) -> AcousticOutput:
         batch = self.batch
-        output: AcousticOutput = self.model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths)
+        with self._precision():
+            output: AcousticOutput = self.model(batch.text, batch.text_lengths, batch.mel, batch.mel_lengths)
         counts = self._loss.counts(batch.mel_lengths, output.step_lengths, batch.truncated)
         found = self._loss(**loss_arguments(output, batch), normalizer=counts)
         with_auxiliary(found, output, counts).total.backward()
