@@ -13,11 +13,15 @@ from ttsfast.benchmarks.convergence.figures import HeldOut
 from ttsfast.benchmarks.convergence.headlines import BOUNDARIES, headlines
 from ttsfast.benchmarks.data_corpus import write_corpus
 from ttsfast.data.corpus.word_times import write_word_times
+from ttsfast.data.features.contract import PRESETS
 from ttsfast.data.prepare.prepare import PrepareOptions, prepare
 from ttsfast.data.store.store import Store
 from ttsfast.evaluation.samples import ValidationSample
 
-FRAME = 0.01
+FRAMES = dataclasses.replace(
+    PRESETS["hifigan-22k"], sample_rate=20000, n_fft=400, win_length=400, hop_length=200, fmax=8000.0
+)
+"""A frame is 10 ms."""
 STARTS = Starts(symbols=[0, 2, 5], seconds={1: 0.20, 2: 0.50})
 """Of "ab cd ef": a word and the space before the next one."""
 
@@ -35,13 +39,13 @@ def attention_of(*durations: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("ratio", "frames"), [(1, 60), (2, 60), (2, 59)])
 def test_words_that_begin_where_they_do_have_no_error(ratio: int, frames: int) -> None:
-    errors = BoundaryErrors({"u": STARTS}, FRAME)
+    errors = BoundaryErrors({"u": STARTS}, FRAMES)
     errors.add(sample(attention_of(*(d // ratio for d in (10, 10, 2, 20, 8, 4, 6, 0))), frames))
     assert errors.mean() == pytest.approx(0.0, abs=1e-3)
 
 
 def test_errors_are_the_mean_over_words_in_ms() -> None:
-    errors = BoundaryErrors({"u": STARTS}, FRAME)
+    errors = BoundaryErrors({"u": STARTS}, FRAMES)
     assert errors.mean() is None
     # The second word 50 ms late, the third 100 ms early.
     errors.add(sample(attention_of(10, 15, 2, 3, 10, 10, 5, 5), 60))
@@ -53,8 +57,14 @@ def test_errors_are_the_mean_over_words_in_ms() -> None:
     assert errors.mean() == pytest.approx(37.5, abs=1e-3)
 
 
+def test_centred_frames_begin_half_a_hop_before_the_recording() -> None:
+    errors = BoundaryErrors({"u": STARTS}, dataclasses.replace(FRAMES, padding="center_zero"))
+    errors.add(sample(attention_of(10, 10, 2, 20, 8, 4, 6, 0), 60))
+    assert errors.mean() == pytest.approx(5.0, abs=1e-3)
+
+
 def test_fewer_steps_than_symbols_are_enough() -> None:
-    errors = BoundaryErrors({"u": Starts([0, 6], {1: 0.06})}, FRAME)
+    errors = BoundaryErrors({"u": Starts([0, 6], {1: 0.06})}, FRAMES)
     attention = np.zeros((3, 12))
     attention[0, 3], attention[1, 7], attention[2, 11] = 1, 1, 1
     errors.add(sample(attention, 12))

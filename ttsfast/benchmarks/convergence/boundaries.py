@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ttsfast.data.corpus.word_times import read_word_times
+from ttsfast.data.features.contract import MelContract
 from ttsfast.data.store.store import Store
 from ttsfast.evaluation.samples import ValidationSample
 from ttsfast.functional import monotonic_alignment
@@ -64,7 +65,7 @@ def true_starts(store: Store, indices: Sequence[int]) -> dict[str, Starts]:
 
 def of_a_diagonal(store: Store, indices: Sequence[int], starts: Mapping[str, Starts]) -> float | None:
     """The error, in ms, of reading every utterance at an even pace: what has learnt nothing may have."""
-    errors = BoundaryErrors(starts, store.contract.hop_length / store.contract.sample_rate)
+    errors = BoundaryErrors(starts, store.contract)
     for index in indices:
         utterance = store[index]
         frames, symbols = len(utterance.mel), len(utterance.text)
@@ -77,9 +78,14 @@ def of_a_diagonal(store: Store, indices: Sequence[int], starts: Mapping[str, Sta
 class BoundaryErrors:
     """Of teacher-forced utterances, one after the other."""
 
-    def __init__(self, starts: Mapping[str, Starts], frame_seconds: float) -> None:
-        """Of :func:`true_starts`, and from one mel frame to the next."""
-        self._starts, self._frame = starts, frame_seconds
+    def __init__(self, starts: Mapping[str, Starts], contract: MelContract) -> None:
+        """Of :func:`true_starts`, in mels of that contract."""
+        self._starts = starts
+        self._frame = contract.hop_length / contract.sample_rate
+        # A frame stands for a hop's length about its middle.
+        middle = contract.n_fft / 2 - contract.pad
+        self._first = (middle - contract.hop_length / 2) / contract.sample_rate
+        """seconds at which the first one begins: half a hop before the recording where frames are centred"""
         self._errors: list[float] = []
 
     def add(self, sample: ValidationSample) -> None:
@@ -94,7 +100,7 @@ class BoundaryErrors:
         durations = monotonic_alignment(scores, torch.tensor([words]), torch.tensor([steps]))[0].numpy()
         # Steps are ceil(frames / r), so this is r where there are at least r of them.
         frames_per_step = -(-len(sample.target) // steps)
-        begins = (np.cumsum(durations) - durations) * frames_per_step * self._frame
+        begins = self._first + (np.cumsum(durations) - durations) * frames_per_step * self._frame
         self._errors += [abs(float(begins[word]) - at) for word, at in starts.seconds.items()]
 
     def mean(self) -> float | None:

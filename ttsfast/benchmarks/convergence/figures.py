@@ -208,7 +208,7 @@ def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool)
     """
     voice = held_out.voice
     threshold = stop_threshold(model, config, held_out)
-    boundaries = BoundaryErrors(held_out.starts, voice.contract.hop_length / voice.contract.sample_rate)
+    boundaries = BoundaryErrors(held_out.starts, voice.contract)
     forced = teacher_forced(
         model, held_out.batches(), "cpu", stop_threshold=threshold, on_sample=boundaries.add
     )
