@@ -64,3 +64,4 @@ def test_what_auto_stands_for_on_a_cpu(there: bool, monkeypatch: pytest.MonkeyPa
     asked = chosen("training.amp_dtype=bf16")
     assert asked.dtype is torch.bfloat16
     assert ("slower than float32" in asked.reason) != there
+    assert "slower than float32" in chosen("training.amp_dtype=fp16").reason

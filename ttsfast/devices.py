@@ -172,7 +172,9 @@ def choose_precision(config: Config, gpu: int | None = None) -> Precision:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(half, torch.float32)
         has = {"bf16": f"{where} multiplies in bf16", "fp16": f"{where} has no bf16"}
         return Precision(device, dtype, f"auto, and {has.get(half, 'the CPU has no tiles for bf16, AMX')}")
-    slow = "" if half else ", which may be slower than float32 on a CPU without AMX"
+    slow = (
+        "" if use_gpu or half == amp else ", for which this CPU has no tiles: it may be slower than float32"
+    )
     return Precision(
         device,
         torch.bfloat16 if amp == "bf16" else torch.float16,

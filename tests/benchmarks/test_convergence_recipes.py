@@ -146,6 +146,13 @@ def test_changes_that_are_none(text: str, said: str, tmp_path: Path) -> None:
         read_changes(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("name", ["fast_convergence", "ttsfast"])
+def test_the_changes_of_the_repository_fit_their_recipes(name: str, store: Store) -> None:
+    tried = read_changes(Path(__file__).parents[2] / "bench" / "changes" / f"{name}.yaml")
+    made = variants(read_recipe(name), tried, store, MACHINE, {"data": {"store": str(store.path)}})
+    assert len(made) == 1 + sum(map(len, tried.values()))
+
+
 def test_an_optimizer_that_is_not_there_is_missed_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

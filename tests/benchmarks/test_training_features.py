@@ -59,6 +59,14 @@ def test_each_feature_is_on_and_off_and_what_needs_a_gpu_is_not_made_up(
     assert "needs a GPU" in table[2]
 
 
+def test_bf16_is_compared_where_a_cpu_has_tiles_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for there in (True, False):
+        monkeypatch.setattr(features, "multiplies_in_bf16", lambda there=there: there)
+        found = {feature.name: features._is_there(feature.needs, cpu) for feature in features.FEATURES}
+        assert (found["bf16"], found["tf32"], found["loss"]) == (there, False, True)
+
+
 def test_no_turn_counts_in_which_something_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first step compiles, and the first turn that would be measured; the second one is."""
     calls = []
