@@ -191,6 +191,28 @@ def test_a_run_that_began_in_another_precision_is_not_gone_on_with(
     assert run["precision"] == "bfloat16", "and it trains so"
 
 
+def test_a_run_that_began_on_another_machine_is_not_gone_on_with(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "measure", lambda *_, **__: {"mel_l1": 1.0})
+    described, processor = runs.describe, "Slow"
+    monkeypatch.setattr(runs, "describe", lambda device: {**described(device), "processor": processor})
+    begun = plan_of(store, tmp_path, "strong", minutes=1e-6)
+    measure(begun, progress=lambda _: None)
+    before, processor = (tmp_path / "strong" / "seed-0" / "run.json").read_bytes(), "Fast"
+    longer = dataclasses.replace(begun, minutes=60.0)
+    with pytest.raises(InputError, match="with processor Slow, and this is processor Fast: go on"):
+        measure(longer, progress=lambda _: None)
+    assert (tmp_path / "strong" / "seed-0" / "run.json").read_bytes() == before, "nothing is lost"
+    # Nor is another trained beside it; what is there may be measured on any machine.
+    with pytest.raises(InputError, match="strong/seed-0: was trained with processor Slow"):
+        measure(dataclasses.replace(begun, seeds=2), progress=lambda _: None)
+    measure(begun, progress=lambda _: None)
+    processor = "Slow"
+    (run,) = measure(longer, progress=lambda _: None)["runs"]
+    assert run["ended"] == "max_steps"
+
+
 def test_a_run_is_heard_at_the_moments_that_it_came_to(tmp_path: Path) -> None:
     def moments_of(*seconds: float) -> list[tuple[str, int]]:
         snapshots = [{"step": i, "seconds": at, "processor_seconds": at} for i, at in enumerate(seconds)]

@@ -132,7 +132,7 @@ def _measure(plan: Plan, *, train_only: bool, progress: Callable[[str], None]) -
         if not run.finished(budget):
             # The trainer may leave torch with fewer.
             with torch_threads(None):
-                train(run, recipe, config, budget, trained)
+                train(run, recipe, config, budget, trained, [other for *_, other in runs])
             say(f"ended by {run.body['ended']} after {_time(run.seconds)}")
         if train_only:
             continue

@@ -9,7 +9,7 @@ RUN/run.json                          what it is, and when each snapshot was tak
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -33,6 +33,9 @@ NAME = "run.json"
 FIRST, GROWTH = 20, 1.2
 """Steps of the first snapshot after the untrained one, and from each to the next: alike in the logarithm, so
 that no recipe's times are known more finely than another's."""
+
+MACHINE = ("processor", "instructions", "gpu")
+"""What the seconds of all runs of a folder are of."""
 
 BUDGET, STEPS, DIVERGED = "budget", "max_steps", "diverged"
 """How a run ended: its time was spent, its recipe was over, or its numbers were no longer finite."""
@@ -104,7 +107,14 @@ class Run:
         write_record(self.folder / NAME, self.body)
 
 
-def train(run: Run, recipe: Recipe, config: Config, budget: float, progress: Callable[[float], None]) -> None:
+def train(
+    run: Run,
+    recipe: Recipe,
+    config: Config,
+    budget: float,
+    progress: Callable[[float], None],
+    beside: Iterable[Run] = (),
+) -> None:
     """Train until ``budget`` seconds are spent or the recipe is over; go on from where a kill left it.
 
     A snapshot and its times are on the disk before the state is from which the run goes on: what is after the
@@ -115,9 +125,11 @@ def train(run: Run, recipe: Recipe, config: Config, budget: float, progress: Cal
         recipe, config: as it was opened with.
         budget: seconds of training.
         progress: told the seconds trained, now and then.
+        beside: runs that it is compared with.
 
     Raises:
-        InputError: it began in another precision, on a machine that multiplies otherwise.
+        InputError: it began in another precision or with other threads, or one ``beside`` it on another
+            machine: seconds of two machines say nothing of recipes.
     """
     precision = str(choose_precision(config).dtype).removeprefix("torch.")
     if run.snapshots and (began := run.body.get("precision", precision)) != precision:
@@ -129,9 +141,13 @@ def train(run: Run, recipe: Recipe, config: Config, budget: float, progress: Cal
     output_folder(run.folder / "snapshots")
     loop = open_loop(recipe, config)
     try:
+        machine = describe(loop.device)
+        _check_machine(run, machine, ("threads",))
+        for other in beside:
+            _check_machine(other, machine)
         run.body["snapshots"] = [row for row in run.snapshots if row["step"] <= loop.step]
         run.body["ended"] = None
-        run.body["machine"] = describe(loop.device)
+        run.body["machine"] = machine
         last = run.snapshots[-1] if run.snapshots else {"seconds": 0.0, "processor_seconds": 0.0}
         clocks = Clocks(loop.device, last["seconds"], last["processor_seconds"])
         try:
@@ -163,6 +179,16 @@ def _steps(
             progress(clocks.read()[0])
             clocks.start()
         loop.take_step()
+
+
+def _check_machine(run: Run, here: Mapping[str, Any], and_keys: Sequence[str] = ()) -> None:
+    there = run.body["machine"] if run.snapshots else here
+    if differing := [key for key in (*MACHINE, *and_keys) if there.get(key) != here.get(key)]:
+        then, now = (", ".join(f"{key} {of.get(key)}" for key in differing) for of in (there, here))
+        raise InputError(
+            f"{run.folder}: was trained with {then}, and this is {now}: go on where it began, "
+            "or use another --folder"
+        )
 
 
 def _keep(run: Run, loop: Loop, clocks: Clocks) -> None:
