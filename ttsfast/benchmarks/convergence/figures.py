@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ttsfast.benchmarks.convergence.boundaries import FIGURE, BoundaryErrors, Starts, true_starts
+from ttsfast.benchmarks.convergence.boundaries import DEFINITION, FIGURE, BoundaryErrors, Starts, true_starts
 from ttsfast.benchmarks.convergence.headlines import first_understood, understood
 from ttsfast.benchmarks.convergence.runs import Run
 from ttsfast.benchmarks.records import write_record
@@ -107,8 +107,8 @@ class HeldOut:
         if self.recogniser is not None:
             found["word_errors"] = WORD_ERRORS
         if self.starts:
-            known = {name: sorted(starts.seconds.items()) for name, starts in self.starts.items()}
-            found["words_begin"] = sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+            known = sorted((name, sorted(starts.seconds.items())) for name, starts in self.starts.items())
+            found["words_begin"] = sha256(json.dumps([DEFINITION, known]).encode()).hexdigest()
         return found
 
     def batches(self) -> Iterator[Batch]:
