@@ -22,9 +22,12 @@ from ttsfast.functional import monotonic_alignment
 FIGURE = "boundary_error"
 DEFINITION = (
     "teacher-forced: how far, in ms, the beginnings of words lie from those that the corpus knows, along the "
-    "best monotonic paths through attention, summed over each word's symbols: in the middle of what goes to "
-    "the space between two; mean over words, without the first of an utterance"
+    "best monotonic path through attention, summed over each word's symbols; mean over words, without the "
+    "first of an utterance; a space belongs to the next word"
 )
+BIAS = "boundary_bias"
+"""Their mean with its sign, late above 0. A space has no sound of its own; it takes what a model gives it:
+in the English demo the beginning of the next word, in the Persian one of both sides alike."""
 _LEAST = 1e-8
 
 
@@ -32,10 +35,9 @@ _LEAST = 1e-8
 class Starts:
     """Of the words of an utterance."""
 
-    spaces: Sequence[int]
-    """The symbol after the word before."""
-    letters: Sequence[int]
-    """The word's own first symbol."""
+    symbols: Sequence[int]
+    """The first one of each word: the space before it, which has no sound of its own and else would take the
+    first of the word's."""
     seconds: Mapping[int, float]
     """By a word's number; of the first, and of those that the corpus says nothing of, there is none."""
 
@@ -56,12 +58,11 @@ def true_starts(store: Store, indices: Sequence[int]) -> dict[str, Starts]:
     for index in indices:
         utterance = store[index]
         symbols = store.symbols.decode(utterance.text)
-        words = list(re.finditer("[^ ]+", symbols))
-        seconds = {word: at for word, at in times.get(utterance.id, ()) if 0 < word < len(words)}
+        firsts = [match.start() for match in re.finditer("[^ ]+", symbols)]
+        seconds = {word: at for word, at in times.get(utterance.id, ()) if 0 < word < len(firsts)}
         # A word too many is of another text.
         if seconds and len(seconds) == sum(word > 0 for word, _ in times[utterance.id]):
-            ends, firsts = [word.end() for word in words], [word.start() for word in words]
-            found[utterance.id] = Starts([0, *ends[:-1]], firsts, seconds)
+            found[utterance.id] = Starts([max(0, symbol - 1) for symbol in firsts], seconds)
     return found
 
 
@@ -74,7 +75,7 @@ def of_a_diagonal(store: Store, indices: Sequence[int], starts: Mapping[str, Sta
         even = np.eye(symbols, dtype=np.float32)[np.arange(frames) * symbols // frames]
         mel = utterance.mel.astype(np.float32)
         errors.add(ValidationSample(utterance.id, utterance.text, mel, mel, even, utterance.truncated))
-    return errors.mean()
+    return errors.figures().get(FIGURE)
 
 
 class BoundaryErrors:
@@ -95,25 +96,19 @@ class BoundaryErrors:
         starts = self._starts.get(sample.id)
         if starts is None or sample.attention is None:
             return
-        steps = len(sample.attention)
-        # A space has no sound of its own: it takes of that on both sides, as much of each as it likes.
-        first, last = (_begins(sample.attention, symbols) for symbols in (starts.spaces, starts.letters))
+        steps, words = len(sample.attention), len(starts.symbols)
+        # What stands before the first word belongs to it.
+        of_words = np.add.reduceat(sample.attention, [0, *starts.symbols[1:]], axis=1)
+        scores = torch.from_numpy(np.log(of_words + _LEAST))[None]
+        durations = monotonic_alignment(scores, torch.tensor([words]), torch.tensor([steps]))[0].numpy()
         # Steps are ceil(frames / r), so this is r where there are at least r of them.
         frames_per_step = -(-len(sample.target) // steps)
-        begins = self._first + (first + last) / 2 * frames_per_step * self._frame
-        self._errors += [abs(float(begins[word]) - at) for word, at in starts.seconds.items()]
+        begins = self._first + (np.cumsum(durations) - durations) * frames_per_step * self._frame
+        self._errors += [float(begins[word]) - at for word, at in starts.seconds.items()]
 
-    def mean(self) -> float | None:
-        """In ms; None of nothing."""
-        return 1000 * sum(self._errors) / len(self._errors) if self._errors else None
-
-
-def _begins(attention: np.ndarray, symbols: Sequence[int]) -> np.ndarray:
-    """At which step of ``attention`` (S, N) each word begins, along the best path, where ``symbols`` are the
-    words' first; what stands before the first word belongs to it."""
-    of_words = np.add.reduceat(attention, [0, *symbols[1:]], axis=1)
-    steps, words = of_words.shape
-    scores = torch.from_numpy(np.log(of_words + _LEAST))[None]
-    durations = monotonic_alignment(scores, torch.tensor([words]), torch.tensor([steps]))[0].numpy()
-    begins: np.ndarray = np.cumsum(durations) - durations
-    return begins
+    def figures(self) -> dict[str, float]:
+        """:data:`FIGURE` and :data:`BIAS` in ms; empty of nothing."""
+        if not self._errors:
+            return {}
+        errors = 1000 * np.array(self._errors)
+        return {FIGURE: float(np.abs(errors).mean()), BIAS: float(errors.mean())}

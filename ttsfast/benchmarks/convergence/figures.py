@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ttsfast.benchmarks.convergence.boundaries import DEFINITION, FIGURE, BoundaryErrors, Starts, true_starts
+from ttsfast.benchmarks.convergence.boundaries import DEFINITION, BoundaryErrors, Starts, true_starts
 from ttsfast.benchmarks.convergence.headlines import first_understood, understood
 from ttsfast.benchmarks.convergence.runs import Run
 from ttsfast.benchmarks.records import write_record
@@ -201,8 +201,8 @@ def measure_run(
 @torch.no_grad()
 def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool) -> dict[str, float]:
     """Of one set of weights, those figures of :data:`TEACHER_FORCED` and :data:`FREE_RUNNING` that the model
-    can give, ``boundary_error`` where words' beginnings are known, and ``word_error`` where it is to be
-    ``heard``.
+    can give, those of :class:`BoundaryErrors` where words' beginnings are known, and ``word_error`` where it
+    is to be ``heard``.
 
     The stop threshold is that of :func:`stop_threshold`.
     """
@@ -223,9 +223,7 @@ def measure(model: nn.Module, config: Config, held_out: HeldOut, *, heard: bool)
         contract=voice.contract,
         on_sample=spoken.append,
     )
-    figures = dict(forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING)))
-    if (error := boundaries.mean()) is not None:
-        figures[FIGURE] = error
+    figures = dict(forced.named(TEACHER_FORCED).joined(free.named(FREE_RUNNING))) | boundaries.figures()
     if heard:
         figures["word_error"] = held_out.word_error((s.id, held_out.wave(s.predicted)) for s in spoken)
     return figures

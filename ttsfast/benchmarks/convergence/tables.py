@@ -12,7 +12,16 @@ from ttsfast.benchmarks.convergence.comparison import Middle, times_of
 from ttsfast.evaluation.targets import number
 
 WIDTH = 26
-LAST = ("mel_l1", "mcd_dtw", "duration_error", "coverage", "stop_rate", boundaries.FIGURE, "word_error")
+LAST = (
+    "mel_l1",
+    "mcd_dtw",
+    "duration_error",
+    "coverage",
+    "stop_rate",
+    boundaries.FIGURE,
+    boundaries.BIAS,
+    "word_error",
+)
 """Figures of the last evaluation."""
 
 
