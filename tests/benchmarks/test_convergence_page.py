@@ -14,6 +14,7 @@ from ttsfast.benchmarks.convergence.ablation import Effect, effects
 from ttsfast.benchmarks.convergence.comparison import Middle, comparisons
 from ttsfast.benchmarks.convergence.tables import table
 from ttsfast.benchmarks.machine import describe
+from ttsfast.pages import plots
 
 
 def test_effects_are_beside_the_recipes_own(tmp_path: Path) -> None:
@@ -71,6 +72,18 @@ def test_what_was_cut_off_is_drawn_as_the_worst(monkeypatch: pytest.MonkeyPatch)
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([0, 50, -20])
     arrows = next(line for line in axes.get_lines() if line.get_marker() == ">")
     assert arrows.get_xydata().tolist() == [[0, 0]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_change_of_many_keys_leaves_room_for_its_bar() -> None:
+    change = ", ".join(f"a_rather_long_name_{number}=0.002" for number in range(5))
+    effects = [Effect("a", name, {}, {"mel_l1": (0.4, 0.5)}) for name in (change, "x=1")]
+    figure = pictures.chart(effects, "mel_l1")
+    plots.svg(figure)
+    (axes,) = figure.axes
+    assert axes.get_position().width > 0.3
+    one, other = (text.get_window_extent() for text in axes.get_yticklabels())
+    assert not one.overlaps(other)
 
 
 def test_what_differs_by_factors_is_drawn_on_a_logarithmic_axis() -> None:

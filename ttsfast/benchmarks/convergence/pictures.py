@@ -4,6 +4,7 @@ ablation does, as bars."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,8 @@ STEEP = ("mcd_dtw_sl", boundaries.FIGURE)
 """Figures that differ by factors: the distortion of speech that does not end, and of speech."""
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Of a logarithmic scale."""
+LABEL = 44
+"""Letters of a change in a line, beside its bar."""
 
 
 def curve(runs: Sequence[Mapping[str, Any]], figure_name: str) -> Figure:
@@ -86,8 +89,10 @@ def chart(effects: Sequence[Effect], name: str) -> Figure:
             before, after = effect.figures[name]
             change[effect.change] = 100 * (after / before - 1) if before else 0.0
     names = sorted(change, key=lambda key: (key in cut_off, change[key]), reverse=True)
+    labels = [fill(key, LABEL) for key in names]
+    row = 0.05 + 0.12 * max(text.count("\n") + 1 for text in labels)
     with style():
-        figure = blank(5.2, 0.7 + 0.17 * len(names))
+        figure = blank(5.2, 0.7 + row * len(names))
         axes = figure.add_subplot()
         values = [change[key] for key in names]
         colours = [PALETTE[2] if value < 0 else PALETTE[1] for value in values]
@@ -95,7 +100,7 @@ def chart(effects: Sequence[Effect], name: str) -> Figure:
         places = [place for place, key in enumerate(names) if key in cut_off]
         axes.plot([values[place] for place in places], places, ">", color=PALETTE[1], clip_on=False)
         axes.axvline(0.0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), labels)
         axes.tick_params(axis="y", labelsize=7, length=0)
         shown = f"time to {name}" if name in GOALS else f"{label(name)} at the end"
         figure.suptitle(shown, x=0.02, ha="left")
