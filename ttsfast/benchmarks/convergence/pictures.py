@@ -22,6 +22,9 @@ STEEP = ("mcd_dtw_sl", boundaries.FIGURE)
 """Figures that differ by factors: the distortion of speech that does not end, and of speech."""
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Of a logarithmic scale."""
+PERCENT = (-90, -30, -10, -5, 0, 5, 10, 30, 100, 300, 1000)
+LINEAR = 10
+"""Percent, beyond which the scale of changes is logarithmic."""
 LABEL = 44
 """Letters of a change in a line, beside its bar."""
 
@@ -90,18 +93,25 @@ def chart(effects: Sequence[Effect], name: str) -> Figure:
             change[effect.change] = 100 * (after / before - 1) if before else 0.0
     names = sorted(change, key=lambda key: (key in cut_off, change[key]), reverse=True)
     labels = [fill(key, LABEL) for key in names]
-    row = 0.05 + 0.12 * max(text.count("\n") + 1 for text in labels)
+    row = 0.08 + 0.09 * max(text.count("\n") + 1 for text in labels)
     with style():
         figure = blank(5.2, 0.7 + row * len(names))
         axes = figure.add_subplot()
         values = [change[key] for key in names]
         colours = [PALETTE[2] if value < 0 else PALETTE[1] for value in values]
         axes.barh(range(len(names)), values, color=colours)
-        places = [place for place, key in enumerate(names) if key in cut_off]
-        axes.plot([values[place] for place in places], places, ">", color=PALETTE[1], clip_on=False)
+        # Of no places there would still be room kept, at the picture's corner.
+        if places := [place for place, key in enumerate(names) if key in cut_off]:
+            axes.plot([values[place] for place in places], places, ">", color=PALETTE[1], clip_on=False)
         axes.axvline(0.0, color=INK, linewidth=0.8)
+        # One change may be a hundred times as large as another.
+        axes.set_xscale("symlog", linthresh=LINEAR)
+        ends = axes.get_xlim()
+        axes.set_xticks([tick for tick in PERCENT if ends[0] <= tick <= ends[1]])
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_yticks(range(len(names)), labels)
-        axes.tick_params(axis="y", labelsize=7, length=0)
+        axes.tick_params(labelsize=7)
+        axes.tick_params(axis="y", length=0)
         shown = f"time to {name}" if name in GOALS else f"{label(name)} at the end"
         figure.suptitle(shown, x=0.02, ha="left")
         axes.set(xlabel="change in %", ylim=(-0.6, len(names) - 0.4))
