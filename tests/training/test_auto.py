@@ -26,14 +26,14 @@ NANO = {
     "data.batch_size": 64,
     "training.learning_rate": 2e-3,
     "training.min_learning_rate": 4e-5,
-    "training.warmup_steps": 100,
+    "training.warmup_steps": 30,
 }
 ON_A_CPU = {"data.mixed_precision": False, "data.num_workers": 2, "training.log_step": 10}
 TABLE: list[tuple[Machine, float, dict[str, Any]]] = [
     (TWO_CORES, KATHLEEN, {**NANO, **ON_A_CPU, "training.max_steps": 1300, "training.val_step": 65}),
     (TILES, KATHLEEN, {**NANO, **ON_A_CPU, "data.mixed_precision": True}),
     (TWO_CORES, LJ_SPEECH, {**NANO, **ON_A_CPU, "training.max_steps": 5700}),
-    (TWO_CORES, 0.01, {**NANO, **ON_A_CPU, "training.max_steps": 1000, "training.restart_period": 900}),
+    (TWO_CORES, 0.01, {**NANO, **ON_A_CPU, "training.max_steps": 1000, "training.restart_period": 970}),
     (SERVER, LJ_SPEECH, {**NANO, **ON_A_CPU}),
     (Machine(cores=1, threads=1), KATHLEEN, {**NANO, "data.num_workers": 1}),
     (GPU, MINUTES, {**NANO, "data.mixed_precision": True, "training.amp_dtype": "bf16"}),
@@ -50,7 +50,7 @@ TABLE: list[tuple[Machine, float, dict[str, Any]]] = [
             "data.frame_budget": 24_000,
             "data.batch_size": 256,
             "training.learning_rate": 5e-4,
-            "training.warmup_steps": 400,
+            "training.warmup_steps": 120,
             "training.log_step": 50,
             "data.num_workers": 8,
         },
@@ -61,8 +61,14 @@ TABLE: list[tuple[Machine, float, dict[str, Any]]] = [
 ]
 
 
-def chosen(machine: Machine, hours: float, given: Values | None = None) -> dict[str, Any]:
-    speech = Speech(hours, frames_per_second=22050 / 256, sample_rate=22050, n_mels=80)
+def speech_of(hours: float, seconds: float = 3.02, tracks: tuple[str, ...] = ()) -> Speech:
+    return Speech(hours, seconds, frames_per_second=22050 / 256, sample_rate=22050, n_mels=80, tracks=tracks)
+
+
+def chosen(
+    machine: Machine, hours: float, given: Values | None = None, seconds: float = 3.02
+) -> dict[str, Any]:
+    speech = speech_of(hours, seconds)
     return {
         key: value for choice in choose(machine, speech, given or {}) for key, value in choice.values.items()
     }
@@ -117,6 +123,18 @@ def test_long_utterances_that_are_asked_for_have_room() -> None:
     assert chosen(TWO_CORES, KATHLEEN, given)["data.frame_budget"] >= 20_000
 
 
+def test_of_shorter_utterances_a_batch_has_as_many_and_the_run_as_much_speech() -> None:
+    usual, short, long = (chosen(TWO_CORES, KATHLEEN, seconds=s) for s in (3.02, 1.9, 6.6))
+    assert short["data.frame_budget"] == pytest.approx(16 * 1.9 * 22050 / 256 / 0.69, rel=0.01)
+    heard = [c["data.frame_budget"] * c["training.max_steps"] for c in (usual, short)]
+    assert heard[0] == pytest.approx(heard[1], rel=0.05)
+    assert long["data.frame_budget"] == usual["data.frame_budget"] == 6000
+    assert long["training.max_steps"] == usual["training.max_steps"]
+    # The longest has room all the same.
+    given: Values = {"data": {"max_mel_frames": 5000}}
+    assert chosen(TWO_CORES, KATHLEEN, given, seconds=1.0)["data.frame_budget"] >= 5000
+
+
 def test_a_model_of_ones_own_has_no_size() -> None:
     found = chosen(GPU, LJ_SPEECH, {"model": {"architecture": "mine:build"}})
     assert "model.size" not in found
@@ -132,7 +150,7 @@ def test_it_takes_the_model_of_the_best_recipe_what_that_learns_by_and_what_the_
     assert found["training.stop_loss_weight"] == found["training.attention_loss_weight"] == 0
     assert not {"model.pitch", "model.energy"} & set(found)
     config_with(found)
-    speech = Speech(KATHLEEN, 86.1, 22050, 80, tracks=("energy",))
+    speech = speech_of(KATHLEEN, tracks=("energy",))
     values = {key: v for choice in choose(TWO_CORES, speech, {}) for key, v in choice.values.items()}
     assert values["model.energy"] is True
     assert "model.pitch" not in values
@@ -142,7 +160,7 @@ def test_it_takes_the_model_of_the_best_recipe_what_that_learns_by_and_what_the_
 def test_the_model_with_attention_is_given_guidance_and_time() -> None:
     given: Values = {"model": {"architecture": "convtts"}}
     found = chosen(TWO_CORES, KATHLEEN, given)
-    assert found["training.attention_loss_weight"] == 1
+    assert found["training.attention_loss_weight"] == 5
     assert found["training.max_steps"] == 4000
     assert not {"training.alignment_loss_weight", "model.reduction_factor"} & set(found)
     config_with(found, given)
@@ -158,7 +176,7 @@ def test_the_preset_of_the_best_recipe_is_what_it_chooses_for_that_corpus() -> N
 
 
 def test_every_choice_is_one_line_with_its_reason() -> None:
-    speech = Speech(KATHLEEN, frames_per_second=86.1, sample_rate=22050, n_mels=80)
+    speech = speech_of(KATHLEEN, seconds=2.0)
     for machine in (TWO_CORES, GPU, EIGHT):
         for choice in choose(machine, speech, {}):
             line = str(choice)

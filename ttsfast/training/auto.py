@@ -25,12 +25,15 @@ STEPS_OF_AN_HOUR = 1200
 """1,300 for the 1.24 hours that were measured (words-missing.json)."""
 ATTENTIVE_STEPS_OF_AN_HOUR = 3600
 """Of ConvTTS, and of a model of the user's own: 4,000 for those hours."""
-BATCH_UTTERANCES, UTTERANCE_SECONDS = 16, 3
-"""What was measured: 3 s is the average utterance."""
-BATCH_FRAMES = 6000
-"""Padded, of nano: within them batches of that corpus hold 15.8 utterances on average."""
-RATE, WARMUP = 2e-3, 100
+BATCH_UTTERANCES, BATCH_FRAMES, LEAST_FRAMES = 16, 6000, 1500
+"""Of nano: what was measured, and the padded frames within which batches of that corpus hold so many. Longer
+utterances are fewer, and of the shortest there are more."""
+FILLED = 0.69
+"""Of those frames: the part that is speech, on average."""
+RATE, WARMUP = 2e-3, 30
 """Of nano; and of a model of the user's own half the rate."""
+GUIDANCE = 5.0
+"""Weight of guided attention."""
 TUNED_RATE, TUNED_STEPS = 1 / 2, 1 / 3
 """Of a run that starts from a voice, for which most is learnt already: by rule of thumb. The rate is whole
 where that voice speaks another language."""
@@ -47,6 +50,8 @@ class Speech:
     """What a store has to learn from: its training split."""
 
     hours: float
+    utterance_seconds: float
+    """Of the average one."""
     frames_per_second: float
     sample_rate: int
     n_mels: int
@@ -59,8 +64,15 @@ class Speech:
         indices, _ = select(store, "train")
         contract = store.contract
         pace = contract.sample_rate / contract.hop_length
-        hours = float(store.frames[indices].sum()) / pace / 3600
-        return cls(hours, pace, contract.sample_rate, contract.n_mels, tuple(store.tracks))
+        seconds = float(store.frames[indices].sum()) / pace
+        return cls(
+            seconds / 3600,
+            seconds / len(indices),
+            pace,
+            contract.sample_rate,
+            contract.n_mels,
+            tuple(store.tracks),
+        )
 
     def __str__(self) -> str:
         return (
@@ -85,7 +97,7 @@ def chosen_keys() -> set[str]:
     """The keys that are chosen, by ``section.key``."""
     machines = Machine(cores=1, threads=1), Machine(cores=1, threads=1, gpu="any", half="bf16")
     tracks = ("pitch", "energy")
-    speech = Speech(hours=1.0, frames_per_second=86.1, sample_rate=22050, n_mels=80, tracks=tracks)
+    speech = Speech(1.0, 3.0, frames_per_second=86.1, sample_rate=22050, n_mels=80, tracks=tracks)
     models: tuple[Values, ...] = ({}, {"model": {"architecture": CONVTTS}})
     made = [c for machine in machines for given in models for c in choose(machine, speech, given)]
     return {"training.run_folder", "data.store", *(key for choice in made for key in choice.values)}
@@ -126,13 +138,11 @@ def choose(machine: Machine, speech: Speech, given: Values, *, foreign: bool = F
         _parallel(speech, chosen)
     width = 1 if own else SIZES[chosen.values["model.size"]].channels // SIZES["nano"].channels
     _limits(speech, chosen)
-    _batch(machine, width, chosen)
+    _batch(machine, speech, width, chosen)
     _rate(own, width, chosen, foreign)
     of_an_hour = STEPS_OF_AN_HOUR if architecture == PARALLELTTS else ATTENTIVE_STEPS_OF_AN_HOUR
     _steps(machine, speech, of_an_hour, width, chosen)
-    chosen.make(
-        "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=1.0
-    )
+    chosen.make("guided attention aligns within some 100 steps", training__attention_loss_weight=GUIDANCE)
     _arithmetic(machine, chosen)
     chosen.make("as the store has them", data__sample_rate=speech.sample_rate, data__n_mels=speech.n_mels)
     return chosen.made
@@ -176,7 +186,13 @@ def _limits(speech: Speech, chosen: Choices) -> None:
     )
 
 
-def _batch(machine: Machine, width: int, chosen: Choices) -> None:
+def _frames(speech: Speech) -> int:
+    """Of a batch of nano: as 16 utterances fill, which is what learns soonest for the time it takes."""
+    enough = BATCH_UTTERANCES * speech.utterance_seconds * speech.frames_per_second / FILLED
+    return min(BATCH_FRAMES, max(LEAST_FRAMES, int(round(enough, -1))))
+
+
+def _batch(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
     # All ranks together have one batch, however many they are: so the rate may stay.
     among = f", shared by {machine.ranks} ranks" if machine.ranks > 1 else ""
     if "data.batch_size" in chosen.values:
@@ -185,8 +201,8 @@ def _batch(machine: Machine, width: int, chosen: Choices) -> None:
     longest = chosen.values["data.max_mel_frames"]
     least = padded_length(longest, tail, chosen.values.get("data.pad_to_multiple", 8))
     chosen.make(
-        f"the frames of {BATCH_UTTERANCES * width} utterances of {UTTERANCE_SECONDS} s{among}",
-        data__frame_budget=max(int(least), BATCH_FRAMES * width // machine.ranks),
+        f"for {BATCH_UTTERANCES * width} utterances like these, {BATCH_FRAMES * width:,} at most{among}",
+        data__frame_budget=max(int(least), _frames(speech) * width // machine.ranks),
         data__batch_size=max(1, 4 * BATCH_UTTERANCES * width // machine.ranks),
         training__gradient_accumulation_steps=1,
     )
@@ -214,8 +230,11 @@ def _tunes(chosen: Choices) -> bool:
 
 
 def _steps(machine: Machine, speech: Speech, of_an_hour: int, width: int, chosen: Choices) -> None:
-    steps = max(LEAST_STEPS, int(round(width * of_an_hour * math.sqrt(speech.hours), -2)))
+    heard = BATCH_FRAMES / _frames(speech)
+    steps = int(round(heard * max(LEAST_STEPS, width * of_an_hour * math.sqrt(speech.hours)), -2))
     why = f"{of_an_hour * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
+    if heard > 1:
+        why = f"{why}; and {heard:.2g} times that, as batches of short utterances hold less speech"
     if _tunes(chosen):
         steps, why = int(steps * TUNED_STEPS), f"{why}; and a third, as it starts from a voice"
     chosen.make(why, training__max_steps=steps)
