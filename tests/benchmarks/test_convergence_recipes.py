@@ -74,9 +74,9 @@ def test_the_store_is_named_and_what_each_run_has_of_its_own_is_not_set(store: S
             "ttsfast_convtts",
             "prenet_dropout=0.5",
             "binarization_loss_weight=1.0",
-            "attention_loss_weight=1.0",
+            "attention_loss_weight=5.0",
         ),
-        ("ttsfast", "binarization_loss_weight=1.0", "attention_loss_weight=1.0", "frame_budget=6000"),
+        ("ttsfast", "binarization_loss_weight=1.0", "attention_loss_weight=1.0", "warmup_steps=30"),
     ],
 )
 def test_an_ablation_changes_one_thing_at_a_time(
@@ -146,7 +146,7 @@ def test_changes_that_are_none(text: str, said: str, tmp_path: Path) -> None:
         read_changes(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("name", ["fast_convergence", "ttsfast"])
+@pytest.mark.parametrize("name", ["fast_convergence", "ttsfast", "ttsfast_convtts"])
 def test_the_changes_of_the_repository_fit_their_recipes(name: str, store: Store) -> None:
     tried = read_changes(Path(__file__).parents[2] / "bench" / "changes" / f"{name}.yaml")
     made = variants(read_recipe(name), tried, store, MACHINE, {"data": {"store": str(store.path)}})

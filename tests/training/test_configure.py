@@ -46,7 +46,7 @@ def test_a_partial_file_inherits_from_auto_unless_it_names_another_preset(store_
     Path("part.yaml").write_text("training:\n  max_steps: 500\n", encoding="utf-8")
     found = configure(["training.seed=3", "part.yaml", str(store_path)]).config
     assert found.training.max_steps == 500
-    assert found.training.restart_period == 450
+    assert found.training.restart_period == 470
     assert found.training.seed == 3
     assert found.model.size == "nano"
     Path("part.yaml").write_text("preset: fast_convergence\ntraining:\n  max_steps: 500\n", encoding="utf-8")
