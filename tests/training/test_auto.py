@@ -130,6 +130,11 @@ def test_of_shorter_utterances_a_batch_has_as_many_and_the_run_as_much_speech() 
     assert heard[0] == pytest.approx(heard[1], rel=0.05)
     assert long["data.frame_budget"] == usual["data.frame_budget"] == 6000
     assert long["training.max_steps"] == usual["training.max_steps"]
+    # Also where the size of a batch is given in frames; where it is given in utterances nobody can know.
+    halved = chosen(TWO_CORES, KATHLEEN, {"data": {"frame_budget": 3000}})
+    assert halved["training.max_steps"] == pytest.approx(2 * usual["training.max_steps"], rel=0.05)
+    counted = chosen(TWO_CORES, KATHLEEN, {"data": {"batch_size": 8}}, seconds=1.9)
+    assert counted["training.max_steps"] == usual["training.max_steps"]
     # The longest has room all the same.
     given: Values = {"data": {"max_mel_frames": 5000}}
     assert chosen(TWO_CORES, KATHLEEN, given, seconds=1.0)["data.frame_budget"] >= 5000

@@ -139,6 +139,7 @@ def test_what_is_not_said_of_the_model_is_as_that_voice_has_it(
     # Its own rate, warm-up and length.
     assert found.training.learning_rate == fresh.training.learning_rate / 2
     assert found.training.max_steps == fresh.training.max_steps // 3
+    assert found.training.warmup_steps < fresh.training.warmup_steps or found.training.max_steps > 1000
     assert found.training.warmup_steps + found.training.restart_period == found.training.max_steps
     # All of it is new in another language.
     language = {**load_checkpoint(checkpoint_folder(voice, 2)).voice["frontend"], "language": "fa"}

@@ -25,15 +25,15 @@ STEPS_OF_AN_HOUR = 1200
 """1,300 for the 1.24 hours that were measured (words-missing.json)."""
 ATTENTIVE_STEPS_OF_AN_HOUR = 3600
 """Of ConvTTS, and of a model of the user's own: 4,000 for those hours."""
-BATCH_UTTERANCES, BATCH_FRAMES, LEAST_FRAMES = 16, 6000, 1500
-"""Of nano: what was measured, and the padded frames within which batches of that corpus hold so many. Longer
-utterances are fewer, and of the shortest there are more."""
+BATCH_UTTERANCES, BATCH_FRAMES = 16, 6000
+"""Of nano: what was measured, and the padded frames within which batches of that corpus hold so many. Of
+longer utterances there are fewer."""
 FILLED = 0.69
 """Of those frames: the part that is speech, on average."""
 RATE, WARMUP = 2e-3, 30
 """Of nano; and of a model of the user's own half the rate."""
 GUIDANCE = 5.0
-"""Weight of guided attention."""
+"""Weight of guided attention, measured with ConvTTS (convergence-guidance.json)."""
 TUNED_RATE, TUNED_STEPS = 1 / 2, 1 / 3
 """Of a run that starts from a voice, for which most is learnt already: by rule of thumb. The rate is whole
 where that voice speaks another language."""
@@ -142,7 +142,9 @@ def choose(machine: Machine, speech: Speech, given: Values, *, foreign: bool = F
     _rate(own, width, chosen, foreign)
     of_an_hour = STEPS_OF_AN_HOUR if architecture == PARALLELTTS else ATTENTIVE_STEPS_OF_AN_HOUR
     _steps(machine, speech, of_an_hour, width, chosen)
-    chosen.make("guided attention aligns within some 100 steps", training__attention_loss_weight=GUIDANCE)
+    chosen.make(
+        "guided attention aligns within the first hundreds of steps", training__attention_loss_weight=GUIDANCE
+    )
     _arithmetic(machine, chosen)
     chosen.make("as the store has them", data__sample_rate=speech.sample_rate, data__n_mels=speech.n_mels)
     return chosen.made
@@ -186,12 +188,6 @@ def _limits(speech: Speech, chosen: Choices) -> None:
     )
 
 
-def _frames(speech: Speech) -> int:
-    """Of a batch of nano: as 16 utterances fill, which is what learns soonest for the time it takes."""
-    enough = BATCH_UTTERANCES * speech.utterance_seconds * speech.frames_per_second / FILLED
-    return min(BATCH_FRAMES, max(LEAST_FRAMES, int(round(enough, -1))))
-
-
 def _batch(machine: Machine, speech: Speech, width: int, chosen: Choices) -> None:
     # All ranks together have one batch, however many they are: so the rate may stay.
     among = f", shared by {machine.ranks} ranks" if machine.ranks > 1 else ""
@@ -200,9 +196,11 @@ def _batch(machine: Machine, speech: Speech, width: int, chosen: Choices) -> Non
     tail = chosen.values.get("training.stop_tail_frames", 8) + chosen.values.get("model.reduction_factor", 4)
     longest = chosen.values["data.max_mel_frames"]
     least = padded_length(longest, tail, chosen.values.get("data.pad_to_multiple", 8))
+    filled = BATCH_UTTERANCES * speech.utterance_seconds * speech.frames_per_second / FILLED
+    frames = min(BATCH_FRAMES, int(round(filled, -1))) * width // machine.ranks
     chosen.make(
         f"for {BATCH_UTTERANCES * width} utterances like these, {BATCH_FRAMES * width:,} at most{among}",
-        data__frame_budget=max(int(least), _frames(speech) * width // machine.ranks),
+        data__frame_budget=max(int(least), frames),
         data__batch_size=max(1, 4 * BATCH_UTTERANCES * width // machine.ranks),
         training__gradient_accumulation_steps=1,
     )
@@ -230,11 +228,14 @@ def _tunes(chosen: Choices) -> bool:
 
 
 def _steps(machine: Machine, speech: Speech, of_an_hour: int, width: int, chosen: Choices) -> None:
-    heard = BATCH_FRAMES / _frames(speech)
-    steps = int(round(heard * max(LEAST_STEPS, width * of_an_hour * math.sqrt(speech.hours)), -2))
+    steps = max(LEAST_STEPS, width * of_an_hour * math.sqrt(speech.hours))
     why = f"{of_an_hour * width:,} times the root of the hours, {LEAST_STEPS:,} at least"
-    if heard > 1:
-        why = f"{why}; and {heard:.2g} times that, as batches of short utterances hold less speech"
+    frames = chosen.values["data.frame_budget"] * machine.ranks
+    # As much speech in all; 0: utterances are counted.
+    more = round(BATCH_FRAMES * width / frames, 1) if frames else 1.0
+    if more > 1:
+        steps, why = more * steps, f"{why}; and {more:g} times that, as batches are small"
+    steps = int(round(steps, -2))
     if _tunes(chosen):
         steps, why = int(steps * TUNED_STEPS), f"{why}; and a third, as it starts from a voice"
     chosen.make(why, training__max_steps=steps)
