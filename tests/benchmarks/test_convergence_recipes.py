@@ -21,6 +21,7 @@ from ttsfast.options import Values
 from ttsfast.training.configure import store_and_settings
 
 MACHINE = Machine(cores=2, threads=2)
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_packages_recipes_are_what_they_say(store: Store) -> None:
@@ -146,11 +147,28 @@ def test_changes_that_are_none(text: str, said: str, tmp_path: Path) -> None:
         read_changes(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("name", ["fast_convergence", "ttsfast", "ttsfast_convtts"])
-def test_the_changes_of_the_repository_fit_their_recipes(name: str, store: Store) -> None:
-    tried = read_changes(Path(__file__).parents[2] / "bench" / "changes" / f"{name}.yaml")
-    made = variants(read_recipe(name), tried, store, MACHINE, {"data": {"store": str(store.path)}})
-    assert len(made) == 1 + sum(map(len, tried.values()))
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        *((name, name) for name in ("fast_convergence", "ttsfast", "ttsfast_convtts")),
+        ("models", "ttsfast"),
+        ("models", "ttsfast_convtts"),
+    ],
+)
+def test_the_changes_of_the_repository_fit_their_recipes(
+    file: str, name: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its models are found from its own folder.
+    monkeypatch.chdir(REPOSITORY)
+    settings: Values = {"data": {"store": str(store.path)}}
+    tried = read_changes(REPOSITORY / "bench" / "changes" / f"{file}.yaml")
+    base = read_recipe(name)
+    made = variants(base, tried, store, MACHINE, settings)
+    architecture = base.config(store, MACHINE, settings).model.architecture
+    assert len(made) == 1 + sum(len(tried.get(key, {})) for key in (ANY, architecture))
+    voice = VoiceInfo.of_store(store)
+    for recipe in made:
+        build_model(recipe.config(store, MACHINE, settings).model, voice)
 
 
 def test_an_optimizer_that_is_not_there_is_missed_before_anything_is_trained(
