@@ -151,6 +151,7 @@ def test_changes_that_are_none(text: str, said: str, tmp_path: Path) -> None:
     ("file", "name"),
     [
         *((name, name) for name in ("fast_convergence", "ttsfast", "ttsfast_convtts")),
+        ("largest", "ttsfast"),
         ("models", "ttsfast"),
         ("models", "ttsfast_convtts"),
     ],
