@@ -35,7 +35,8 @@ class Reached:
     """When a run came to a goal, or how long it went without."""
 
     at: Mapping[str, float]
-    """By :data:`AXES`; where it did not come there, of its last evaluation, which is a lower bound."""
+    """By :data:`AXES`; where it did not come there, a lower bound: of its last evaluation, or of the
+    first of the last ones that met the goal, which it may have gone on to hold."""
     cut_off: bool
     """It did not come there."""
 
@@ -52,7 +53,10 @@ def time_to(rows: Sequence[Row], goal: Callable[[Row], bool], held: int = 1) -> 
     for first in range(len(rows) - held + 1):
         if all(met[first : first + held]):
             return Reached({axis: rows[first][axis] for axis in AXES}, cut_off=False)
-    return Reached({axis: rows[-1][axis] for axis in AXES}, cut_off=True)
+    earliest = len(rows) - 1
+    while earliest and met[earliest] and met[earliest - 1]:
+        earliest -= 1
+    return Reached({axis: rows[earliest][axis] for axis in AXES}, cut_off=True)
 
 
 def headlines(rows: Sequence[Row], words: Mapping[str, float] | None = None) -> dict[str, Reached]:
