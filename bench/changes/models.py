@@ -64,30 +64,28 @@ def masked_bands(voice: VoiceInfo, options: ModelConfig) -> ConvTTS:
 def quick_embeddings(voice: VoiceInfo, options: ModelConfig) -> ParallelTTS:
     """ParallelTTS whose symbols learn three times as fast as its layers."""
     made = _paralleltts(voice, options)
-    _at_rate(made.symbols, 3.0)
+    _at_rate(3.0, made.symbols)
     return made
 
 
 def quick_aligner(voice: VoiceInfo, options: ModelConfig) -> ParallelTTS:
     """ParallelTTS whose aligner learns three times as fast as the rest."""
     made = _paralleltts(voice, options)
-    for layer in _layers(made.aligner):
-        _at_rate(layer, 3.0)
+    _at_rate(3.0, made.aligner)
     return made
 
 
 def quick_output(voice: VoiceInfo, options: ModelConfig) -> ParallelTTS:
     """ParallelTTS whose last layer learns three times as fast as the rest."""
     made = _paralleltts(voice, options)
-    _at_rate(made.output, 3.0)
+    _at_rate(3.0, made.output)
     return made
 
 
 def slow_layers(voice: VoiceInfo, options: ModelConfig) -> ParallelTTS:
     """ParallelTTS whose stacks of convolutions learn half as fast as what is before and behind them."""
     made = _paralleltts(voice, options)
-    for layer in (*_layers(made.text_layers), *_layers(made.decoder_layers)):
-        _at_rate(layer, 0.5)
+    _at_rate(0.5, made.text_layers, made.decoder_layers)
     return made
 
 
@@ -135,10 +133,6 @@ def _chosen(frames: Tensor, share: float) -> Tensor:
     return torch.rand(*frames.shape[:2], 1, device=frames.device) < share
 
 
-def _layers(part: nn.Module) -> list[nn.Module]:
-    return [layer for layer in part.modules() if isinstance(layer, nn.Linear | SequenceConv)]
-
-
 class _Scaled(nn.Module):
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -151,6 +145,8 @@ class _Scaled(nn.Module):
         return weight / self.scale
 
 
-def _at_rate(layer: nn.Module, scale: float) -> None:
-    """Have Adam, whose steps do not depend on a gradient's scale, change a layer's weight so much faster."""
-    parametrize.register_parametrization(layer, "weight", _Scaled(scale))
+def _at_rate(scale: float, *parts: nn.Module) -> None:
+    """Have Adam, whose steps do not depend on a gradient's scale, change the weights of parts so much faster."""
+    for layer in [layer for part in parts for layer in part.modules()]:
+        if isinstance(layer, nn.Linear | nn.Embedding | SequenceConv):
+            parametrize.register_parametrization(layer, "weight", _Scaled(scale))
