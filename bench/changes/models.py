@@ -146,7 +146,7 @@ class _Scaled(nn.Module):
 
 
 def _at_rate(scale: float, *parts: nn.Module) -> None:
-    """Have Adam, whose steps do not depend on a gradient's scale, change the weights of parts so much faster."""
+    """Have Adam, whose steps do not depend on a gradient's scale, change parts so much faster."""
     for layer in [layer for part in parts for layer in part.modules()]:
         if isinstance(layer, nn.Linear | nn.Embedding | SequenceConv):
             parametrize.register_parametrization(layer, "weight", _Scaled(scale))
